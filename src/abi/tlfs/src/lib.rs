@@ -1,0 +1,3 @@
+//! tlfs
+#![no_std]
+#![forbid(unsafe_code)]

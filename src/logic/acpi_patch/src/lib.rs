@@ -1,0 +1,3 @@
+//! acpi_patch
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! apic
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! config
+#![no_std]
+#![forbid(unsafe_code)]

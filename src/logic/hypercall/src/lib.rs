@@ -1,0 +1,3 @@
+//! hypercall
+#![no_std]
+#![forbid(unsafe_code)]

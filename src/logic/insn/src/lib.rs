@@ -1,0 +1,3 @@
+//! insn
+#![no_std]
+#![forbid(unsafe_code)]

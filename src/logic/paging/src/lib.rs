@@ -1,0 +1,3 @@
+//! paging
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! pci_config
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! synic
+#![no_std]
+#![forbid(unsafe_code)]

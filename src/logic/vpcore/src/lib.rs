@@ -1,0 +1,3 @@
+//! vpcore
+#![no_std]
+#![forbid(unsafe_code)]

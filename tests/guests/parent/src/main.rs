@@ -1,0 +1,2 @@
+//! test-parent
+fn main() {}
