@@ -4,7 +4,7 @@
 //! instruction length comes from. A hardware code crosses in [`Exit::Unknown`] only.
 
 use addr::{Gpa, Spa};
-use x86::{GpRegs, Segment, TableRegister};
+use x86::{Gp, GpRegs, Segment, TableRegister};
 
 /// Why a guest stopped. Says what happened, not what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum Exit {
     Mwait,
     /// An instruction of the virtualization extension itself, or another one that is #UD for a guest.
     Undefined,
-    /// An access to a control register that the hypervisor shares with the guest. VT-x only.
+    /// An access to a control register that the hypervisor shares with the guest, or CR8.
     Control(ControlAccess),
     /// IN, OUT, INS or OUTS at an intercepted port.
     Io(IoAccess),
@@ -66,7 +66,10 @@ pub enum Exit {
     },
 }
 
-/// An access to CR0 or CR4 that touches a bit the hypervisor owns.
+/// An access to CR0 or CR4 that touches a bit the hypervisor owns, or to CR8, which is the virtual APIC's TPR.
+///
+/// VT-x exits on CR8 loads and stores and names the register; AMD-V intercepts both and may leave the register
+/// to be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlAccess {
     /// MOV to CR0 of this value.
@@ -77,6 +80,10 @@ pub enum ControlAccess {
     Clts,
     /// LMSW of this value.
     Lmsw(u16),
+    /// MOV to CR8 from this general register; `None` asks the caller to decode.
+    WriteCr8(Option<Gp>),
+    /// MOV from CR8 to this general register; `None` asks the caller to decode.
+    ReadCr8(Option<Gp>),
 }
 
 /// One port access.
