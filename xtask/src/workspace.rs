@@ -1,0 +1,74 @@
+//! Where this workspace and its build products are, and how cargo is started in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// The workspace that this xtask belongs to.
+#[derive(Debug, Clone)]
+pub struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+impl Workspace {
+    /// Finds the workspace from where xtask was compiled.
+    pub fn find() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("xtask lies in the workspace's root")?
+            .to_owned();
+        ensure!(
+            root.join("Cargo.toml").exists(),
+            "the workspace {} has moved; run it through `cargo xtask`",
+            root.display()
+        );
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(directory) => std::path::absolute(directory)?,
+            None => root.join("target"),
+        };
+        Ok(Self { root, target })
+    }
+
+    /// The directory of the workspace's `Cargo.toml`.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Cargo's target directory.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Cargo, to be run in the workspace's root.
+    pub fn cargo(&self) -> Command {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        command.current_dir(&self.root);
+        // What cargo set for xtask itself must not reach the builds that xtask starts.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&*name);
+            }
+        }
+        command
+    }
+
+    /// `cargo build --release` with `arguments`.
+    pub fn cargo_build(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+        let status = self
+            .cargo()
+            .args(["build", "--release", "--quiet"])
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .status()
+            .context("starting cargo")?;
+        ensure!(
+            status.success(),
+            "`cargo build {}` failed",
+            arguments.join(" ")
+        );
+        Ok(())
+    }
+}
