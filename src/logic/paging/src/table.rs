@@ -1,0 +1,392 @@
+//! A tree of page tables and what can be done to it.
+
+use core::marker::PhantomData;
+
+use addr::{PAGE_SIZE, Spa};
+
+use crate::attributes::{Attributes, PageSize, shift, span_bytes};
+use crate::cleanup::Cleanup;
+use crate::edit::{Edit, Editor, Span, tables_needed};
+use crate::format::{Entry, Format};
+use crate::memory::{ENTRIES, OutOfFrames, Reserve, TableMemory, entry_at};
+
+/// Depth of a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Levels {
+    /// 48 address bits.
+    Four,
+    /// 57 address bits.
+    Five,
+}
+
+impl Levels {
+    /// The depth with `count` levels, if it is 4 or 5.
+    pub const fn from_count(count: u32) -> Option<Self> {
+        match count {
+            4 => Some(Self::Four),
+            5 => Some(Self::Five),
+            _ => None,
+        }
+    }
+
+    /// 4 or 5.
+    pub const fn count(self) -> u32 {
+        match self {
+            Self::Four => 4,
+            Self::Five => 5,
+        }
+    }
+}
+
+/// Why an edit was refused. The tree is as it was and no frame was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EditError {
+    /// Too few frames for the tables that the edit needs.
+    OutOfFrames,
+    /// An address or length is not a multiple of 4 KiB.
+    Misaligned,
+    /// The range is empty, leaves the address space, or crosses the gap between its canonical halves.
+    OutOfRange,
+    /// Write or execute without read.
+    BadAttributes,
+}
+
+impl From<OutOfFrames> for EditError {
+    fn from(_: OutOfFrames) -> Self {
+        Self::OutOfFrames
+    }
+}
+
+/// The translation of one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// What the address translates to.
+    pub spa: Spa,
+    /// Size of the leaf that translates it.
+    pub size: PageSize,
+    /// Its rights and type.
+    pub attributes: Attributes,
+}
+
+/// A tree of page tables in format `F`. Addresses are guest physical in a second-level format and virtual in
+/// the host's; ranges are in bytes, at multiples of 4 KiB.
+///
+/// The tables are the state; this names them. Whoever edits holds it exclusively; processors may walk at any
+/// time. Every edit either does all of what it says or fails and changes nothing.
+#[derive(Debug)]
+pub struct Table<F> {
+    root: Spa,
+    levels: Levels,
+    max_leaf: PageSize,
+    format: PhantomData<F>,
+}
+
+/// First SPA that an entry cannot hold.
+const SPA_END: u64 = 1 << 52;
+
+impl<F: Format> Table<F> {
+    /// The tree whose top table is the frame at `root`: zeroed, or one that this crate built. No leaf larger
+    /// than `max_leaf`, which the processor must support, is made.
+    pub const fn new(root: Spa, levels: Levels, max_leaf: PageSize) -> Self {
+        Self {
+            root,
+            levels,
+            max_leaf,
+            format: PhantomData,
+        }
+    }
+
+    /// The top table.
+    pub const fn root(&self) -> Spa {
+        self.root
+    }
+
+    /// The depth.
+    pub const fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    /// Maps `len` bytes at `start` to `spa`, with the largest leaves that alignment permits. What was mapped
+    /// there before is replaced.
+    ///
+    /// # Errors
+    /// Any [`EditError`]; nothing changed.
+    pub fn map<M: TableMemory>(
+        &mut self,
+        mem: &mut M,
+        start: u64,
+        len: u64,
+        spa: Spa,
+        attributes: Attributes,
+    ) -> Result<Cleanup, EditError> {
+        let span = self.span(start, len)?;
+        if !spa.is_aligned(PAGE_SIZE) {
+            return Err(EditError::Misaligned);
+        }
+        if spa.checked_add(len).is_none_or(|end| end.get() > SPA_END) {
+            return Err(EditError::OutOfRange);
+        }
+        let attributes = Self::checked(attributes)?;
+        self.edit(
+            mem,
+            span,
+            Edit::Map {
+                origin: start,
+                spa: spa.get(),
+                attributes,
+            },
+        )
+    }
+
+    /// Removes every mapping from `len` bytes at `start`. Holes in the range are no error.
+    ///
+    /// # Errors
+    /// Any [`EditError`]; nothing changed. A larger leaf that the range covers in part needs a table to divide.
+    pub fn unmap<M: TableMemory>(
+        &mut self,
+        mem: &mut M,
+        start: u64,
+        len: u64,
+    ) -> Result<Cleanup, EditError> {
+        let span = self.span(start, len)?;
+        self.edit(mem, span, Edit::Unmap)
+    }
+
+    /// Gives all mappings of `len` bytes at `start` new attributes. What is not mapped stays so.
+    ///
+    /// # Errors
+    /// Any [`EditError`]; nothing changed. A larger leaf that the range covers in part needs a table to divide.
+    pub fn protect<M: TableMemory>(
+        &mut self,
+        mem: &mut M,
+        start: u64,
+        len: u64,
+        attributes: Attributes,
+    ) -> Result<Cleanup, EditError> {
+        let span = self.span(start, len)?;
+        let attributes = Self::checked(attributes)?;
+        self.edit(mem, span, Edit::Protect(attributes))
+    }
+
+    /// Puts the frame `spa` over the 4 KiB page at `page`, as an overlay, and tells what was there: to be
+    /// handed to [`Table::restore`].
+    ///
+    /// # Errors
+    /// Any [`EditError`]; nothing changed.
+    pub fn overlay<M: TableMemory>(
+        &mut self,
+        mem: &mut M,
+        page: u64,
+        spa: Spa,
+        attributes: Attributes,
+    ) -> Result<(Option<Mapping>, Cleanup), EditError> {
+        let below = self.lookup(mem, page);
+        let cleanup = self.map(mem, page, PAGE_SIZE, spa, attributes)?;
+        Ok((below, cleanup))
+    }
+
+    /// Maps the 4 KiB page at `page` again as `below` says, and merges what has become whole again. It needs
+    /// no frame unless the tables around the page were merged or removed since the overlay.
+    ///
+    /// # Errors
+    /// Any [`EditError`]; nothing changed.
+    pub fn restore<M: TableMemory>(
+        &mut self,
+        mem: &mut M,
+        page: u64,
+        below: Option<Mapping>,
+    ) -> Result<Cleanup, EditError> {
+        let mut cleanup = match below {
+            Some(below) => self.map(mem, page, PAGE_SIZE, below.spa, below.attributes)?,
+            None => self.unmap(mem, page, PAGE_SIZE)?,
+        };
+        let merged = self.coalesce(mem, page);
+        cleanup.absorb(merged, mem);
+        Ok(cleanup)
+    }
+
+    /// Merges the tables above `address`, from the lowest up: a table without entries is taken out, one whose
+    /// entries together map one aligned piece with one set of attributes becomes a leaf. Translations stay as
+    /// they are. Reads up to 2048 entries.
+    pub fn coalesce<M: TableMemory>(&mut self, mem: &mut M, address: u64) -> Cleanup {
+        if self.span(address & !(PAGE_SIZE - 1), PAGE_SIZE).is_err() {
+            return Cleanup::default();
+        }
+        let mut editor = Editor {
+            mem,
+            reserve: Reserve::default(),
+            cleanup: Cleanup::default(),
+            max_leaf: self.max_leaf,
+        };
+        // Once with the lowest table that can merge, then again with the one above it.
+        while let Some((at, old, new, level)) = self.mergeable(editor.mem, address) {
+            editor.replace::<F>(at, old, new, level);
+        }
+        editor.cleanup
+    }
+
+    /// The lowest entry on the way to `address` that leads to a table, if that table can be merged: where the
+    /// entry is, what it holds, what it shall hold, its level.
+    fn mergeable(&self, mem: &impl TableMemory, address: u64) -> Option<(Spa, u64, u64, u32)> {
+        let mut table = self.root;
+        let mut level = self.levels.count();
+        let mut lowest = None;
+        loop {
+            let at = entry_at(table, Self::index(address, level));
+            let entry = mem.load(at);
+            match F::decode(entry, PageSize::from_level(level)) {
+                Entry::Table(below) => {
+                    lowest = Some((at, entry, below, level));
+                    (table, level) = (below, level - 1);
+                }
+                _ => break,
+            }
+        }
+        let (at, old, below, level) = lowest?;
+        Some((at, old, self.merged(mem, below, level - 1)?, level))
+    }
+
+    /// The translation of `address`, or `None` when nothing is mapped there.
+    pub fn lookup(&self, mem: &impl TableMemory, address: u64) -> Option<Mapping> {
+        self.span(address & !(PAGE_SIZE - 1), PAGE_SIZE).ok()?;
+        let mut table = self.root;
+        let mut level = self.levels.count();
+        loop {
+            let size = PageSize::from_level(level);
+            match F::decode(mem.load(entry_at(table, Self::index(address, level))), size) {
+                Entry::Table(below) => (table, level) = (below, level - 1),
+                Entry::Leaf(spa, attributes) => {
+                    let size = size?;
+                    let spa = Spa::new(spa.get() | (address & (size.bytes() - 1)));
+                    return Some(Mapping {
+                        spa,
+                        size,
+                        attributes,
+                    });
+                }
+                Entry::Empty => return None,
+            }
+        }
+    }
+
+    /// Frees the tables that edits took out of the tree, after the flush that [`Cleanup`] asked for. Returns
+    /// their number.
+    pub fn finish(&mut self, mem: &mut impl TableMemory, mut cleanup: Cleanup) -> u64 {
+        let mut freed = 0;
+        while let Some((table, level)) = cleanup.pop(mem) {
+            freed += free_tree::<F>(mem, table, level);
+        }
+        freed
+    }
+
+    /// Frees every table of the tree, the top one included, and returns their number. No processor may use the
+    /// tree any more, and none may hold anything of it in its TLB.
+    pub fn destroy(self, mem: &mut impl TableMemory) -> u64 {
+        free_tree::<F>(mem, self.root, self.levels.count())
+    }
+
+    fn edit<M: TableMemory>(
+        &mut self,
+        mem: &mut M,
+        span: Span,
+        edit: Edit,
+    ) -> Result<Cleanup, EditError> {
+        let levels = self.levels.count();
+        let needed = tables_needed::<F>(
+            mem,
+            Entry::Table(self.root),
+            levels,
+            span,
+            &edit,
+            self.max_leaf,
+        );
+        let reserve = Reserve::fill(mem, needed)?;
+        let mut editor = Editor {
+            mem,
+            reserve,
+            cleanup: Cleanup::default(),
+            max_leaf: self.max_leaf,
+        };
+        editor.apply::<F>(self.root, levels, span, &edit);
+        let Editor {
+            mem,
+            reserve,
+            cleanup,
+            ..
+        } = editor;
+        reserve.give_back(mem);
+        Ok(cleanup)
+    }
+
+    /// The entry for a table of `level + 1` that means what all of `table` of `level` means.
+    fn merged(&self, mem: &impl TableMemory, table: Spa, level: u32) -> Option<u64> {
+        let size = PageSize::from_level(level);
+        let decode = |index| F::decode(mem.load(entry_at(table, index)), size);
+        match decode(0) {
+            Entry::Table(_) => None,
+            Entry::Empty => (1..ENTRIES)
+                .all(|index| decode(index) == Entry::Empty)
+                .then_some(0),
+            Entry::Leaf(spa, attributes) => {
+                let whole =
+                    PageSize::from_level(level + 1).filter(|whole| *whole <= self.max_leaf)?;
+                let piece = |index: u64| {
+                    Entry::Leaf(Spa::new(spa.get() | (index << shift(level))), attributes)
+                };
+                let uniform = spa.is_aligned(whole.bytes())
+                    && (1..ENTRIES).all(|index| decode(index) == piece(index));
+                uniform.then(|| F::leaf(spa, whole, attributes))
+            }
+        }
+    }
+
+    fn index(address: u64, level: u32) -> u64 {
+        (address >> shift(level)) & (ENTRIES - 1)
+    }
+
+    fn checked(attributes: Attributes) -> Result<Attributes, EditError> {
+        if attributes.is_expressible() {
+            Ok(F::keep(attributes))
+        } else {
+            Err(EditError::BadAttributes)
+        }
+    }
+
+    fn span(&self, start: u64, len: u64) -> Result<Span, EditError> {
+        if (start | len) & (PAGE_SIZE - 1) != 0 {
+            return Err(EditError::Misaligned);
+        }
+        let last = len
+            .checked_sub(1)
+            .and_then(|more| start.checked_add(more))
+            .ok_or(EditError::OutOfRange)?;
+        // Bytes of the whole space: one more level's entry.
+        let space = span_bytes(self.levels.count() + 1);
+        let fits = if F::VIRTUAL {
+            let half = space / 2;
+            last < half || start >= half.wrapping_neg()
+        } else {
+            last < space
+        };
+        if fits {
+            Ok(Span { first: start, last })
+        } else {
+            Err(EditError::OutOfRange)
+        }
+    }
+}
+
+/// Frees `table` of `level` and all tables below it; returns their number.
+fn free_tree<F: Format>(mem: &mut impl TableMemory, table: Spa, level: u32) -> u64 {
+    let mut freed = 1;
+    if level > 1 {
+        for index in 0..ENTRIES {
+            let entry = mem.load(entry_at(table, index));
+            if let Entry::Table(below) = F::decode(entry, PageSize::from_level(level)) {
+                freed += free_tree::<F>(mem, below, level - 1);
+            }
+        }
+    }
+    mem.free(table);
+    freed
+}

@@ -1,0 +1,585 @@
+//! The table core against a model, with concurrent walkers and with failing allocations.
+
+mod fake;
+
+use addr::Spa;
+use fake::{Fake, walk};
+use paging::{
+    Attributes, Cleanup, EditError, Ept, Format, Host, Levels, MemoryType, Npt, PageSize, Table,
+    TableMemory,
+};
+use proptest::prelude::*;
+
+const K4: u64 = 4096;
+const M2: u64 = 2 << 20;
+const G1: u64 = 1 << 30;
+
+/// Ranges begin and end here; between two neighbours everything is alike.
+const POINTS: &[u64] = &[
+    0,
+    K4,
+    2 * K4,
+    M2 - K4,
+    M2,
+    M2 + K4,
+    2 * M2,
+    3 * M2,
+    G1 - M2,
+    G1 - K4,
+    G1,
+    G1 + K4,
+    G1 + M2,
+    2 * G1 - K4,
+    2 * G1,
+    3 * G1,
+    511 * G1,
+    512 * G1 - M2,
+    512 * G1 - K4,
+    512 * G1,
+    512 * G1 + K4,
+    513 * G1,
+    514 * G1,
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Map {
+        from: usize,
+        to: usize,
+        shift: u64,
+        attributes: Attributes,
+    },
+    Unmap {
+        from: usize,
+        to: usize,
+    },
+    Protect {
+        from: usize,
+        to: usize,
+        attributes: Attributes,
+    },
+    Overlay {
+        at: usize,
+        attributes: Attributes,
+    },
+    Restore,
+    Coalesce {
+        at: usize,
+    },
+}
+
+type Cell = Option<(u64, Attributes)>;
+
+/// One mapping per cell between two points.
+struct Model(Vec<Cell>);
+
+struct Bench<F> {
+    mem: Fake,
+    table: Table<F>,
+    levels: u32,
+    base: u64,
+    model: Model,
+    overlay: Option<(usize, Option<paging::Mapping>, Cell)>,
+}
+
+/// One page at the start, in the middle and at the end of each cell.
+fn probes() -> impl Iterator<Item = (usize, u64)> {
+    POINTS.windows(2).enumerate().flat_map(|(cell, ends)| {
+        let middle = ((ends[0] + ends[1]) / 2) & !(K4 - 1);
+        [ends[0], middle, ends[1] - K4]
+            .into_iter()
+            .map(move |at| (cell, at))
+    })
+}
+
+impl<F: Format> Bench<F> {
+    fn new(levels: Levels, max_leaf: PageSize, base: u64) -> Self {
+        let mut mem = Fake::default();
+        let root = mem.alloc().unwrap();
+        let table = Table::new(root, levels, max_leaf);
+        Self {
+            mem,
+            table,
+            levels: levels.count(),
+            base,
+            model: Model(vec![None; POINTS.len() - 1]),
+            overlay: None,
+        }
+    }
+
+    fn expected(&self, cell: usize, at: u64) -> Cell {
+        self.model.0[cell].map(|(spa, attributes)| (spa + (at - POINTS[cell]), attributes))
+    }
+
+    fn call(
+        table: &mut Table<F>,
+        mem: &mut Fake,
+        base: u64,
+        op: Op,
+        overlay: &Option<(usize, Option<paging::Mapping>, Cell)>,
+    ) -> Result<(Cleanup, Option<paging::Mapping>), EditError> {
+        let range = |from: usize, to: usize| (base + POINTS[from], POINTS[to] - POINTS[from]);
+        Ok(match op {
+            Op::Map {
+                from,
+                to,
+                shift,
+                attributes,
+            } => {
+                let (start, len) = range(from, to);
+                (
+                    table.map(mem, start, len, Spa::new(POINTS[from] + shift), attributes)?,
+                    None,
+                )
+            }
+            Op::Unmap { from, to } => {
+                let (start, len) = range(from, to);
+                (table.unmap(mem, start, len)?, None)
+            }
+            Op::Protect {
+                from,
+                to,
+                attributes,
+            } => {
+                let (start, len) = range(from, to);
+                (table.protect(mem, start, len, attributes)?, None)
+            }
+            Op::Overlay { at, attributes } => {
+                let (below, cleanup) =
+                    table.overlay(mem, base + POINTS[at], Spa::new(0x7_0000_0000), attributes)?;
+                (cleanup, below)
+            }
+            Op::Restore => match overlay {
+                Some((at, below, _)) => (table.restore(mem, base + POINTS[*at], *below)?, None),
+                None => (Cleanup::default(), None),
+            },
+            Op::Coalesce { at } => (table.coalesce(mem, base + POINTS[at]), None),
+        })
+    }
+
+    fn run(&mut self, op: Op) {
+        // Only one overlay at a time, and nothing else moves under it.
+        match op {
+            Op::Overlay { at, .. }
+                if self.overlay.is_some() || POINTS[at + 1] - POINTS[at] != K4 =>
+            {
+                return;
+            }
+            Op::Map { .. } | Op::Unmap { .. } | Op::Protect { .. } if self.overlay.is_some() => {
+                return;
+            }
+            _ => {}
+        }
+        let before = self.mem.clone();
+
+        // Every number of frames that is too small leaves everything as it was.
+        self.mem.history.clear();
+        let mut budget = 0;
+        let (cleanup, below) = loop {
+            self.mem.budget = Some(budget);
+            match Self::call(&mut self.table, &mut self.mem, self.base, op, &self.overlay) {
+                Ok(done) => break done,
+                Err(EditError::OutOfFrames) => {
+                    assert!(
+                        self.mem.frames == before.frames,
+                        "a failed edit left a trace"
+                    );
+                    self.mem.history.clear();
+                    // Large edits need hundreds of tables; beyond the first few, try a sample.
+                    budget += if budget < 8 { 1 } else { 61 };
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        };
+        self.update(op, below);
+        self.check_history(&before, &cleanup);
+
+        let live = self.mem.frames.len() as u64;
+        let freed = self.table.finish(&mut self.mem, cleanup);
+        assert_eq!(self.mem.frames.len() as u64, live - freed);
+        for (cell, at) in probes() {
+            let mapping = self.table.lookup(&self.mem, self.base + at);
+            let found = mapping.map(|m| (m.spa.get(), m.attributes));
+            assert_eq!(found, self.expected(cell, at), "at {at:#x} after {op:?}");
+        }
+        assert_eq!(
+            self.reachable(),
+            self.mem.frames.len(),
+            "a table was leaked or freed too early"
+        );
+    }
+
+    fn update(&mut self, op: Op, below: Option<paging::Mapping>) {
+        let Model(cells) = &mut self.model;
+        match op {
+            Op::Map {
+                from,
+                to,
+                shift,
+                attributes,
+            } => {
+                for cell in from..to {
+                    cells[cell] = Some((POINTS[cell] + shift, F::keep(attributes)));
+                }
+            }
+            Op::Unmap { from, to } => cells[from..to].fill(None),
+            Op::Protect {
+                from,
+                to,
+                attributes,
+            } => {
+                for (_, old) in cells[from..to].iter_mut().flatten() {
+                    *old = F::keep(attributes);
+                }
+            }
+            Op::Overlay { at, attributes } => {
+                self.overlay = Some((at, below, cells[at]));
+                cells[at] = Some((0x7_0000_0000, F::keep(attributes)));
+            }
+            Op::Restore => {
+                if let Some((at, _, old)) = self.overlay.take() {
+                    cells[at] = old;
+                }
+            }
+            Op::Coalesce { .. } => {}
+        }
+    }
+
+    /// A walker from the root sees the old mapping, then the new one; so does a walker that cached the way to
+    /// any table of the old tree, which may see the old one until the flush.
+    fn check_history(&self, before: &Fake, cleanup: &Cleanup) {
+        let root = self.table.root().get();
+        let mut replayed = before.clone();
+        let mut watch = Vec::new();
+        for (cell, at) in probes() {
+            let mut path = Vec::new();
+            let old = walk::<F>(
+                &replayed,
+                root,
+                self.levels,
+                self.base + at,
+                Some(&mut path),
+            );
+            let new = self.expected(cell, at);
+            watch.push((self.base + at, path, old, new, false));
+        }
+        // Wide edits make thousands of stores; look after the first ones, the last ones and a sample between.
+        let total = self.mem.history.len();
+        let stride = (total / 400).max(1);
+        for (number, event) in self.mem.history.iter().enumerate() {
+            replayed.replay(*event);
+            if number % stride != 0 && number > 50 && number + 50 < total {
+                continue;
+            }
+            for (at, path, old, new, switched) in &mut watch {
+                let now = walk::<F>(&replayed, root, self.levels, *at, None);
+                *switched |= now != *old;
+                assert_eq!(
+                    now,
+                    if *switched { *new } else { *old },
+                    "a third mapping at {at:#x}"
+                );
+                for (table, level) in path {
+                    let stale = walk::<F>(&replayed, *table, *level, *at, None);
+                    assert!(
+                        stale == *old || stale == *new,
+                        "a third mapping for a cached table at {at:#x}"
+                    );
+                }
+            }
+        }
+        for (at, _, old, new, _) in watch {
+            assert_eq!(walk::<F>(&self.mem, root, self.levels, at, None), new);
+            let was_usable = old.is_some_and(|(_, attributes)| attributes.read);
+            assert!(
+                old == new || !was_usable || cleanup.flush_needed(),
+                "no flush for a changed mapping at {at:#x}"
+            );
+        }
+        assert!(!cleanup.holds_tables() || cleanup.flush_needed());
+    }
+
+    fn reachable(&self) -> usize {
+        fn count<F: Format>(mem: &Fake, table: u64, level: u32) -> usize {
+            let mut sum = 1;
+            for index in 0..512 {
+                let raw = mem.slot(table + index * 8);
+                if let paging::Entry::Table(below) = F::decode(raw, fake::leaf_size(level)) {
+                    assert!(level > 1);
+                    sum += count::<F>(mem, below.get(), level - 1);
+                }
+            }
+            sum
+        }
+        count::<F>(&self.mem, self.table.root().get(), self.levels)
+    }
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    const TYPES: [MemoryType; 5] = [
+        MemoryType::Uncacheable,
+        MemoryType::WriteCombining,
+        MemoryType::WriteThrough,
+        MemoryType::WriteProtected,
+        MemoryType::WriteBack,
+    ];
+    const RIGHTS: [(bool, bool, bool); 5] = [
+        (false, false, false),
+        (true, false, false),
+        (true, true, false),
+        (true, false, true),
+        (true, true, true),
+    ];
+    (
+        prop::sample::select(&RIGHTS[..]),
+        any::<(bool, bool)>(),
+        prop::sample::select(&TYPES[..]),
+    )
+        .prop_map(
+            |((read, write, execute), (user, global), memory_type)| Attributes {
+                read,
+                write,
+                execute,
+                user,
+                global,
+                memory_type,
+            },
+        )
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let last = POINTS.len() - 1;
+    let range = (0..last, 1..=last).prop_map(|(a, b)| if a < b { (a, b) } else { (b - 1, a + 1) });
+    let fixed = Attributes::RWX;
+    prop_oneof![
+        4 => (range.clone(), prop::sample::select(&[0, 0, G1, M2, K4][..]), prop_oneof![Just(fixed), attributes()])
+            .prop_map(|((from, to), shift, attributes)| {
+                // Bound the number of small leaves.
+                let len = POINTS[to] - POINTS[from];
+                let shift = match shift {
+                    K4 if len > 8 * M2 => M2,
+                    other => other,
+                };
+                let shift = if shift == M2 && len > 4 * G1 { 0 } else { shift };
+                Op::Map { from, to, shift, attributes }
+            }),
+        2 => range.clone().prop_map(|(from, to)| Op::Unmap { from, to }),
+        2 => (range, attributes()).prop_map(|((from, to), attributes)| Op::Protect { from, to, attributes }),
+        2 => (0..last, attributes()).prop_map(|(at, attributes)| Op::Overlay { at, attributes }),
+        2 => Just(Op::Restore),
+        2 => (0..last).prop_map(|at| Op::Coalesce { at }),
+    ]
+}
+
+fn run_all<F: Format>(levels: Levels, max_leaf: PageSize, base: u64, ops: &[Op]) {
+    let mut bench = Bench::<F>::new(levels, max_leaf, base);
+    for op in ops {
+        let wide = match *op {
+            Op::Map { from, to, .. } => POINTS[to] - POINTS[from] > 4 * G1,
+            _ => false,
+        };
+        if wide && max_leaf != PageSize::Size1G
+            || (max_leaf == PageSize::Size4K
+                && matches!(*op, Op::Map { from, to, .. } if POINTS[to] - POINTS[from] > 8 * M2))
+        {
+            continue;
+        }
+        bench.run(*op);
+    }
+    let live = bench.mem.frames.len() as u64;
+    assert_eq!(bench.table.destroy(&mut bench.mem), live);
+    assert!(bench.mem.frames.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn ept_follows_the_model(ops in prop::collection::vec(op(), 1..14)) {
+        run_all::<Ept>(Levels::Four, PageSize::Size1G, 0, &ops);
+    }
+
+    #[test]
+    fn npt_follows_the_model(ops in prop::collection::vec(op(), 1..14)) {
+        run_all::<Npt>(Levels::Five, PageSize::Size2M, 3 << 48, &ops);
+    }
+
+    #[test]
+    fn the_upper_half_of_host_tables_follows_the_model(ops in prop::collection::vec(op(), 1..14)) {
+        run_all::<Host>(Levels::Four, PageSize::Size1G, 0xFFFF_8000_0000_0000, &ops);
+    }
+
+    #[test]
+    fn small_leaves_follow_the_model(ops in prop::collection::vec(op(), 1..14)) {
+        run_all::<Ept>(Levels::Five, PageSize::Size4K, 0, &ops);
+    }
+}
+
+fn simple() -> Bench<Ept> {
+    Bench::new(Levels::Four, PageSize::Size1G, 0)
+}
+
+#[test]
+fn the_largest_leaf_is_taken() {
+    let mut b = simple();
+    let cleanup = b
+        .table
+        .map(&mut b.mem, 0, 3 * G1, Spa::new(0), Attributes::RWX)
+        .unwrap();
+    assert!(!cleanup.flush_needed() && !cleanup.holds_tables());
+    assert_eq!(b.mem.frames.len(), 2);
+    assert_eq!(
+        b.table.lookup(&b.mem, 2 * G1 + 5).unwrap().size,
+        PageSize::Size1G
+    );
+    assert_eq!(
+        b.table.lookup(&b.mem, 2 * G1 + 5).unwrap().spa,
+        Spa::new(2 * G1 + 5)
+    );
+    assert_eq!(b.table.lookup(&b.mem, 3 * G1), None);
+}
+
+#[test]
+fn an_overlay_splits_and_its_end_merges() {
+    let mut b = simple();
+    drop(
+        b.table
+            .map(&mut b.mem, 0, G1, Spa::new(0), Attributes::RWX)
+            .unwrap(),
+    );
+    let (below, cleanup) = b
+        .table
+        .overlay(&mut b.mem, 5 * K4, Spa::new(9 * G1), Attributes::RX)
+        .unwrap();
+    assert!(cleanup.flush_needed() && !cleanup.holds_tables());
+    assert_eq!(b.table.finish(&mut b.mem, cleanup), 0);
+    assert_eq!(b.mem.frames.len(), 4);
+    assert_eq!(
+        b.table.lookup(&b.mem, 5 * K4).unwrap().spa,
+        Spa::new(9 * G1)
+    );
+    assert_eq!(
+        b.table.lookup(&b.mem, 6 * K4).unwrap().spa,
+        Spa::new(6 * K4)
+    );
+    assert_eq!(b.table.lookup(&b.mem, M2).unwrap().size, PageSize::Size2M);
+    b.mem.budget = Some(0);
+    let cleanup = b.table.restore(&mut b.mem, 5 * K4, below).unwrap();
+    assert_eq!(b.table.finish(&mut b.mem, cleanup), 2);
+    assert_eq!(
+        b.table.lookup(&b.mem, 5 * K4).unwrap().size,
+        PageSize::Size1G
+    );
+}
+
+#[test]
+fn the_same_mapping_again_stores_nothing() {
+    let mut b = simple();
+    drop(
+        b.table
+            .map(&mut b.mem, 0, 2 * G1, Spa::new(G1), Attributes::RWX)
+            .unwrap(),
+    );
+    b.mem.history.clear();
+    let cleanup = b
+        .table
+        .map(
+            &mut b.mem,
+            G1 + K4,
+            3 * M2,
+            Spa::new(2 * G1 + K4),
+            Attributes::RWX,
+        )
+        .unwrap();
+    assert!(!cleanup.flush_needed());
+    assert!(b.mem.history.is_empty());
+}
+
+#[test]
+fn many_detached_tables_come_back() {
+    let mut b = simple();
+    // 600 tables of small leaves, then one gigabyte leaf over 512 of them and a gap over the rest.
+    drop(
+        b.table
+            .map(&mut b.mem, 0, 600 * M2, Spa::new(K4), Attributes::RWX)
+            .unwrap(),
+    );
+    assert_eq!(b.mem.frames.len(), 1 + 1 + 2 + 600);
+    let mut cleanup = b
+        .table
+        .map(&mut b.mem, 0, 512 * M2, Spa::new(0), Attributes::RWX)
+        .unwrap();
+    let second = b.table.unmap(&mut b.mem, 512 * M2, 88 * M2).unwrap();
+    cleanup.absorb(second, &mut b.mem);
+    assert!(cleanup.holds_tables());
+    assert_eq!(b.table.finish(&mut b.mem, cleanup), 513 + 88);
+    let empty = b.table.coalesce(&mut b.mem, 512 * M2);
+    assert_eq!(b.table.finish(&mut b.mem, empty), 1);
+    assert_eq!(b.mem.frames.len(), 2);
+}
+
+#[test]
+fn ranges_that_make_no_sense_are_refused() {
+    let mut b = simple();
+    let rw = Attributes::RW;
+    let mut map = |start, len, spa| {
+        b.table
+            .map(&mut b.mem, start, len, Spa::new(spa), rw)
+            .map(drop)
+            .unwrap_err()
+    };
+    assert_eq!(map(0, 0, 0), EditError::OutOfRange);
+    assert_eq!(map(1, K4, 0), EditError::Misaligned);
+    assert_eq!(map(0, K4 + 1, 0), EditError::Misaligned);
+    assert_eq!(map(0, K4, 1), EditError::Misaligned);
+    assert_eq!(map(1 << 48, K4, 0), EditError::OutOfRange);
+    assert_eq!(map((1 << 48) - K4, 2 * K4, 0), EditError::OutOfRange);
+    assert_eq!(map(u64::MAX - K4 + 1, K4, 0), EditError::OutOfRange);
+    assert_eq!(map(u64::MAX - K4 + 1, 2 * K4, 0), EditError::OutOfRange);
+    assert_eq!(map(0, 2 * K4, (1 << 52) - K4), EditError::OutOfRange);
+    assert_eq!(map(0, K4, !0xFFF), EditError::OutOfRange);
+    let write_only = Attributes {
+        read: false,
+        ..Attributes::RW
+    };
+    assert_eq!(
+        b.table
+            .map(&mut b.mem, 0, K4, Spa::new(0), write_only)
+            .map(drop),
+        Err(EditError::BadAttributes)
+    );
+    assert_eq!(b.table.lookup(&b.mem, u64::MAX), None);
+    assert!(!b.table.coalesce(&mut b.mem, u64::MAX).flush_needed());
+    assert_eq!(b.mem.frames.len(), 1);
+}
+
+#[test]
+fn host_ranges_stay_in_one_half_and_reach_the_last_page() {
+    let mut b = Bench::<Host>::new(Levels::Four, PageSize::Size1G, 0);
+    let rw = Attributes::RW;
+    let across = b
+        .table
+        .map(&mut b.mem, (1 << 47) - K4, 2 * K4, Spa::new(0), rw);
+    assert_eq!(across.map(drop), Err(EditError::OutOfRange));
+    assert_eq!(
+        b.table
+            .map(&mut b.mem, 1 << 47, K4, Spa::new(0), rw)
+            .map(drop),
+        Err(EditError::OutOfRange)
+    );
+    drop(
+        b.table
+            .map(&mut b.mem, u64::MAX - 2 * G1 + 1, 2 * G1, Spa::new(0), rw)
+            .unwrap(),
+    );
+    assert_eq!(
+        b.table.lookup(&b.mem, u64::MAX).unwrap().spa,
+        Spa::new(2 * G1 - 1)
+    );
+    drop(
+        b.table
+            .unmap(&mut b.mem, 0xFFFF_8000_0000_0000, 1 << 47)
+            .unwrap(),
+    );
+    assert_eq!(b.table.lookup(&b.mem, u64::MAX), None);
+}

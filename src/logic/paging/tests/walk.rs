@@ -1,0 +1,461 @@
+//! The walker against tables written by hand, in every paging mode.
+
+use std::collections::BTreeMap;
+
+use addr::{Gpa, Gva};
+use paging::walk::{Access, Fault, GuestPhysical, PagingState, fetch_address, pf, translate};
+use proptest::prelude::*;
+use x86::{Segment, cr0, cr4, efer, rflags};
+
+/// Guest memory by 8-byte words; what was never written is absent.
+#[derive(Default)]
+struct Memory(BTreeMap<u64, u64>);
+
+impl Memory {
+    fn set(&mut self, at: u64, value: u64) {
+        self.0.insert(at, value);
+    }
+
+    fn set32(&mut self, at: u64, value: u32) {
+        let word = self.0.entry(at & !7).or_insert(0);
+        let shift = (at & 4) * 8;
+        *word = *word & !(0xFFFF_FFFF << shift) | u64::from(value) << shift;
+    }
+}
+
+impl GuestPhysical for Memory {
+    fn read_u64(&self, gpa: Gpa) -> Option<u64> {
+        assert_eq!(gpa.get() % 8, 0);
+        self.0.get(&gpa.get()).copied()
+    }
+
+    fn read_u32(&self, gpa: Gpa) -> Option<u32> {
+        assert_eq!(gpa.get() % 4, 0);
+        self.0
+            .get(&(gpa.get() & !7))
+            .map(|word| (word >> ((gpa.get() & 4) * 8)) as u32)
+    }
+}
+
+const P: u64 = 1;
+const W: u64 = 2;
+const U: u64 = 4;
+const PS: u64 = 0x80;
+const NX: u64 = 1 << 63;
+
+const LONG: PagingState = PagingState {
+    cr0: cr0::PG | cr0::PE | cr0::WP,
+    cr3: 0x1000,
+    cr4: cr4::PAE,
+    efer: efer::LMA | efer::LME | efer::NXE,
+    rflags: 0,
+    pkru: 0,
+    pkrs: 0,
+    cpl: 0,
+    phys_bits: 46,
+    has_gib_pages: true,
+};
+
+/// Four levels for 0x0000_7F80_4020_1000 and up, with `leaf` in the lowest.
+const ADDRESS: u64 = 0x7F << 39 | 1 << 30 | 1 << 21 | 1 << 12;
+
+fn four_levels(leaf: u64) -> Memory {
+    let mut m = Memory::default();
+    m.set(0x1000 + 0x7F * 8, 0x2000 | P | W | U);
+    m.set(0x2008, 0x3000 | P | W | U);
+    m.set(0x3008, 0x4000 | P | W | U);
+    m.set(0x4008, leaf);
+    m
+}
+
+fn gpa(state: &PagingState, m: &Memory, at: u64) -> u64 {
+    translate(state, m, Gva::new(at), Access::Read)
+        .unwrap()
+        .gpa
+        .get()
+}
+
+fn code(state: &PagingState, m: &Memory, at: u64, access: Access) -> Option<u32> {
+    match translate(state, m, Gva::new(at), access) {
+        Ok(_) => None,
+        Err(Fault::Page { error_code }) => Some(error_code),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn without_paging_addresses_stay() {
+    let state = PagingState {
+        cr0: cr0::PE,
+        ..LONG
+    };
+    assert_eq!(gpa(&state, &Memory::default(), 0xFEE0_0030), 0xFEE0_0030);
+}
+
+#[test]
+fn four_levels_and_each_page_size() {
+    let mut m = four_levels(0x2AAA_5555_5000 | P);
+    let found = translate(&LONG, &m, Gva::new(ADDRESS | 0x123), Access::Execute).unwrap();
+    assert_eq!(found.gpa, Gpa::new(0x2AAA_5555_5123));
+    assert_eq!(
+        (
+            found.page_bytes,
+            found.user,
+            found.writable,
+            found.executable
+        ),
+        (4096, false, false, true)
+    );
+    m.set(0x3008, 0x8060_0000 | P | PS);
+    assert_eq!(gpa(&LONG, &m, ADDRESS | 0x123), 0x8060_1123);
+    m.set(0x2008, 0x8_4000_0000 | P | PS);
+    assert_eq!(gpa(&LONG, &m, ADDRESS | 0x123), 0x8_4020_1123);
+    let small = PagingState {
+        has_gib_pages: false,
+        ..LONG
+    };
+    assert_eq!(
+        code(&small, &m, ADDRESS, Access::Read),
+        Some(pf::PRESENT | pf::RESERVED)
+    );
+    // A page size bit in the top level is reserved.
+    m.set(0x1000 + 0x7F * 8, 0x2000 | P | PS);
+    assert_eq!(
+        code(&LONG, &m, ADDRESS, Access::Read),
+        Some(pf::PRESENT | pf::RESERVED)
+    );
+}
+
+#[test]
+fn five_levels() {
+    let state = PagingState {
+        cr3: 0x9000,
+        cr4: cr4::PAE | cr4::LA57,
+        ..LONG
+    };
+    let mut m = four_levels(0x5000 | P | W | U);
+    m.set(0x9000 + 0x101 * 8, 0x1000 | P | W | U);
+    let at = 0xFF01_0000_0000_0000 | ADDRESS;
+    assert_eq!(gpa(&state, &m, at), 0x5000);
+    assert_eq!(
+        translate(&state, &m, Gva::new(0x0100_0000_0000_0000), Access::Read),
+        Err(Fault::NonCanonical)
+    );
+}
+
+#[test]
+fn addresses_that_are_not_canonical_fault_before_any_read() {
+    for at in [1 << 47, 0xFFFF_7FFF_FFFF_FFFF, 1 << 63] {
+        let found = translate(&LONG, &Memory::default(), Gva::new(at), Access::Read);
+        assert_eq!(found, Err(Fault::NonCanonical));
+    }
+}
+
+#[test]
+fn a_table_without_memory_is_named() {
+    let mut m = four_levels(0);
+    m.set(0x2008, 0x7_7000 | P);
+    let found = translate(&LONG, &m, Gva::new(ADDRESS), Access::Read);
+    assert_eq!(found, Err(Fault::NoTable(Gpa::new(0x7_7008))));
+}
+
+#[test]
+fn rights_of_user_and_supervisor() {
+    let user = PagingState { cpl: 3, ..LONG };
+    let read_only = four_levels(0x5000 | P | U);
+    assert_eq!(code(&user, &read_only, ADDRESS, Access::Read), None);
+    assert_eq!(
+        code(&user, &read_only, ADDRESS, Access::Write),
+        Some(pf::PRESENT | pf::WRITE | pf::USER)
+    );
+    assert_eq!(
+        code(&LONG, &read_only, ADDRESS, Access::Write),
+        Some(pf::PRESENT | pf::WRITE)
+    );
+    let no_wp = PagingState {
+        cr0: cr0::PG | cr0::PE,
+        ..LONG
+    };
+    assert_eq!(code(&no_wp, &read_only, ADDRESS, Access::Write), None);
+
+    let kernel = four_levels(0x5000 | P | W | NX);
+    assert_eq!(
+        code(&user, &kernel, ADDRESS, Access::Read),
+        Some(pf::PRESENT | pf::USER)
+    );
+    assert_eq!(code(&user, &kernel, ADDRESS, Access::ImplicitRead), None);
+    assert_eq!(code(&user, &kernel, ADDRESS, Access::ImplicitWrite), None);
+    assert_eq!(
+        code(&LONG, &kernel, ADDRESS, Access::Execute),
+        Some(pf::PRESENT | pf::FETCH)
+    );
+    let no_nx = PagingState {
+        efer: efer::LMA,
+        ..LONG
+    };
+    assert_eq!(
+        code(&no_nx, &kernel, ADDRESS, Access::Read),
+        Some(pf::PRESENT | pf::RESERVED)
+    );
+
+    // An absent entry: no PRESENT; the fetch bit is there because NX is on.
+    let absent = four_levels(0);
+    assert_eq!(
+        code(&LONG, &absent, ADDRESS, Access::Execute),
+        Some(pf::FETCH)
+    );
+    assert_eq!(code(&no_nx, &absent, ADDRESS, Access::Execute), Some(0));
+    assert_eq!(
+        code(&user, &absent, ADDRESS, Access::Write),
+        Some(pf::WRITE | pf::USER)
+    );
+}
+
+#[test]
+fn smep_and_smap() {
+    let page = four_levels(0x5000 | P | W | U);
+    let smep = PagingState {
+        cr4: cr4::PAE | cr4::SMEP,
+        ..LONG
+    };
+    assert_eq!(code(&LONG, &page, ADDRESS, Access::Execute), None);
+    assert_eq!(
+        code(&smep, &page, ADDRESS, Access::Execute),
+        Some(pf::PRESENT | pf::FETCH)
+    );
+    assert_eq!(
+        code(
+            &PagingState { cpl: 3, ..smep },
+            &page,
+            ADDRESS,
+            Access::Execute
+        ),
+        None
+    );
+    let smap = PagingState {
+        cr4: cr4::PAE | cr4::SMAP,
+        ..LONG
+    };
+    let ac = PagingState {
+        rflags: rflags::AC,
+        ..smap
+    };
+    assert_eq!(code(&smap, &page, ADDRESS, Access::Read), Some(pf::PRESENT));
+    assert_eq!(
+        code(&smap, &page, ADDRESS, Access::Write),
+        Some(pf::PRESENT | pf::WRITE)
+    );
+    assert_eq!(code(&ac, &page, ADDRESS, Access::Write), None);
+    assert_eq!(
+        code(&ac, &page, ADDRESS, Access::ImplicitRead),
+        Some(pf::PRESENT)
+    );
+    assert_eq!(code(&smap, &page, ADDRESS, Access::Execute), None);
+    assert_eq!(
+        code(
+            &PagingState { cpl: 3, ..smap },
+            &page,
+            ADDRESS,
+            Access::Read
+        ),
+        None
+    );
+}
+
+#[test]
+fn protection_keys() {
+    let page = four_levels(0x5000 | P | W | U | 5 << 59);
+    let keyed = |cpl, pkru| PagingState {
+        cr4: cr4::PAE | cr4::PKE,
+        cpl,
+        pkru,
+        ..LONG
+    };
+    let no_write = 2 << 10;
+    let no_access = 1 << 10;
+    assert_eq!(
+        code(&keyed(3, no_write), &page, ADDRESS, Access::Read),
+        None
+    );
+    let refused = Some(pf::PRESENT | pf::KEY | pf::WRITE | pf::USER);
+    assert_eq!(
+        code(&keyed(3, no_write), &page, ADDRESS, Access::Write),
+        refused
+    );
+    assert_eq!(
+        code(&keyed(0, no_access), &page, ADDRESS, Access::Read),
+        Some(pf::PRESENT | pf::KEY)
+    );
+    assert_eq!(
+        code(&keyed(3, no_access), &page, ADDRESS, Access::Execute),
+        None
+    );
+    assert_eq!(
+        code(&keyed(3, !(3 << 10)), &page, ADDRESS, Access::Write),
+        None
+    );
+    let kernel = four_levels(0x5000 | P | W | 5 << 59);
+    let pks = PagingState {
+        cr4: cr4::PAE | cr4::PKS,
+        pkrs: no_access,
+        pkru: 0,
+        ..LONG
+    };
+    assert_eq!(
+        code(&pks, &kernel, ADDRESS, Access::Read),
+        Some(pf::PRESENT | pf::KEY)
+    );
+    assert_eq!(code(&pks, &page, ADDRESS, Access::Read), None);
+}
+
+#[test]
+fn reserved_address_bits() {
+    let narrow = PagingState {
+        phys_bits: 36,
+        ..LONG
+    };
+    let page = four_levels(1 << 36 | P | W | U);
+    assert_eq!(code(&LONG, &page, ADDRESS, Access::Read), None);
+    assert_eq!(
+        code(&narrow, &page, ADDRESS, Access::Write),
+        Some(pf::PRESENT | pf::RESERVED | pf::WRITE)
+    );
+}
+
+#[test]
+fn pae() {
+    let state = PagingState {
+        efer: efer::NXE,
+        cr3: 0x1020,
+        ..LONG
+    };
+    let mut m = Memory::default();
+    // The table of four sits at a multiple of 32.
+    m.set(0x1038, 0x2000 | P);
+    m.set(0x2000 + 0x1F7 * 8, 0x3000 | P | W | U);
+    m.set(0x3000, 0x1_FEE0_0000 | P | W | NX);
+    assert_eq!(gpa(&state, &m, 0xFEE0_0030), 0x1_FEE0_0030);
+    assert_eq!(
+        code(&state, &m, 0xFEE0_0000, Access::Execute),
+        Some(pf::PRESENT | pf::FETCH)
+    );
+    m.set(0x2000 + 0x1F7 * 8, 0xFEE0_0000 | P | W | PS);
+    assert_eq!(gpa(&state, &m, 0xFEE1_2345), 0xFEE1_2345);
+    m.set(0x2000 + 0x1F7 * 8, 0xFEE0_0000 | P | W | PS | 1 << 52);
+    assert_eq!(
+        code(&state, &m, 0xFEE0_0000, Access::Read),
+        Some(pf::PRESENT | pf::RESERVED)
+    );
+    m.set(0x1038, 0x2000 | P | W);
+    assert_eq!(
+        code(&state, &m, 0xFEE0_0000, Access::Read),
+        Some(pf::PRESENT | pf::RESERVED)
+    );
+}
+
+#[test]
+fn two_levels_of_32_bits() {
+    let state = PagingState {
+        efer: 0,
+        cr4: 0,
+        cr3: 0x1000,
+        ..LONG
+    };
+    let mut m = Memory::default();
+    m.set32(0x1000 + 0x3FB * 4, 0x2007);
+    m.set32(0x2000 + 0x201 * 4, 0xFEE0_0003);
+    assert_eq!(gpa(&state, &m, 0xFEE0_1030), 0xFEE0_0030);
+    // Address bits 63:32 do not count here.
+    assert_eq!(gpa(&state, &m, 0x1_FEE0_1030), 0xFEE0_0030);
+    // Without PSE the page size bit is ignored.
+    m.set32(0x1000 + 0x3FB * 4, 0x2087);
+    assert_eq!(gpa(&state, &m, 0xFEE0_1030), 0xFEE0_0030);
+    let pse = PagingState {
+        cr4: cr4::PSE,
+        ..state
+    };
+    m.set32(0x1000 + 0x3FB * 4, 0x8000_0000 | 0x12 << 13 | 0x83);
+    let found = translate(&pse, &m, Gva::new(0xFEE1_2345), Access::Read).unwrap();
+    assert_eq!(
+        (found.gpa.get(), found.page_bytes),
+        (0x12_8000_0000 | 0x21_2345, 4 << 20)
+    );
+    let narrow = PagingState {
+        phys_bits: 32,
+        ..pse
+    };
+    assert_eq!(
+        code(&narrow, &m, 0xFEE1_2345, Access::Read),
+        Some(pf::PRESENT | pf::RESERVED)
+    );
+    m.set32(0x1000 + 0x3FB * 4, 0x8000_0000 | 1 << 21 | 0x83);
+    assert_eq!(
+        code(&pse, &m, 0xFEE1_2345, Access::Read),
+        Some(pf::PRESENT | pf::RESERVED)
+    );
+    // No NX in this mode, so the fetch bit only comes with SMEP.
+    m.set32(0x1000 + 0x3FB * 4, 0);
+    assert_eq!(code(&pse, &m, 0xFEE1_2345, Access::Execute), Some(0));
+    let smep = PagingState {
+        cr4: cr4::PSE | cr4::SMEP,
+        ..state
+    };
+    assert_eq!(
+        code(&smep, &m, 0xFEE1_2345, Access::Execute),
+        Some(pf::FETCH)
+    );
+}
+
+#[test]
+fn where_instructions_are_fetched() {
+    let segment = |base, attributes| Segment {
+        base,
+        attributes,
+        ..Segment::default()
+    };
+    let long = segment(0x1000, Segment::LONG);
+    assert_eq!(
+        fetch_address(&long, 0xFFFF_8000_0000_0010, efer::LMA).get(),
+        0xFFFF_8000_0000_0010
+    );
+    assert_eq!(fetch_address(&long, 0x10, 0).get(), 0x1010);
+    assert_eq!(
+        fetch_address(&segment(0xFFFF_0000, 0), 0xFFF0, 0).get(),
+        0xFFFF_FFF0
+    );
+    assert_eq!(
+        fetch_address(&segment(0xFFFF_0000, 0), 0x1_0000, efer::LMA).get(),
+        0
+    );
+}
+
+/// Every read gives the same value, so tables lead anywhere, themselves included.
+struct Everywhere(u64);
+
+impl GuestPhysical for Everywhere {
+    fn read_u64(&self, _: Gpa) -> Option<u64> {
+        Some(self.0)
+    }
+    fn read_u32(&self, _: Gpa) -> Option<u32> {
+        Some(self.0 as u32)
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(
+        cr0 in any::<u64>(), cr3 in any::<u64>(), cr4 in any::<u64>(), efer in any::<u64>(),
+        keys in any::<(u32, u32)>(), cpl in any::<u8>(), phys_bits in any::<u8>(), has_gib_pages in any::<bool>(),
+        entry in any::<u64>(), at in any::<u64>(),
+        access in prop::sample::select(&[Access::Read, Access::Write, Access::Execute, Access::ImplicitRead][..]),
+    ) {
+        let state = PagingState {
+            cr0: cr0 | cr0::PG, cr3, cr4, efer, rflags: entry, pkru: keys.0, pkrs: keys.1, cpl, phys_bits, has_gib_pages,
+        };
+        let signed = ((at << 16) as i64 >> 16) as u64;
+        if let Ok(found) = translate(&state, &Everywhere(entry | 1), Gva::new(signed), access) {
+            prop_assert!(found.page_bytes.is_power_of_two());
+            prop_assert_eq!(found.gpa.get() & 0xFFF, signed & 0xFFF);
+        }
+    }
+}
