@@ -1,3 +1,21 @@
-//! tlfs
+//! The hypervisor interface on the wire: numbers, layouts, and one record turned into a value and back.
+//!
+//! Follows Microsoft's Hypervisor Top-Level Functional Specification (TLFS). Nothing here holds state or
+//! decides anything; the rules are in the crates `hypercall` and `synic`. Numbers that a partition may choose
+//! freely are open: newtypes with constants, never Rust enumerations.
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod call;
+pub mod cpuid;
+pub mod message;
+pub mod msr;
+pub mod reader;
+pub mod status;
+pub mod time;
+
+pub use call::{CallCode, Control, ResultWord};
+pub use cpuid::{Features, Hints, Privileges};
+pub use message::{Message, MessageType};
+pub use reader::Reader;
+pub use status::HvError;

@@ -1,3 +1,37 @@
-//! synic
+//! The synthetic MSRs of a partition and its VPs, with what lies behind them: reference time, synthetic
+//! interrupt controller, message queues and synthetic timers.
+//!
+//! [`PartitionMsrs`] holds the registers that a partition has once, [`VpSynic`] those that each VP has;
+//! [`scope`] tells which of them a number belongs to. Nothing here touches memory, a clock or an interrupt
+//! controller: time comes in as a parameter, pages through [`SynicPage`], and what is to be done goes out as
+//! [`MsrEffect`] and [`Interrupts`]. The owner of the state holds its own lock around every call.
+//!
+//! After each write to an MSR of a VP, and whenever [`VpSynic::deadline`] has passed, the owner calls
+//! [`VpSynic::service`]; that is where interrupts and messages come from.
+//!
+//! Follows the TLFS, "Virtual Interrupts", "Inter-Partition Communication", "Timers".
 #![no_std]
 #![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+mod clock;
+mod interrupts;
+mod msr;
+mod page;
+mod partition;
+mod queue;
+mod timer;
+mod vp;
+
+#[cfg(test)]
+mod tests;
+
+pub use clock::{RefClock, RefTime};
+pub use interrupts::{Interrupt, Interrupts};
+pub use msr::{CrashReport, GpFault, MsrEffect, Overlay, Scope, WriteContext, scope};
+pub use page::SynicPage;
+pub use partition::{PartitionConfig, PartitionMsrs};
+pub use queue::{QueueEntry, QueueFull};
+pub use vp::{EventError, VpSynic};

@@ -1,0 +1,82 @@
+//! What a handler sees of a call: its input, and room for its output.
+
+use crate::table::RepSpec;
+
+/// The copied input of a call and its output, for the handler.
+///
+/// A simple call is its [`header`](Self::header) and its [`output`](Self::output). A rep call is also a list
+/// of elements, taken one at a time:
+///
+/// ```ignore
+/// while let Some(element) = body.element() {
+///     work(element.input)?; // an error reports the elements done before
+///     body.complete_element();
+///     if time_is_up() {
+///         return Ok(Progress::Yield);
+///     }
+/// }
+/// Ok(Progress::Done)
+/// ```
+#[derive(Debug)]
+pub struct Body<'a> {
+    pub(crate) header: &'a [u8],
+    pub(crate) variable_header: &'a [u8],
+    /// The whole input list, from element 0.
+    pub(crate) list: &'a [u8],
+    /// Output of a simple call, or the whole output list from element 0.
+    pub(crate) output: &'a mut [u8],
+    pub(crate) rep: RepSpec,
+    /// Elements in the call, 0 for a simple one.
+    pub(crate) count: u16,
+    /// Elements done, counted from element 0.
+    pub(crate) done: u16,
+}
+
+/// One element of a rep call.
+#[derive(Debug)]
+pub struct Element<'a> {
+    /// Its place in the list, from 0.
+    pub index: u16,
+    /// Its input, as long as the declaration says.
+    pub input: &'a [u8],
+    /// Its output, zeros before the handler writes, as long as the declaration says.
+    pub output: &'a mut [u8],
+}
+
+impl<'a> Body<'a> {
+    /// The fixed part of the input, as long as the declaration says.
+    pub const fn header(&self) -> &'a [u8] {
+        self.header
+    }
+
+    /// The variable header, a multiple of 8 bytes and empty for most calls.
+    pub const fn variable_header(&self) -> &'a [u8] {
+        self.variable_header
+    }
+
+    /// The output of a simple call, zeros before the handler writes, as long as the declaration says.
+    pub const fn output(&mut self) -> &mut [u8] {
+        self.output
+    }
+
+    /// The first element that is not done, or `None` when all are.
+    pub fn element(&mut self) -> Option<Element<'_>> {
+        if self.done >= self.count {
+            return None;
+        }
+        let (input, output) = (usize::from(self.rep.input), usize::from(self.rep.output));
+        let index = usize::from(self.done);
+        Some(Element {
+            index: self.done,
+            input: self.list.get(index * input..(index + 1) * input)?,
+            output: self.output.get_mut(index * output..(index + 1) * output)?,
+        })
+    }
+
+    /// Counts the element that [`Body::element`] gave as done. Nothing happens when all are.
+    pub fn complete_element(&mut self) {
+        if self.done < self.count {
+            self.done += 1;
+        }
+    }
+}

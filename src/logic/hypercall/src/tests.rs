@@ -1,0 +1,1 @@
+//! Behaviour of the dispatcher, call by call.
