@@ -6,4 +6,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod cpuid;
+pub mod event;
+pub mod msr;
 pub mod seam;
+pub mod startup;

@@ -1,0 +1,111 @@
+//! The diagnostics area: memory of the hypervisor that the parent may read.
+//!
+//! It holds the log ring and the exit counters of every VP. The ACPI table `VDGS` names its place (base and length,
+//! two little-endian u64 after the 36-byte header). `docs/diagnostics.md` tells how to read it from Linux.
+//!
+//! | offset | bytes | content |
+//! | --- | --- | --- |
+//! | 0 | 64 | [`Header`] |
+//! | `names_offset` | 32 each | names of the counters, UTF-8, padded with zeroes |
+//! | `counters_offset` | `counters_stride` per VP | `counter_count` u64 each, the VP's number is the index |
+//! | `log_offset` | `log_len` | log ring: byte n of the log lies at n modulo `log_len` |
+#![no_std]
+#![forbid(unsafe_code)]
+
+/// Signature of the ACPI table that names the area.
+pub const ACPI_SIGNATURE: [u8; 4] = *b"VDGS";
+
+/// First field of [`Header`]: "VGDIAG\0\0".
+pub const MAGIC: u64 = u64::from_le_bytes(*b"VGDIAG\0\0");
+
+/// Version of the layout.
+pub const VERSION: u32 = 1;
+
+/// Bytes of one counter name.
+pub const NAME_LEN: usize = 32;
+
+/// Smallest size of the area in bytes that [`layout`] accepts.
+pub const MIN_LEN: u64 = 64 * 1024;
+
+/// What lies at the start of the area. All fields little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Header {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// [`VERSION`].
+    pub version: u32,
+    /// Number of VPs whose counters follow.
+    pub vp_count: u32,
+    /// Number of counters of each VP.
+    pub counter_count: u32,
+    /// Bytes from one VP's counters to the next one's.
+    pub counters_stride: u32,
+    /// Offset of the names in bytes.
+    pub names_offset: u32,
+    /// Offset of the first VP's counters in bytes.
+    pub counters_offset: u32,
+    /// Offset of the log ring in bytes.
+    pub log_offset: u32,
+    /// Size of the log ring in bytes.
+    pub log_len: u32,
+    /// Bytes ever written to the log; changes while the hypervisor runs.
+    pub log_written: u64,
+    /// Frequency of the time-stamp counter in Hz.
+    pub tsc_hz: u64,
+    /// Zero.
+    pub reserved: u64,
+}
+
+/// Offset of [`Header::log_written`].
+pub const LOG_WRITTEN_OFFSET: usize = core::mem::offset_of!(Header, log_written);
+
+const _: () = assert!(size_of::<Header>() == 64);
+
+/// Divides an area of `len` bytes among `vp_count` VPs with `counter_count` counters each. `None` where it is too
+/// small for a log of at least a page.
+pub fn layout(len: u64, vp_count: u32, counter_count: u32, tsc_hz: u64) -> Option<Header> {
+    let len = u32::try_from(len).ok()?;
+    let names_offset = size_of::<Header>() as u32;
+    let names_len = counter_count.checked_mul(NAME_LEN as u32)?;
+    // One cache line apart, so that VPs do not share any.
+    let counters_offset = names_offset.checked_add(names_len)?.checked_next_multiple_of(64)?;
+    let counters_stride = counter_count.checked_mul(8)?.checked_next_multiple_of(64)?;
+    let log_offset =
+        counters_offset.checked_add(counters_stride.checked_mul(vp_count)?)?.checked_next_multiple_of(4096)?;
+    let log_len = len.checked_sub(log_offset)?;
+    (log_len >= 4096).then_some(Header {
+        magic: MAGIC,
+        version: VERSION,
+        vp_count,
+        counter_count,
+        counters_stride,
+        names_offset,
+        counters_offset,
+        log_offset,
+        log_len,
+        log_written: 0,
+        tsc_hz,
+        reserved: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_follow_each_other_and_fill_the_area() {
+        let header = layout(1 << 20, 4, 50, 1).unwrap();
+        assert!(header.names_offset + 50 * 32 <= header.counters_offset);
+        assert!(header.counters_offset + 4 * header.counters_stride <= header.log_offset);
+        assert_eq!(header.log_offset + header.log_len, 1 << 20);
+    }
+
+    #[test]
+    fn an_area_without_room_for_a_log_is_refused() {
+        assert_eq!(layout(8192, 64, 64, 1), None);
+        assert_eq!(layout(u64::MAX, 1, 1, 1), None);
+        assert_eq!(layout(1 << 20, u32::MAX, u32::MAX, 1), None);
+    }
+}

@@ -1,0 +1,2 @@
+//! Everything that names the processor.
+pub mod x86;

@@ -1,0 +1,237 @@
+//! The physical local APIC of this LP, in xAPIC or x2APIC mode as the parent has it.
+//!
+//! Source: SDM vol. 3A, "Advanced Programmable Interrupt Controller (APIC)".
+#![expect(unsafe_code, reason = "the owner of the physical local APIC")]
+
+use addr::{ApicId, Hva};
+use x86::msr::{self as msr_number, apic_base};
+
+use super::{insn, msr};
+
+/// Vectors that belong to the hypervisor: 0xF0 and up, above every device vector of Linux.
+pub mod own_vector {
+    #![allow(missing_docs)]
+    /// First of them.
+    pub const FIRST: u8 = 0xF0;
+    pub const TIMER: u8 = 0xF0;
+    /// Ends a guest's run so that its LP looks at what others left for it.
+    pub const KICK: u8 = 0xF1;
+    pub const THERMAL: u8 = 0xF2;
+    pub const PERFORMANCE: u8 = 0xF3;
+    pub const CMCI: u8 = 0xF4;
+    pub const ERROR: u8 = 0xFE;
+    pub const SPURIOUS: u8 = 0xFF;
+}
+
+/// Register offsets in the xAPIC page.
+pub mod register {
+    #![allow(missing_docs)]
+    pub const ID: u16 = 0x20;
+    pub const VERSION: u16 = 0x30;
+    pub const TPR: u16 = 0x80;
+    pub const EOI: u16 = 0xB0;
+    pub const LDR: u16 = 0xD0;
+    pub const DFR: u16 = 0xE0;
+    pub const SVR: u16 = 0xF0;
+    pub const ISR: u16 = 0x100;
+    pub const TMR: u16 = 0x180;
+    pub const IRR: u16 = 0x200;
+    pub const ESR: u16 = 0x280;
+    pub const LVT_CMCI: u16 = 0x2F0;
+    pub const ICR_LOW: u16 = 0x300;
+    pub const ICR_HIGH: u16 = 0x310;
+    pub const LVT_TIMER: u16 = 0x320;
+    pub const LVT_THERMAL: u16 = 0x330;
+    pub const LVT_PERFORMANCE: u16 = 0x340;
+    pub const LVT_LINT0: u16 = 0x350;
+    pub const LVT_LINT1: u16 = 0x360;
+    pub const LVT_ERROR: u16 = 0x370;
+    pub const INITIAL_COUNT: u16 = 0x380;
+    pub const CURRENT_COUNT: u16 = 0x390;
+    pub const DIVIDE: u16 = 0x3E0;
+}
+
+const LVT_MASKED: u32 = 1 << 16;
+const LVT_DEADLINE: u32 = 0b10 << 17;
+
+/// How this LP's timer is armed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    /// IA32_TSC_DEADLINE.
+    Deadline,
+    /// One-shot count of the APIC timer, undivided. `scale` is APIC ticks per TSC tick, times 2^32.
+    Count { scale: u64 },
+}
+
+/// The local APIC of the LP that owns this value.
+#[derive(Debug)]
+pub struct LocalApic {
+    page: Hva,
+    x2apic: bool,
+    timer: Timer,
+}
+
+impl LocalApic {
+    /// The APIC of this LP, as firmware left it. `page` maps the register page, uncached.
+    pub fn new(page: Hva, tsc_hz: u64, apic_hz: u64) -> Self {
+        let base = msr::read(msr_number::IA32_APIC_BASE);
+        let has_deadline = insn::cpuid(1, 0).ecx & x86::cpuid::leaf1_ecx::TSC_DEADLINE != 0;
+        let timer = if has_deadline {
+            Timer::Deadline
+        } else {
+            let scale = (u128::from(apic_hz) << 32) / u128::from(tsc_hz.max(1));
+            Timer::Count { scale: u64::try_from(scale).unwrap_or(u64::MAX) }
+        };
+        Self { page, x2apic: base & apic_base::EXTD != 0, timer }
+    }
+
+    /// Reads the register at `offset` of the xAPIC page, in either mode.
+    #[inline]
+    pub fn read(&self, offset: u16) -> u32 {
+        if self.x2apic {
+            msr::read(msr_number::X2APIC_FIRST + u32::from(offset >> 4)) as u32
+        } else {
+            let pointer = (self.page.get() + u64::from(offset)) as *const u32;
+            // SAFETY: `page` maps the APIC's page, and every offset used is below 4096 and a multiple of 16.
+            unsafe { pointer.read_volatile() }
+        }
+    }
+
+    /// Writes the register at `offset`, in either mode.
+    #[inline]
+    pub fn write(&self, offset: u16, value: u32) {
+        if self.x2apic {
+            // SAFETY: APIC registers hold no address that the processor would follow.
+            unsafe { msr::write(msr_number::X2APIC_FIRST + u32::from(offset >> 4), u64::from(value)) };
+        } else {
+            let pointer = (self.page.get() + u64::from(offset)) as *mut u32;
+            // SAFETY: as in `read`.
+            unsafe { pointer.write_volatile(value) };
+        }
+    }
+
+    /// Whether bit `vector` of the 256-bit register at `offset` is set.
+    #[inline]
+    pub fn bit(&self, offset: u16, vector: u8) -> bool {
+        self.read(offset + u16::from(vector / 32) * 16) >> (vector % 32) & 1 != 0
+    }
+
+    /// Ends the highest interrupt in service.
+    #[inline]
+    pub fn eoi(&self) {
+        self.write(register::EOI, 0);
+    }
+
+    /// Follows the parent's `IA32_APIC_BASE` mode. The APIC is never switched off, whatever the parent does.
+    pub fn set_x2apic(&mut self, enabled: bool) {
+        if self.x2apic == enabled {
+            return;
+        }
+        let base = msr::read(msr_number::IA32_APIC_BASE) | apic_base::ENABLE;
+        if enabled {
+            // SAFETY: from here on the registers are MSRs, which `x2apic` says.
+            unsafe { msr::write(msr_number::IA32_APIC_BASE, base | apic_base::EXTD) };
+        } else {
+            // x2APIC is left through the disabled state only.
+            let off = base & !(apic_base::EXTD | apic_base::ENABLE);
+            // SAFETY: no interrupt is expected between the two writes; the caller takes the APIC anew.
+            unsafe { msr::write(msr_number::IA32_APIC_BASE, off) };
+            // SAFETY: as above.
+            unsafe { msr::write(msr_number::IA32_APIC_BASE, off | apic_base::ENABLE) };
+        }
+        self.x2apic = enabled;
+    }
+
+    /// Gives every register that the hypervisor owns its value: enabled, nothing masked by priority, LVTs with
+    /// vectors of our own. LINT0, LINT1 and the logical destination are the parent's, see [`Self::mirror`].
+    pub fn take(&self) {
+        self.write(register::SVR, 0x100 | u32::from(own_vector::SPURIOUS));
+        self.write(register::TPR, 0);
+        self.write(register::LVT_ERROR, u32::from(own_vector::ERROR));
+        let mode = if self.timer == Timer::Deadline { LVT_DEADLINE } else { 0 };
+        self.write(register::LVT_TIMER, mode | u32::from(own_vector::TIMER));
+        self.write(register::INITIAL_COUNT, 0);
+        self.write(register::DIVIDE, 0b1011);
+        let last_lvt = self.read(register::VERSION) >> 16 & 0xFF;
+        if last_lvt >= 4 {
+            self.write(register::LVT_PERFORMANCE, LVT_MASKED | u32::from(own_vector::PERFORMANCE));
+        }
+        if last_lvt >= 5 {
+            self.write(register::LVT_THERMAL, u32::from(own_vector::THERMAL));
+        }
+        if last_lvt >= 6 {
+            self.write(register::LVT_CMCI, u32::from(own_vector::CMCI));
+        }
+    }
+
+    /// Ends everything that is in service, highest first. For the launch: what firmware had in service goes on
+    /// in the virtual APIC alone.
+    pub fn end_all(&self) {
+        for word in 0..8 {
+            let bits = self.read(register::ISR + word * 16);
+            for _ in 0..bits.count_ones() {
+                self.eoi();
+            }
+        }
+    }
+
+    /// Copies a register of the virtual APIC that steers what arrives here: LINT0, LINT1, LDR, DFR.
+    pub fn mirror(&self, offset: u16, value: u32) {
+        let is_logical = matches!(offset, register::LDR | register::DFR);
+        if !(is_logical && self.x2apic) {
+            self.write(offset, value);
+        }
+    }
+
+    /// Interrupts this LP at `deadline` (TSC ticks); earlier where the count cannot reach so far, at once where it
+    /// has passed. `None` disarms.
+    pub fn arm(&self, deadline: Option<u64>, now: u64) {
+        match self.timer {
+            Timer::Deadline => {
+                let value = deadline.map_or(0, |tick| tick.max(1));
+                // SAFETY: a deadline raises a vector of our own.
+                unsafe { msr::write(msr_number::IA32_TSC_DEADLINE, value) };
+            }
+            Timer::Count { scale } => {
+                let count = deadline.map_or(0, |tick| {
+                    let ticks = u128::from(tick.saturating_sub(now)) * u128::from(scale) >> 32;
+                    // One more, so that the interrupt never comes before the deadline.
+                    u32::try_from(ticks).unwrap_or(u32::MAX - 1) + 1
+                });
+                self.write(register::INITIAL_COUNT, count);
+            }
+        }
+    }
+
+    /// Sends `vector` to the LP with identifier `target`.
+    pub fn send(&self, target: ApicId, vector: u8) {
+        self.send_raw(target, u32::from(vector));
+    }
+
+    /// Sends an NMI to the LP with identifier `target`.
+    pub fn send_nmi(&self, target: ApicId) {
+        self.send_raw(target, 0b100 << 8);
+    }
+
+    fn send_raw(&self, target: ApicId, low: u32) {
+        const ASSERT: u32 = 1 << 14;
+        if self.x2apic {
+            let value = u64::from(target.get()) << 32 | u64::from(low | ASSERT);
+            // SAFETY: an interrupt with a vector of ours, or an NMI, to an LP that has our handlers.
+            unsafe { msr::write(msr_number::X2APIC_FIRST + u32::from(register::ICR_LOW >> 4), value) };
+        } else {
+            while self.read(register::ICR_LOW) & 1 << 12 != 0 {
+                core::hint::spin_loop();
+            }
+            self.write(register::ICR_HIGH, target.get() << 24);
+            self.write(register::ICR_LOW, low | ASSERT);
+        }
+    }
+}
+
+/// Sends an NMI from this LP with whatever mode its APIC is in. For the panic path, which owns no [`LocalApic`].
+pub fn emergency_nmi(target: ApicId) {
+    let x2apic = msr::read(msr_number::IA32_APIC_BASE) & apic_base::EXTD != 0;
+    let page = crate::mm::address_space::apic_page();
+    LocalApic { page, x2apic, timer: Timer::Deadline }.send_nmi(target);
+}

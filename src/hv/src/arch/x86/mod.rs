@@ -1,0 +1,10 @@
+//! The x86-64 processor: one wrapper per instruction, descriptor tables, the physical local APIC, the per-LP
+//! area, and the two virtualization extensions.
+pub mod descriptors;
+pub mod idt;
+pub mod insn;
+pub mod local_apic;
+pub mod lp;
+pub mod msr;
+pub mod svm;
+pub mod vmx;

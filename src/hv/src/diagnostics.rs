@@ -1,0 +1,152 @@
+//! The diagnostics area: exit counters and the log ring, memory that the parent may read.
+#![expect(unsafe_code, reason = "the owner of the diagnostics area")]
+
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use bootinfo::BootInfo;
+use diagnostics::{Header, LOG_WRITTEN_OFFSET, NAME_LEN};
+use spin::Once;
+
+use crate::arch::x86::insn;
+use crate::mm::phys;
+
+macro_rules! counters {
+    ($($variant:ident $name:literal)*) => {
+        /// What is counted for each VP.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        #[allow(missing_docs)]
+        pub enum Counter { $($variant),* }
+
+        /// Names of [`Counter`], in its order.
+        pub const NAMES: &[&str] = &[$($name),*];
+    };
+}
+
+counters! {
+    Interrupt "exit.interrupt"
+    Nmi "exit.nmi"
+    MachineCheck "exit.machine_check"
+    InterruptWindow "exit.interrupt_window"
+    NmiWindow "exit.nmi_window"
+    Cpuid "exit.cpuid"
+    Hlt "exit.hlt"
+    Rdmsr "exit.rdmsr"
+    Wrmsr "exit.wrmsr"
+    Hypercall "exit.hypercall"
+    Xsetbv "exit.xsetbv"
+    CacheFlush "exit.cache_flush"
+    Mwait "exit.mwait"
+    Undefined "exit.undefined"
+    Control "exit.control_register"
+    Io "exit.io"
+    Slat "exit.slat"
+    TripleFault "exit.triple_fault"
+    Init "exit.init"
+    InvalidState "exit.invalid_state"
+    Unknown "exit.unknown"
+    ApicMmio "apic.mmio"
+    ApicEoi "apic.eoi"
+    ApicIpi "apic.ipi"
+    DeviceEdge "interrupt.device_edge"
+    DeviceLevel "interrupt.device_level"
+    DeviceExtint "interrupt.extint"
+    Timer "interrupt.timer"
+    Kick "interrupt.kick"
+    Unexpected "interrupt.unexpected"
+    CState "port.c_state"
+    Ecam "pci.ecam"
+    UnlistedRead "msr.unlisted_read"
+    UnlistedWrite "msr.unlisted_write"
+    HiddenMemory "memory.hidden"
+    LazyMap "memory.lazy_map"
+    Entries "entries"
+}
+
+struct Area {
+    base: *mut u8,
+    header: Header,
+    tsc_at_start: u64,
+}
+
+// SAFETY: the area is reached through atomics only.
+unsafe impl Send for Area {}
+// SAFETY: as above.
+unsafe impl Sync for Area {}
+
+static AREA: Once<Area> = Once::new();
+
+impl Area {
+    fn byte(&self, offset: usize) -> &AtomicU8 {
+        debug_assert!(offset < self.header.log_offset as usize + self.header.log_len as usize);
+        // SAFETY: the offset lies in the area, which is mapped and used through atomics only.
+        unsafe { &*self.base.add(offset).cast() }
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        debug_assert!(offset.is_multiple_of(8));
+        // SAFETY: as for `byte`; all words are aligned by the layout.
+        unsafe { &*self.base.add(offset).cast() }
+    }
+}
+
+/// Lays out the area that the record names. False where it is missing or too small; then nothing is kept.
+pub fn init(info: &BootInfo) -> bool {
+    let range = info.diagnostics;
+    let Some(header) = diagnostics::layout(range.len, info.lp_count, NAMES.len() as u32, info.tsc_hz) else {
+        return false;
+    };
+    let base = phys::pointer(range.start);
+    // SAFETY: the range is part of the block and nobody's but ours.
+    unsafe { base.write_bytes(0, range.len as usize) };
+    // SAFETY: as above; the area is page-aligned.
+    unsafe { base.cast::<Header>().write(header) };
+    let area = AREA.call_once(|| Area { base, header, tsc_at_start: insn::rdtsc() });
+    for (index, name) in NAMES.iter().enumerate() {
+        for (offset, byte) in name.bytes().take(NAME_LEN).enumerate() {
+            area.byte(header.names_offset as usize + index * NAME_LEN + offset).store(byte, Ordering::Relaxed);
+        }
+    }
+    true
+}
+
+/// Appends a byte to the log ring.
+pub fn log_byte(byte: u8) {
+    let Some(area) = AREA.get() else { return };
+    let position = area.word(LOG_WRITTEN_OFFSET).fetch_add(1, Ordering::Relaxed);
+    let offset = (position % u64::from(area.header.log_len)) as usize;
+    area.byte(area.header.log_offset as usize + offset).store(byte, Ordering::Relaxed);
+}
+
+/// Microseconds since the area was laid out; 0 before.
+pub fn microseconds() -> u64 {
+    AREA.get().map_or(0, |area| {
+        let ticks = insn::rdtsc().saturating_sub(area.tsc_at_start);
+        (u128::from(ticks) * 1_000_000 / u128::from(area.header.tsc_hz.max(1))) as u64
+    })
+}
+
+/// The counters of one VP, written by its LP alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Counters(&'static [AtomicU64; NAMES.len()]);
+
+/// Counters that nobody reads, for VPs without a place in the area.
+static NOWHERE: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
+
+impl Counters {
+    /// The counters of VP `vp`.
+    pub fn of(vp: u32) -> Self {
+        let Some(area) = AREA.get().filter(|area| vp < area.header.vp_count) else { return Self(&NOWHERE) };
+        let offset = area.header.counters_offset as usize + vp as usize * area.header.counters_stride as usize;
+        // SAFETY: the layout keeps `NAMES.len()` aligned words for each VP below `vp_count`.
+        Self(unsafe { &*area.base.add(offset).cast() })
+    }
+
+    /// Counts one.
+    #[inline]
+    pub fn add(self, counter: Counter) {
+        let Some(word) = self.0.get(counter as usize) else { return };
+        // One writer, so no locked instruction is needed.
+        word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,127 @@
+//! Frames of the hypervisor's block: who uses how many, and the free ones.
+//!
+//! Single frames that come back are kept in a list through their first words; runs are taken from the untouched end
+//! of the block and never come back.
+#![expect(unsafe_code, reason = "the owner of the hypervisor's frames")]
+
+use addr::{PAGE_SIZE, Spa};
+use bootinfo::SpaRange;
+use spin::Mutex;
+use vpcore::seam::FrameSource;
+
+use super::phys;
+
+/// What frames are used for. The count of each is part of the launch report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+#[allow(missing_docs)]
+pub enum FrameUse {
+    HostTables,
+    Slat,
+    Lp,
+    Vp,
+    Overlay,
+    Partition,
+}
+
+/// Names of [`FrameUse`], in its order.
+pub const USE_NAMES: [&str; 6] = ["host tables", "slat", "lp", "vp", "overlay", "partition"];
+
+struct Frames {
+    /// First frame of the list of single frames, 0 for none.
+    free_list: Spa,
+    /// The part never handed out.
+    untouched: SpaRange,
+    used: [u64; USE_NAMES.len()],
+}
+
+static FRAMES: Mutex<Frames> = Mutex::new(Frames {
+    free_list: Spa::new(0),
+    untouched: SpaRange { start: Spa::new(0), len: 0 },
+    used: [0; USE_NAMES.len()],
+});
+
+/// Gives `range`, RAM of the block that nothing uses, to the allocator.
+///
+/// # Safety
+/// Nothing else reads or writes the range from now on.
+pub unsafe fn init(range: SpaRange) {
+    FRAMES.lock().untouched = range;
+}
+
+/// A zeroed run of `count` frames for `purpose`.
+pub fn alloc(purpose: FrameUse, count: usize) -> Option<Spa> {
+    let mut frames = FRAMES.lock();
+    let bytes = u64::try_from(count).ok()?.checked_mul(PAGE_SIZE)?;
+    let spa = if count == 1 && frames.free_list.get() != 0 {
+        let spa = frames.free_list;
+        // SAFETY: a frame of the list is ours and holds the next one's address in its first word.
+        frames.free_list = Spa::new(unsafe { phys::pointer(spa).cast::<u64>().read() });
+        spa
+    } else {
+        if bytes == 0 || bytes > frames.untouched.len {
+            return None;
+        }
+        let spa = frames.untouched.start;
+        frames.untouched = SpaRange { start: spa.checked_add(bytes)?, len: frames.untouched.len - bytes };
+        spa
+    };
+    frames.used[purpose as usize] += count as u64;
+    drop(frames);
+    // SAFETY: the run was just taken out of the free memory and belongs to the caller.
+    unsafe { phys::pointer(spa).write_bytes(0, bytes as usize) };
+    Some(spa)
+}
+
+/// Takes a single frame back.
+///
+/// # Safety
+/// `spa` came from [`alloc`] with the same `purpose`, and nothing uses it any more.
+pub unsafe fn free(purpose: FrameUse, spa: Spa) {
+    let mut frames = FRAMES.lock();
+    // SAFETY: passed on to the caller.
+    unsafe { phys::pointer(spa).cast::<u64>().write(frames.free_list.get()) };
+    frames.free_list = spa;
+    frames.used[purpose as usize] -= 1;
+}
+
+/// Frames in use by purpose, and bytes of the part never handed out.
+pub fn usage() -> ([u64; USE_NAMES.len()], u64) {
+    let frames = FRAMES.lock();
+    (frames.used, frames.untouched.len)
+}
+
+/// Puts `value` into frames of its own, for ever. `None` when the reserve is empty.
+pub fn place<T>(purpose: FrameUse, value: T) -> Option<&'static mut T> {
+    const { assert!(align_of::<T>() <= PAGE_SIZE as usize) };
+    let spa = alloc(purpose, size_of::<T>().div_ceil(PAGE_SIZE as usize).max(1))?;
+    let target = phys::pointer(spa).cast::<T>();
+    // SAFETY: the frames are ours alone, large enough and aligned to a page.
+    unsafe { target.write(value) };
+    // SAFETY: written above; never freed.
+    Some(unsafe { &mut *target })
+}
+
+/// Puts `count` values made by `make` side by side, for ever.
+pub fn place_slice<T>(purpose: FrameUse, count: usize, mut make: impl FnMut(usize) -> T) -> Option<&'static mut [T]> {
+    const { assert!(align_of::<T>() <= PAGE_SIZE as usize) };
+    let bytes = size_of::<T>().checked_mul(count)?;
+    let spa = alloc(purpose, bytes.div_ceil(PAGE_SIZE as usize).max(1))?;
+    let target = phys::pointer(spa).cast::<T>();
+    for index in 0..count {
+        // SAFETY: the frames hold `count` values.
+        unsafe { target.add(index).write(make(index)) };
+    }
+    // SAFETY: all of them are written; never freed.
+    Some(unsafe { core::slice::from_raw_parts_mut(target, count) })
+}
+
+/// Frames for the control structures of VPs.
+#[derive(Debug)]
+pub struct VpFrames;
+
+impl FrameSource for VpFrames {
+    fn frames(&mut self, count: usize) -> Option<Spa> {
+        alloc(FrameUse::Vp, count)
+    }
+}

@@ -1,0 +1,119 @@
+//! The physical map: all memory at one virtual address, read and write, never executable.
+#![expect(unsafe_code, reason = "the one place where physical memory becomes a pointer")]
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use addr::Spa;
+use bootinfo::PHYS_MAP_BASE;
+
+/// The address at which `spa` is mapped. Only frames of RAM are mapped, and the hypervisor's image is not.
+#[inline]
+pub fn pointer(spa: Spa) -> *mut u8 {
+    // The map is shorter than the space above its base, so the sum does not wrap for any SPA below 2^52.
+    PHYS_MAP_BASE.wrapping_add(spa.get()) as *mut u8
+}
+
+/// Reads eight bytes of RAM that a guest may be writing. `None` where `spa` is not RAM that guests may hold, or
+/// the eight bytes leave their page.
+pub fn read_guest_u64(spa: Spa) -> Option<u64> {
+    let mut bytes = [0; 8];
+    read_guest(spa, &mut bytes).then(|| u64::from_le_bytes(bytes))
+}
+
+/// Copies RAM at `spa` that a guest may be writing. False, and nothing read, where it is not RAM that guests may
+/// hold, or the range leaves its page.
+pub fn read_guest(spa: Spa, buffer: &mut [u8]) -> bool {
+    if !is_guest_ram(spa, buffer.len()) {
+        return false;
+    }
+    let base = pointer(spa);
+    if buffer.len() == 8 && spa.is_aligned(8) {
+        // An aligned eight-byte read is one access: a page-table entry is never seen half-written.
+        // SAFETY: checked above to be mapped RAM outside the hypervisor's block.
+        let value = unsafe { base.cast::<u64>().read_volatile() };
+        buffer.copy_from_slice(&value.to_le_bytes());
+        return true;
+    }
+    for (offset, byte) in buffer.iter_mut().enumerate() {
+        // SAFETY: as above; volatile, because the guest may write meanwhile.
+        *byte = unsafe { base.add(offset).read_volatile() };
+    }
+    true
+}
+
+/// Copies `bytes` to RAM at `spa`. False, and nothing written, under the conditions of [`read_guest`].
+pub fn write_guest(spa: Spa, bytes: &[u8]) -> bool {
+    if !is_guest_ram(spa, bytes.len()) {
+        return false;
+    }
+    let base = pointer(spa);
+    for (offset, byte) in bytes.iter().enumerate() {
+        // SAFETY: checked above to be mapped RAM outside the hypervisor's block.
+        unsafe { base.add(offset).write_volatile(*byte) };
+    }
+    true
+}
+
+fn is_guest_ram(spa: Spa, len: usize) -> bool {
+    len <= 4096 - spa.page_offset() && super::ram::is_guest_ram(spa)
+}
+
+/// A frame of the hypervisor's block that a guest sees too: an overlay page.
+///
+/// All access is atomic or volatile; the guest may write at any time.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedFrame(Spa);
+
+impl SharedFrame {
+    /// The frame at `spa`.
+    ///
+    /// # Safety
+    /// It belongs to the hypervisor, is used as an overlay only, and is never freed while this value lives.
+    pub const unsafe fn new(spa: Spa) -> Self {
+        Self(spa)
+    }
+
+    /// Its address.
+    pub const fn spa(self) -> Spa {
+        self.0
+    }
+
+    /// The 64-bit word at `offset`, which is rounded down to a multiple of eight below 4096.
+    pub fn word(self, offset: usize) -> &'static AtomicU64 {
+        // SAFETY: the offset lies in the frame and is aligned; the frame stays, see `new`.
+        unsafe { &*pointer(self.0).add(offset & 0xFF8).cast::<AtomicU64>() }
+    }
+
+    /// The 32-bit word at `offset`, which is rounded down to a multiple of four below 4096.
+    pub fn half(self, offset: usize) -> &'static core::sync::atomic::AtomicU32 {
+        // SAFETY: as above.
+        unsafe { &*pointer(self.0).add(offset & 0xFFC).cast() }
+    }
+
+    /// The byte at `offset` modulo 4096.
+    pub fn byte(self, offset: usize) -> &'static core::sync::atomic::AtomicU8 {
+        // SAFETY: as above.
+        unsafe { &*pointer(self.0).add(offset & 0xFFF).cast() }
+    }
+
+    /// Fills the frame with `value`.
+    pub fn fill(self, value: u8) {
+        for offset in (0..4096).step_by(8) {
+            self.word(offset).store(u64::from_ne_bytes([value; 8]), Ordering::Relaxed);
+        }
+    }
+
+    /// Copies from the frame at `offset`; stops at the end of the frame.
+    pub fn read(self, offset: usize, buffer: &mut [u8]) {
+        for (index, byte) in buffer.iter_mut().enumerate().take(4096 - (offset & 0xFFF)) {
+            *byte = self.byte(offset + index).load(Ordering::Relaxed);
+        }
+    }
+
+    /// Copies into the frame at `offset`; stops at the end of the frame.
+    pub fn write(self, offset: usize, bytes: &[u8]) {
+        for (index, byte) in bytes.iter().enumerate().take(4096 - (offset & 0xFFF)) {
+            self.byte(offset + index).store(*byte, Ordering::Relaxed);
+        }
+    }
+}
