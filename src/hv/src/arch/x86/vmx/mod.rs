@@ -1,0 +1,204 @@
+//! VT-x: one of the two implementors of the seam in `vpcore::seam`.
+//!
+//! A [`VmxVp`] is one VMCS, current on one LP from its making on, and the general registers. What the VMCS does not
+//! switch stays in the LP's registers while the hypervisor runs, which therefore touches none of it: vector state,
+//! XCR0, CR2, DR0 to DR3, DR6, KERNEL_GS_BASE, STAR, LSTAR, CSTAR and SFMASK.
+//!
+//! The guest owns CR0 and CR4 but for CR0.NE, CD and NW and CR4.VMXE, which it sees through a shadow. VMX needs NE
+//! and VMXE; CD and NW are shared with the hypervisor by the hardware, so they never reach the register.
+//! The guest's MOV to CR8 goes to a page of the VP, not to the physical APIC.
+//!
+//! Source: SDM vol. 3C, "Introduction to Virtual Machine Extensions" and the chapters after it.
+
+mod bitmaps;
+mod caps;
+mod control;
+mod enable;
+mod entry;
+mod exit;
+mod fields;
+mod host;
+mod inject;
+mod insn;
+mod registers;
+mod run;
+mod segments;
+mod slat;
+mod state;
+mod vmcs;
+
+use core::cell::Cell;
+
+use addr::Spa;
+use bootinfo::Status;
+use vpcore::seam::{Event, Exit, FrameSource, Register, SegmentName, TableName, VpBackend, Window};
+use x86::{GpRegs, Segment, TableRegister};
+
+pub use bitmaps::VmxBitmaps;
+pub use caps::Capabilities;
+pub use enable::{Enabled, capabilities, check, enable};
+
+use caps::FixedBits;
+use entry::EntryFrame;
+use slat::Translations;
+use vmcs::Vmcs;
+
+/// What a VP shares with the others of its partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared<'a> {
+    /// Ports and MSRs that exit.
+    pub bitmaps: &'a VmxBitmaps,
+    /// Root of the second-level tables.
+    pub slat_root: Spa,
+    /// Their depth, 4 or 5.
+    pub slat_levels: u32,
+    /// VPID, not 0 and no other VP's on the same LP.
+    pub tag: u16,
+}
+
+/// Work for the next entry, as bits of [`VmxVp::pending`].
+mod pending {
+    /// RIP in the VMCS is older than the copy.
+    pub const RIP: u8 = 1 << 0;
+    /// RFLAGS in the VMCS is older than the copy.
+    pub const RFLAGS: u8 = 1 << 1;
+    /// CR0, CR3, CR4 or EFER was set: the guest's translations go, and PAE page-directory pointers are loaded.
+    pub const PAGING: u8 = 1 << 2;
+    /// All translations go.
+    pub const FLUSH_ALL: u8 = 1 << 3;
+    /// An event was written to the VMCS.
+    pub const EVENT: u8 = 1 << 4;
+    /// A register refused its value.
+    pub const REFUSED: u8 = 1 << 5;
+}
+
+/// One VP of VT-x. Lives on the LP that made it.
+pub struct VmxVp {
+    frame: EntryFrame,
+    vmcs: Vmcs,
+    /// RIP, once it has been read or set since the last exit.
+    rip: Cell<Option<u64>>,
+    /// RFLAGS likewise.
+    rflags: Cell<Option<u64>>,
+    /// RSP in the VMCS; `frame.gp` may have a newer one.
+    rsp: u64,
+    /// Bits of [`pending`].
+    pending: u8,
+    is_launched: bool,
+    /// Exit reason, low 16 bits.
+    reason: u16,
+    /// Event whose delivery the last exit interrupted, as the VMCS words it; 0 for none.
+    interrupted: u32,
+    /// Primary processor-based controls as the VMCS has them.
+    primary: u32,
+    translations: Translations,
+    /// Rules for the guest's CR0 and CR4.
+    cr0: FixedBits,
+    cr4: FixedBits,
+}
+
+impl VmxVp {
+    /// A VP in the state that INIT leaves, which runs on the calling LP. VMX must be enabled there.
+    ///
+    /// The host state is what the LP's registers hold now: page tables, descriptor tables, TR, segment bases, EFER,
+    /// PAT. None of it may change while the VP lives.
+    ///
+    /// # Errors
+    /// [`Status::NO_MEMORY`]; [`Status::MISSING_FEATURE`]; [`Status::ENABLE_FAILED`] when the processor refuses the
+    /// VMCS.
+    pub fn new(frames: &mut dyn FrameSource, shared: &Shared<'_>) -> Result<Self, Status> {
+        control::build(frames, shared)
+    }
+}
+
+impl VpBackend for VmxVp {
+    #[inline]
+    fn run(&mut self) -> Exit {
+        self.enter_and_exit()
+    }
+
+    #[inline]
+    fn gp(&self) -> &GpRegs {
+        &self.frame.gp
+    }
+
+    #[inline]
+    fn gp_mut(&mut self) -> &mut GpRegs {
+        &mut self.frame.gp
+    }
+
+    #[inline]
+    fn get(&self, register: Register) -> u64 {
+        self.get_register(register)
+    }
+
+    #[inline]
+    fn set(&mut self, register: Register, value: u64) {
+        self.set_register(register, value);
+    }
+
+    fn segment(&self, name: SegmentName) -> Segment {
+        segments::read(&self.vmcs, name)
+    }
+
+    fn set_segment(&mut self, name: SegmentName, value: Segment) {
+        segments::write(&mut self.vmcs, name, value);
+    }
+
+    fn table(&self, name: TableName) -> TableRegister {
+        segments::read_table(&self.vmcs, name)
+    }
+
+    fn set_table(&mut self, name: TableName, value: TableRegister) {
+        segments::write_table(&mut self.vmcs, name, value);
+    }
+
+    #[inline]
+    fn cpl(&self) -> u8 {
+        segments::cpl(&self.vmcs)
+    }
+
+    #[inline]
+    fn next_rip(&self) -> Option<u64> {
+        self.instruction_end()
+    }
+
+    #[inline]
+    fn retire(&mut self, next_rip: u64) {
+        self.retire_to(next_rip);
+    }
+
+    #[inline]
+    fn interrupted_event(&mut self) -> Option<Event> {
+        match core::mem::take(&mut self.interrupted) {
+            0 => None,
+            word => inject::interrupted(&self.vmcs, word),
+        }
+    }
+
+    fn inject(&mut self, event: Event) {
+        self.inject_event(event);
+    }
+
+    fn has_injection(&self) -> bool {
+        self.pending & pending::EVENT != 0
+    }
+
+    #[inline]
+    fn can_take_interrupt(&self) -> bool {
+        self.is_open_for_interrupts()
+    }
+
+    #[inline]
+    fn can_take_nmi(&self) -> bool {
+        self.is_open_for_nmis()
+    }
+
+    fn request_window(&mut self, window: Window, wanted: bool) {
+        self.set_window(window, wanted);
+    }
+
+    fn flush_tlb(&mut self) {
+        self.pending |= pending::FLUSH_ALL;
+    }
+}
