@@ -90,6 +90,11 @@ impl<M: TableMemory> Tables<M> {
         self.root
     }
 
+    /// The memory that the tables come from.
+    pub const fn memory_mut(&mut self) -> &mut M {
+        &mut self.memory
+    }
+
     /// Gives the memory back.
     pub fn into_memory(self) -> M {
         self.memory
