@@ -1,10 +1,18 @@
 //! `cargo xtask VERB`: every verb that a person or CI runs.
 
+mod boot_disk;
+mod build;
+mod disk_image;
+mod guest;
+mod initramfs;
+mod run;
 mod setup;
 mod workspace;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, boots and tests Verdigris")]
@@ -17,23 +25,28 @@ struct Arguments {
 enum Verb {
     /// Fetch everything that the other verbs need, so that they work without a network
     Setup,
+    /// Build the hypervisor and the loader
+    Build {
+        /// Features of the hypervisor's crate
+        #[arg(long, value_delimiter = ',')]
+        features: Vec<String>,
+    },
+    /// Boot a machine with Debian as the parent, on this terminal
+    Run(run::Options),
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().verb {
-        Verb::Setup => {
-            setup::rust::obtain_targets()?;
-            let emulators = setup::emulators::obtain()?;
-            setup::emulators::check(&emulators)?;
-            for flavour in [
-                setup::debian::Flavour::Cloud,
-                setup::debian::Flavour::Generic,
-            ] {
-                let kernel = setup::debian::kernel(flavour)?;
-                println!("kernel {} {}", kernel.release, kernel.image.display());
-            }
-            println!("busybox {}", setup::debian::busybox()?.display());
+        Verb::Setup => setup::everything(),
+        Verb::Build { features } => {
+            let images = build::build(&Workspace::find()?, &build::Options { features })?;
+            println!(
+                "{}\n{}",
+                images.loader.display(),
+                images.hypervisor.display()
+            );
             Ok(())
         }
+        Verb::Run(options) => run::run(&options),
     }
 }

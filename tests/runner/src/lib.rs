@@ -1,5 +1,12 @@
 //! Drives the emulated test machines: starts QEMU or Bochs, captures the serial ports, and judges what they print.
 //!
-//! xtask finds or makes the programs ([`emulator::Emulators`]) and says what machine is wanted.
+//! xtask finds or makes the programs ([`emulator::Emulators`]) and the disk images, and says what
+//! [`machine::Machine`] is wanted; [`session::run`] runs it to its end.
 
+pub mod bochs;
 pub mod emulator;
+pub mod files;
+pub mod machine;
+pub mod qemu;
+pub mod session;
+pub mod terminal;

@@ -128,3 +128,15 @@ fn lock(cache: &Path, name: &str) -> Result<File> {
     }
     Ok(file)
 }
+
+/// Obtains everything, and checks that the emulators start.
+pub fn everything() -> Result<()> {
+    rust::obtain_targets()?;
+    emulators::check(&emulators::obtain()?)?;
+    for flavour in [debian::Flavour::Cloud, debian::Flavour::Generic] {
+        let kernel = debian::kernel(flavour)?;
+        say(&format!("Debian's kernel {}", kernel.release));
+    }
+    debian::busybox()?;
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! QEMU: the command line of a machine, and the events it reports.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::emulator::Emulators;
+use crate::files::RunFiles;
+use crate::machine::{Bus, Console, Machine};
+use crate::session::Event;
+
+/// The command that starts `machine`.
+pub fn command(
+    emulators: &Emulators,
+    machine: &Machine,
+    files: &RunFiles,
+    console: Console,
+) -> Result<Command> {
+    let firmware = &emulators.firmware;
+    std::fs::copy(&firmware.variables, files.firmware_variables())?;
+    let is_kvm = machine.may_use_kvm && emulators.nested_kvm;
+
+    let mut qemu = emulators.qemu.command();
+    qemu.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-vga",
+        "std",
+    ])
+    .args(["-machine", "q35", "-name", "verdigris"])
+    .args(["-accel", if is_kvm { "kvm" } else { "tcg,thread=multi" }])
+    .args(["-cpu", &processor(machine, is_kvm)])
+    .args(["-smp", &machine.processors.to_string()])
+    .args(["-m", &machine.memory_mib.to_string()])
+    .args(["-rtc", "base=utc"])
+    .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
+    .arg("-drive")
+    .arg(flash(&firmware.code, "on"))
+    .arg("-drive")
+    .arg(flash(&files.firmware_variables(), "off"))
+    .arg("-qmp")
+    .arg(format!(
+        "unix:{},server=on,wait=off",
+        files.monitor().display()
+    ));
+    match console {
+        Console::Terminal => qemu.args(["-serial", "mon:stdio"]),
+        Console::File => qemu
+            .arg("-serial")
+            .arg(format!("file:{}", files.parent_console().display())),
+    };
+    qemu.arg("-serial")
+        .arg(format!("file:{}", files.hypervisor_log().display()));
+    if machine.ends_at_reset {
+        qemu.arg("-no-reboot");
+    }
+    for (number, disk) in machine.disks.iter().enumerate() {
+        qemu.arg("-drive").arg(format!(
+            "if=none,id=disk{number},format=raw,file={}",
+            disk.image.display()
+        ));
+        let device = match disk.bus {
+            Bus::Ahci => format!("ide-hd,drive=disk{number},bus=ide.{number}"),
+            Bus::Nvme => format!("nvme,drive=disk{number},serial=disk{number}"),
+            Bus::Virtio => format!("virtio-blk-pci,drive=disk{number},serial=disk{number}"),
+        };
+        let order = if number == 0 { ",bootindex=0" } else { "" };
+        qemu.arg("-device").arg(device + order);
+    }
+    qemu.args(&machine.qemu_arguments);
+    Ok(qemu)
+}
+
+fn flash(image: &Path, read_only: &str) -> String {
+    format!(
+        "if=pflash,format=raw,readonly={read_only},file={}",
+        image.display()
+    )
+}
+
+fn processor(machine: &Machine, is_kvm: bool) -> String {
+    let mut text = String::from(if is_kvm { "host" } else { "max" });
+    if !machine.has_virtualization {
+        text.push_str(if is_kvm { ",-svm,-vmx" } else { ",-svm" });
+    } else if !is_kvm {
+        text.push_str(",+svm");
+    }
+    for feature in &machine.features {
+        text.push(',');
+        text.push_str(feature);
+    }
+    text
+}
+
+/// Listens to QEMU's machine protocol until QEMU ends, and passes on what concerns a verdict.
+pub fn listen(monitor: &Path, events: &Sender<Event>) {
+    // QEMU makes the socket soon after it starts.
+    let mut attempts = 0;
+    let stream = loop {
+        match UnixStream::connect(monitor) {
+            Ok(stream) => break stream,
+            Err(_) if attempts < 200 => attempts += 1,
+            Err(_) => return,
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let Ok(mut writer) = stream.try_clone() else {
+        return;
+    };
+    if writer
+        .write_all(b"{\"execute\":\"qmp_capabilities\"}\n")
+        .is_err()
+    {
+        return;
+    }
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        if let Some(event) = parse_event(&line)
+            && events.send(event).is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn parse_event(line: &str) -> Option<Event> {
+    let is = |name: &str| line.contains(&format!("\"event\": \"{name}\""));
+    if is("SHUTDOWN") {
+        // With -no-reboot a reset is reported as a shutdown with this reason.
+        let is_reset = line.contains("guest-reset") || line.contains("subsystem-reset");
+        Some(if is_reset {
+            Event::Reset
+        } else {
+            Event::PowerOff
+        })
+    } else if is("RESET") && line.contains("\"guest\": true") {
+        Some(Event::Reset)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_that_ends_the_machine_is_not_a_power_off() {
+        let line = r#"{"timestamp": {"seconds": 1}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#;
+        assert_eq!(parse_event(line), Some(Event::Reset));
+        let line = r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}"#;
+        assert_eq!(parse_event(line), Some(Event::PowerOff));
+        assert_eq!(parse_event(r#"{"return": {}}"#), None);
+    }
+}

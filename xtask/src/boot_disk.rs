@@ -1,0 +1,91 @@
+//! What is on the disk that a test machine boots from.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::build::Images;
+use crate::disk_image::Entry;
+
+/// The program above the hypervisor, or on the bare machine.
+#[derive(Debug, Clone)]
+pub enum Guest {
+    /// A Linux kernel with its initial file system.
+    Linux {
+        /// The kernel, an EFI program.
+        kernel: PathBuf,
+        /// The initial file system.
+        initrd: PathBuf,
+        /// The kernel's command line.
+        command_line: String,
+    },
+    /// Any other EFI program.
+    Program {
+        /// The program.
+        image: PathBuf,
+        /// Its load options.
+        command_line: String,
+    },
+}
+
+/// The default of the configuration's `[hypervisor]` section in tests: the log goes to COM2, and a panic stops
+/// the machine where it is, so that its record can be read.
+pub const HYPERVISOR_SECTION: &str =
+    "console = \"com2\"\nlog_level = \"info\"\non_panic = \"halt\"\non_failure = \"firmware\"\n";
+
+/// The configuration file that starts `guest` above the hypervisor.
+pub fn configuration(guest: &Guest, hypervisor_section: &str) -> String {
+    let (image, command_line, initrd) = match guest {
+        Guest::Linux { command_line, .. } => ("vmlinuz", command_line, true),
+        Guest::Program { command_line, .. } => ("parent.efi", command_line, false),
+    };
+    let mut text =
+        format!("[parent]\nimage = '\\EFI\\verdigris\\{image}'\ncommand_line = '{command_line}'\n");
+    if initrd {
+        text.push_str("initrd = '\\EFI\\verdigris\\initrd.img'\n");
+    }
+    text + "\n[hypervisor]\n" + hypervisor_section
+}
+
+/// The files of a disk that boots the hypervisor and then `guest`.
+pub fn with_hypervisor(images: &Images, guest: &Guest, configuration: &str) -> Result<Vec<Entry>> {
+    let mut entries = vec![
+        Entry::from_file("EFI/BOOT/BOOTX64.EFI", &images.loader)?,
+        Entry::from_file("EFI/verdigris/hypervisor.elf", &images.hypervisor)?,
+        Entry::new("EFI/verdigris/verdigris.toml", configuration),
+    ];
+    match guest {
+        Guest::Linux { kernel, initrd, .. } => {
+            entries.push(Entry::from_file("EFI/verdigris/vmlinuz", kernel)?);
+            entries.push(Entry::from_file("EFI/verdigris/initrd.img", initrd)?);
+        }
+        Guest::Program { image, .. } => {
+            entries.push(Entry::from_file("EFI/verdigris/parent.efi", image)?);
+        }
+    }
+    Ok(entries)
+}
+
+/// The files of a disk that boots `guest` without the hypervisor; Linux through the boot menu, which hands it
+/// the command line and the initial file system as the loader would.
+pub fn bare(guest: &Guest, boot_menu: &Path) -> Result<Vec<Entry>> {
+    Ok(match guest {
+        Guest::Linux {
+            kernel,
+            initrd,
+            command_line,
+        } => vec![
+            Entry::from_file("EFI/BOOT/BOOTX64.EFI", boot_menu)?,
+            Entry::new("loader/loader.conf", "timeout 0\ndefault debian.conf\n"),
+            Entry::new(
+                "loader/entries/debian.conf",
+                format!(
+                    "title Debian\nlinux /vmlinuz\ninitrd /initrd.img\noptions {command_line}\n"
+                ),
+            ),
+            Entry::from_file("vmlinuz", kernel)?,
+            Entry::from_file("initrd.img", initrd)?,
+        ],
+        Guest::Program { image, .. } => vec![Entry::from_file("EFI/BOOT/BOOTX64.EFI", image)?],
+    })
+}

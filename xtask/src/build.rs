@@ -1,0 +1,92 @@
+//! The hypervisor, the loader and the test parent: built for bare targets, always in the release profile, since
+//! the debug profile's code is several times too slow between an exit and the next entry.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::setup;
+use crate::workspace::Workspace;
+
+/// The images that go onto a disk.
+#[derive(Debug, Clone)]
+pub struct Images {
+    /// The UEFI application that launches the hypervisor.
+    pub loader: PathBuf,
+    /// The hypervisor, an ELF file.
+    pub hypervisor: PathBuf,
+}
+
+/// What a build may differ in.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Features of the hypervisor's crate; a build with any has a target directory of its own.
+    pub features: Vec<String>,
+}
+
+/// Position and code model of the hypervisor: linked at a fixed address in the upper half, as `linker.ld` says.
+const HYPERVISOR_FLAGS: &str =
+    "-Ccode-model=kernel -Crelocation-model=static -Cforce-frame-pointers=yes";
+
+/// Builds the hypervisor and the loader.
+pub fn build(workspace: &Workspace, options: &Options) -> Result<Images> {
+    setup::rust::obtain_targets()?;
+    Ok(Images {
+        hypervisor: hypervisor(workspace, options)?,
+        loader: uefi_program(workspace, "boot")?,
+    })
+}
+
+fn hypervisor(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
+    let target = if options.features.is_empty() {
+        workspace.target().to_owned()
+    } else {
+        workspace
+            .target()
+            .join(format!("with-{}", options.features.join("-")))
+    };
+    let target_text = target
+        .to_str()
+        .context("the target directory's path is not UTF-8")?;
+    let features = options.features.join(",");
+    workspace.cargo_build(
+        &[
+            "--package",
+            "hypervisor",
+            "--target",
+            "x86_64-unknown-none",
+            "--features",
+            &features,
+            "--target-dir",
+            target_text,
+        ],
+        &[(
+            "CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS",
+            HYPERVISOR_FLAGS,
+        )],
+    )?;
+    built(target.join("x86_64-unknown-none/release/hypervisor"))
+}
+
+/// Builds the test parent, an EFI program that checks the hypervisor from inside.
+pub fn test_parent(workspace: &Workspace) -> Result<PathBuf> {
+    setup::rust::obtain_targets()?;
+    uefi_program(workspace, "test-parent")
+}
+
+fn uefi_program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
+    workspace.cargo_build(
+        &["--package", package, "--target", "x86_64-unknown-uefi"],
+        &[],
+    )?;
+    built(
+        workspace
+            .target()
+            .join(format!("x86_64-unknown-uefi/release/{package}.efi")),
+    )
+}
+
+fn built(image: PathBuf) -> Result<PathBuf> {
+    ensure!(image.exists(), "the build did not make {}", image.display());
+    Ok(image)
+}

@@ -1,0 +1,143 @@
+//! The parent's initial file system: busybox, `tests/initramfs/`, and kernel modules.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::setup::debian::Kernel;
+use crate::workspace::Workspace;
+
+mod cpio;
+mod modules;
+
+use cpio::Archive;
+
+/// What the tests need of the kernel's modules; those a flavour lacks are left out. Dependencies follow by themselves.
+const MODULES: &[&str] = &[
+    "ahci",
+    "ata_generic",
+    "ata_piix",
+    "e1000",
+    "e1000e",
+    "ext4",
+    "nls_ascii",
+    "nls_cp437",
+    "nls_iso8859_1",
+    "nls_utf8",
+    "nvme",
+    "sd_mod",
+    "sr_mod",
+    "vfat",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_pci",
+    "hv_utils",
+    "hv_balloon",
+    "hv_netvsc",
+    "hv_storvsc",
+    "msr",
+    "cpuid",
+    "af_packet",
+    "rtc_cmos",
+    "crc32c_generic",
+    "xhci_pci",
+    "usb_storage",
+    "usbhid",
+    "i6300esb",
+];
+
+/// The initial file system for `kernel`, compressed. Kept in the target directory until one of its parts changes.
+pub fn obtain(workspace: &Workspace, kernel: &Kernel, busybox: &Path) -> Result<PathBuf> {
+    let directory = workspace.target().join("initramfs");
+    fs::create_dir_all(&directory)?;
+    let scripts = workspace.root().join("tests/initramfs");
+    let place = directory.join(format!("{}.cpio.gz", kernel.release));
+    if is_newer_than_all(&place, &[&scripts, busybox, &std::env::current_exe()?]) {
+        return Ok(place);
+    }
+    let archive = build(kernel, busybox, &scripts)?;
+    let partial = tempfile::NamedTempFile::new_in(&directory)?;
+    // Level 1: the emulated processor inflates it, and it is small anyway.
+    let mut encoder = flate2::write::GzEncoder::new(&partial, flate2::Compression::fast());
+    encoder.write_all(&archive)?;
+    encoder.finish()?;
+    partial.persist(&place)?;
+    Ok(place)
+}
+
+fn is_newer_than_all(place: &Path, sources: &[&Path]) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+    let Some(made) = time(place) else {
+        return false;
+    };
+    sources.iter().all(|source| {
+        let below = fs::read_dir(source).into_iter().flatten().flatten();
+        let newest = below.filter_map(|entry| time(&entry.path())).max();
+        time(source)
+            .max(newest)
+            .is_some_and(|changed| changed <= made)
+    })
+}
+
+fn build(kernel: &Kernel, busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
+    let mut archive = Archive::new();
+    for directory in [
+        "bin", "dev", "etc", "lib", "mnt", "proc", "root", "run", "sbin", "sys", "tests", "tmp",
+        "usr", "usr/bin", "usr/sbin",
+    ] {
+        archive.directory(directory);
+    }
+    archive.device("dev/console", 5, 1);
+    archive.file("bin/busybox", 0o755, &fs::read(busybox)?);
+    archive.symlink("bin/sh", "busybox");
+    archive.symlink("lib64", "lib");
+    add_scripts(&mut archive, scripts)?;
+
+    let modules = modules::closure(&kernel.modules, MODULES)?;
+    ensure!(
+        !modules.is_empty(),
+        "no module found in {}",
+        kernel.modules.display()
+    );
+    let base = format!("lib/modules/{}", kernel.release);
+    archive.directory("lib/modules");
+    archive.directory(&base);
+    for (name, module) in &modules {
+        archive.file(&format!("{base}/{name}.ko"), 0o644, &module.content);
+    }
+    archive.file(
+        &format!("{base}/modules.dep"),
+        0o644,
+        modules::dependencies(&modules).as_bytes(),
+    );
+    archive.file(
+        &format!("{base}/modules.alias"),
+        0o644,
+        modules::aliases(&modules).as_bytes(),
+    );
+    Ok(archive.finish())
+}
+
+/// `init` goes to the root, everything else to `/tests`.
+fn add_scripts(archive: &mut Archive, scripts: &Path) -> Result<()> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(scripts).with_context(|| format!("reading {}", scripts.display()))? {
+        names.insert(entry?.path());
+    }
+    for path in names {
+        let name = path
+            .file_name()
+            .context("a file has a name")?
+            .to_string_lossy()
+            .into_owned();
+        let place = match &*name {
+            "init" => name,
+            _ => format!("tests/{name}"),
+        };
+        archive.file(&place, 0o755, &fs::read(&path)?);
+    }
+    Ok(())
+}

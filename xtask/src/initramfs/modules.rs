@@ -1,0 +1,181 @@
+//! Kernel modules: finding them, what they depend on, and the tables that `modprobe` reads.
+//!
+//! Debian's packages leave these tables to `depmod` at installation, which there is none of here. A module says
+//! itself what it needs, in its `.modinfo` section: strings `depends=a,b` and `alias=pattern`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// One module, ready to be loaded.
+pub struct Module {
+    /// The object file, not compressed.
+    pub content: Vec<u8>,
+    depends: Vec<String>,
+    aliases: Vec<String>,
+}
+
+/// `wanted` and everything they depend on, by name. A name that this kernel has no module of is left out: it is
+/// either built in or not part of the flavour.
+pub fn closure(directory: &Path, wanted: &[&str]) -> Result<BTreeMap<String, Module>> {
+    let mut files = BTreeMap::new();
+    collect(&directory.join("kernel"), &mut files)?;
+    let mut queue: VecDeque<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
+    let mut modules = BTreeMap::new();
+    while let Some(name) = queue.pop_front() {
+        if modules.contains_key(&name) {
+            continue;
+        }
+        if let Some(path) = files.get(&name) {
+            let module = load(path).with_context(|| format!("reading {}", path.display()))?;
+            queue.extend(module.depends.iter().cloned());
+            modules.insert(name, module);
+        }
+    }
+    Ok(modules)
+}
+
+fn collect(directory: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
+    for entry in
+        fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?
+    {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type()?.is_dir() {
+            collect(&entry.path(), files)?;
+        } else if let Some((stem, _)) = name.split_once(".ko") {
+            files.insert(stem.replace('-', "_"), entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn load(path: &Path) -> Result<Module> {
+    let mut content = Vec::new();
+    let file = BufReader::new(File::open(path)?);
+    if path.extension().is_some_and(|extension| extension == "xz") {
+        lzma_rust2::XzReader::new(file, true).read_to_end(&mut content)?;
+    } else {
+        BufReader::new(file).read_to_end(&mut content)?;
+    }
+    let information = modinfo(&content).context("it is not a kernel module")?;
+    let values = |key: &str| {
+        information
+            .split(|&byte| byte == 0)
+            .filter_map(|text| std::str::from_utf8(text).ok()?.strip_prefix(key))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let depends = values("depends=")
+        .iter()
+        .flat_map(|names| names.split(','))
+        .filter(|name| !name.is_empty())
+        .map(|name| name.replace('-', "_"))
+        .collect();
+    let aliases = values("alias=");
+    Ok(Module {
+        content,
+        depends,
+        aliases,
+    })
+}
+
+/// The `.modinfo` section of a little-endian ELF64 file.
+fn modinfo(elf: &[u8]) -> Option<&[u8]> {
+    let u16_at = |at: usize| {
+        Some(usize::from(u16::from_le_bytes(
+            *elf.get(at..)?.first_chunk()?,
+        )))
+    };
+    let u32_at =
+        |at: usize| usize::try_from(u32::from_le_bytes(*elf.get(at..)?.first_chunk()?)).ok();
+    let u64_at =
+        |at: usize| usize::try_from(u64::from_le_bytes(*elf.get(at..)?.first_chunk()?)).ok();
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let (table, size) = (u64_at(0x28)?, u16_at(0x3a)?);
+    let (count, names) = (u16_at(0x3c)?, u16_at(0x3e)?);
+    let header = |number: usize| table.checked_add(number.checked_mul(size)?);
+    let names = u64_at(header(names)?.checked_add(0x18)?)?;
+    (0..count).find_map(|number| {
+        let header = header(number)?;
+        let name = elf.get(names.checked_add(u32_at(header)?)?..)?;
+        if !name.starts_with(b".modinfo\0") {
+            return None;
+        }
+        let (start, length) = (u64_at(header + 0x18)?, u64_at(header + 0x20)?);
+        elf.get(start..start.checked_add(length)?)
+    })
+}
+
+/// The content of `modules.dep`: each module with everything that must be loaded before it, nearest first.
+pub fn dependencies(modules: &BTreeMap<String, Module>) -> String {
+    let mut text = String::new();
+    for name in modules.keys() {
+        let mut before = Vec::new();
+        let mut queue = VecDeque::from([name]);
+        while let Some(next) = queue.pop_front() {
+            for needed in modules.get(next).map_or(&[][..], |module| &module.depends) {
+                // A module met again moves behind the later one that needs it.
+                before.retain(|known| *known != needed);
+                before.push(needed);
+                queue.push_back(needed);
+            }
+        }
+        let _ = write!(text, "{name}.ko:");
+        for needed in before
+            .iter()
+            .filter(|needed| modules.contains_key(**needed))
+        {
+            let _ = write!(text, " {needed}.ko");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// The content of `modules.alias`.
+pub fn aliases(modules: &BTreeMap<String, Module>) -> String {
+    let mut text = String::new();
+    for (name, module) in modules {
+        for alias in &module.aliases {
+            let _ = writeln!(text, "alias {alias} {name}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(depends: &[&str]) -> Module {
+        Module {
+            content: Vec::new(),
+            depends: depends.iter().map(|name| (*name).to_owned()).collect(),
+            aliases: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_shared_dependency_comes_last() {
+        let modules = BTreeMap::from([
+            ("top".to_owned(), module(&["base", "middle"])),
+            ("middle".to_owned(), module(&["base"])),
+            ("base".to_owned(), module(&[])),
+        ]);
+        assert!(dependencies(&modules).contains("top.ko: middle.ko base.ko\n"));
+    }
+
+    #[test]
+    fn something_else_is_not_a_module() {
+        assert!(modinfo(b"").is_none());
+        assert!(modinfo(b"\x7fELF\x02\x01").is_none());
+        assert!(modinfo(&[0xff; 100]).is_none());
+    }
+}
