@@ -259,8 +259,11 @@ fn is_placed(gpa: Gpa, bytes: usize) -> bool {
 
 fn conclude(control: Control, result: Result<Progress, HvError>, done: u16) -> Outcome {
     match result {
-        Ok(Progress::Done) => Outcome::Complete(ResultWord::new(Ok(()), done)),
-        Ok(Progress::Yield) => Outcome::Continue(control.with_rep_start(done)),
+        // A list whose last element ended the piece is over: there is no element to go on with.
+        Ok(Progress::Yield) if done == 0 || done < control.rep_count() => {
+            Outcome::Continue(control.with_rep_start(done))
+        }
+        Ok(_) => Outcome::Complete(ResultWord::new(Ok(()), done)),
         Err(error) => Outcome::Complete(ResultWord::new(Err(error), done)),
     }
 }
