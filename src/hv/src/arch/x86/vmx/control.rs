@@ -6,8 +6,6 @@
     reason = "makes a VMCS on an LP whose VMX operation the caller promises"
 )]
 
-use core::cell::Cell;
-
 use bootinfo::Status;
 use vpcore::seam::{FrameSource, Register, SegmentName, TableName};
 use x86::{GpRegs, Segment, TableRegister, cr0, cr4, rflags, vector};
@@ -48,14 +46,12 @@ pub(super) fn build(frames: &mut dyn FrameSource, shared: &Shared<'_>) -> Result
             host_rsp: 0,
         },
         vmcs,
-        rip: Cell::new(None),
-        rflags: Cell::new(None),
         rsp: 0,
         // An earlier life of this VPID or of the tables may have left translations behind.
         pending: pending::FLUSH_ALL,
         is_launched: false,
         reason: 0,
-        interrupted: 0,
+        has_interrupted: false,
         primary: caps.primary,
         translations,
         // An unrestricted guest may run without protection and paging.

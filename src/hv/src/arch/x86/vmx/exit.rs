@@ -20,17 +20,17 @@ pub(super) const ENTRY_MACHINE_CHECK: u16 = 41;
 /// Detail of [`Exit::InvalidState`] when a register of the LP refused the guest's value: no VMX error has it.
 pub(super) const REFUSED_REGISTER: u64 = u64::MAX;
 
-/// Reasons whose exits an instruction caused, so that its length is known. Bit n is reason n; all are below 128.
-const INSTRUCTIONS: [u64; 2] = {
+/// Reasons whose exits an instruction caused that somebody may want to complete: bit n is reason n. Those from 64 on
+/// are of instructions that do not exist for a guest.
+const INSTRUCTIONS: u64 = {
     let reasons = [
         9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
-        32, 36, 39, 40, 46, 47, 50, 51, 53, 54, 55, 57, 58, 59, 60, 61, 63, 64, 65, 67, 68, 69, 70,
-        76, 77,
+        32, 36, 39, 40, 46, 47, 50, 51, 53, 54, 55, 57, 58, 59, 60, 61, 63,
     ];
-    let mut bits = [0; 2];
+    let mut bits = 0;
     let mut i = 0;
     while i < reasons.len() {
-        bits[reasons[i] / 64] |= 1 << (reasons[i] % 64);
+        bits |= 1 << reasons[i];
         i += 1;
     }
     bits
@@ -39,9 +39,7 @@ const INSTRUCTIONS: [u64; 2] = {
 /// Whether the VMCS has the length of the instruction that caused an exit for `reason`.
 #[inline]
 pub(super) fn has_instruction_length(reason: u16) -> bool {
-    INSTRUCTIONS
-        .get(usize::from(reason / 64))
-        .is_some_and(|bits| bits >> (reason % 64) & 1 != 0)
+    reason < 64 && INSTRUCTIONS >> reason & 1 != 0
 }
 
 impl VmxVp {

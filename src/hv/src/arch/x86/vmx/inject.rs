@@ -63,10 +63,7 @@ pub(super) fn exit_event(vmcs: &Vmcs) -> ExitEvent {
 }
 
 /// The event that `interrupted`, a valid word, names.
-pub(super) fn interrupted(vmcs: &Vmcs, interrupted: u32) -> Option<Event> {
-    if interrupted & word::VALID == 0 {
-        return None;
-    }
+fn interrupted_event(vmcs: &Vmcs, interrupted: u32) -> Option<Event> {
     let number = (interrupted & word::VECTOR) as u8;
     let software = |kind| Event::Software {
         vector: number,
@@ -94,13 +91,24 @@ impl VmxVp {
     /// Not when the exit interrupted an event: then the bit that reports it means nothing.
     #[cold]
     pub(super) fn restore_nmi_blocking(&mut self) {
-        if self.interrupted & word::VALID == 0 {
+        if self.vmcs.read32(Field::INTERRUPTED_EVENT) & word::VALID == 0 {
             let state = self.vmcs.read32(Field::INTERRUPTIBILITY);
             self.vmcs.write(
                 Field::INTERRUPTIBILITY,
                 u64::from(state | interruptibility::NMI),
             );
         }
+    }
+
+    /// The event whose delivery the last exit interrupted, once.
+    #[inline]
+    pub(super) fn take_interrupted(&mut self) -> Option<Event> {
+        let interrupted = self.vmcs.read32(Field::INTERRUPTED_EVENT);
+        if interrupted & word::VALID == 0 || !self.has_interrupted {
+            return None;
+        }
+        self.has_interrupted = false;
+        interrupted_event(&self.vmcs, interrupted)
     }
 
     pub(super) fn inject_event(&mut self, event: Event) {
@@ -156,7 +164,7 @@ impl VmxVp {
 
     #[inline]
     pub(super) fn is_open_for_interrupts(&self) -> bool {
-        self.rflags() & rflags::IF != 0
+        self.vmcs.read(Field::GUEST_RFLAGS) & rflags::IF != 0
             && self.vmcs.read32(Field::INTERRUPTIBILITY) & interruptibility::SHADOW == 0
     }
 

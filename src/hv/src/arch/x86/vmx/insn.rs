@@ -103,6 +103,18 @@ pub unsafe fn vmwrite(field: Field, value: u64) -> Result<(), VmxFailed> {
     Ok(())
 }
 
+/// VMWRITE of `field`, which this processor has, so that it cannot fail: for paths where each instruction counts.
+///
+/// # Safety
+/// As for [`vmwrite`].
+#[inline(always)]
+pub unsafe fn vmwrite_known(field: Field, value: u64) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        asm!("vmwrite {}, {}", in(reg) u64::from(field.0), in(reg) value, options(nostack));
+    }
+}
+
 /// What INVEPT and INVVPID invalidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]

@@ -27,8 +27,6 @@ mod slat;
 mod state;
 mod vmcs;
 
-use core::cell::Cell;
-
 use addr::Spa;
 use bootinfo::Status;
 use vpcore::seam::{Event, Exit, FrameSource, Register, SegmentName, TableName, VpBackend, Window};
@@ -58,28 +56,20 @@ pub struct Shared<'a> {
 
 /// Work for the next entry, as bits of [`VmxVp::pending`].
 mod pending {
-    /// RIP in the VMCS is older than the copy.
-    pub const RIP: u8 = 1 << 0;
-    /// RFLAGS in the VMCS is older than the copy.
-    pub const RFLAGS: u8 = 1 << 1;
     /// CR0, CR3, CR4 or EFER was set: the guest's translations go, and PAE page-directory pointers are loaded.
-    pub const PAGING: u8 = 1 << 2;
+    pub const PAGING: u8 = 1 << 0;
     /// All translations go.
-    pub const FLUSH_ALL: u8 = 1 << 3;
+    pub const FLUSH_ALL: u8 = 1 << 1;
     /// An event was written to the VMCS.
-    pub const EVENT: u8 = 1 << 4;
+    pub const EVENT: u8 = 1 << 2;
     /// A register refused its value.
-    pub const REFUSED: u8 = 1 << 5;
+    pub const REFUSED: u8 = 1 << 3;
 }
 
 /// One VP of VT-x. Lives on the LP that made it.
 pub struct VmxVp {
     frame: EntryFrame,
     vmcs: Vmcs,
-    /// RIP, once it has been read or set since the last exit.
-    rip: Cell<Option<u64>>,
-    /// RFLAGS likewise.
-    rflags: Cell<Option<u64>>,
     /// RSP in the VMCS; `frame.gp` may have a newer one.
     rsp: u64,
     /// Bits of [`pending`].
@@ -87,8 +77,8 @@ pub struct VmxVp {
     is_launched: bool,
     /// Exit reason, low 16 bits.
     reason: u16,
-    /// Event whose delivery the last exit interrupted, as the VMCS words it; 0 for none.
-    interrupted: u32,
+    /// The VMCS field for the event that the last exit interrupted says something that nobody has taken yet.
+    has_interrupted: bool,
     /// Primary processor-based controls as the VMCS has them.
     primary: u32,
     translations: Translations,
@@ -170,10 +160,7 @@ impl VpBackend for VmxVp {
 
     #[inline]
     fn interrupted_event(&mut self) -> Option<Event> {
-        match core::mem::take(&mut self.interrupted) {
-            0 => None,
-            word => inject::interrupted(&self.vmcs, word),
-        }
+        self.take_interrupted()
     }
 
     fn inject(&mut self, event: Event) {

@@ -2,7 +2,7 @@
 
 use addr::Spa;
 use vpcore::seam::Register;
-use x86::{cr0, cr4, efer, msr as index};
+use x86::{cr0, cr4, efer, msr as index, rflags};
 
 use super::control::{CR0_OWNED, CR4_OWNED};
 use super::fields::{Field, entry};
@@ -17,8 +17,8 @@ impl VmxVp {
     #[inline]
     pub(super) fn get_register(&self, register: Register) -> u64 {
         match register {
-            Register::Rip => self.rip(),
-            Register::Rflags => self.rflags(),
+            Register::Rip => self.vmcs.read(Field::GUEST_RIP),
+            Register::Rflags => self.vmcs.read(Field::GUEST_RFLAGS),
             Register::Cr0 => self.shadowed(Field::GUEST_CR0, Field::CR0_SHADOW, CR0_OWNED),
             Register::Cr4 => self.shadowed(Field::GUEST_CR4, Field::CR4_SHADOW, CR4_OWNED),
             Register::Cr2 => insn::read_cr2(),
@@ -45,14 +45,10 @@ impl VmxVp {
     #[inline]
     pub(super) fn set_register(&mut self, register: Register, value: u64) {
         match register {
-            Register::Rip => {
-                self.rip.set(Some(value));
-                self.pending |= pending::RIP;
-            }
-            Register::Rflags => {
-                self.rflags.set(Some(value));
-                self.pending |= pending::RFLAGS;
-            }
+            Register::Rip => self.vmcs.write(Field::GUEST_RIP, value),
+            Register::Rflags => self
+                .vmcs
+                .write(Field::GUEST_RFLAGS, value | rflags::FIXED_1),
             Register::Cr0 => self.set_cr0(value),
             Register::Cr4 => self.set_cr4(value),
             Register::Cr3 => {
@@ -76,32 +72,6 @@ impl VmxVp {
             Register::TscOffset => self.vmcs.write(Field::TSC_OFFSET, value),
             Register::FsBase => self.vmcs.write(Field::GUEST_FS_BASE, value),
             Register::GsBase => self.vmcs.write(Field::GUEST_GS_BASE, value),
-        }
-    }
-
-    /// RIP, read from the VMCS at most once per exit.
-    #[inline]
-    pub(super) fn rip(&self) -> u64 {
-        match self.rip.get() {
-            Some(rip) => rip,
-            None => {
-                let rip = self.vmcs.read(Field::GUEST_RIP);
-                self.rip.set(Some(rip));
-                rip
-            }
-        }
-    }
-
-    /// RFLAGS likewise.
-    #[inline]
-    pub(super) fn rflags(&self) -> u64 {
-        match self.rflags.get() {
-            Some(rflags) => rflags,
-            None => {
-                let rflags = self.vmcs.read(Field::GUEST_RFLAGS);
-                self.rflags.set(Some(rflags));
-                rflags
-            }
         }
     }
 

@@ -17,11 +17,7 @@ impl VmxVp {
     #[inline]
     pub(super) fn enter_and_exit(&mut self) -> Exit {
         if self.pending != 0 {
-            if self.pending & pending::RIP != 0 {
-                let rip = self.rip();
-                self.vmcs.write(Field::GUEST_RIP, rip);
-            }
-            if self.pending & !(pending::RIP | pending::EVENT) != 0
+            if self.pending & !pending::EVENT != 0
                 && let Err(exit) = self.settle()
             {
                 return exit;
@@ -36,8 +32,6 @@ impl VmxVp {
         // SAFETY: `Vmcs::new` made the VMCS current on this LP and nothing else is ever loaded there; the host state
         // was read from the LP; the tables and bitmaps are the partition's own.
         let outcome = unsafe { entry::enter(&mut self.frame, self.is_launched) };
-        self.rip.set(None);
-        self.rflags.set(None);
         if outcome != Outcome::Exit {
             return self.refused(outcome);
         }
@@ -50,18 +44,13 @@ impl VmxVp {
             return self.entry_failed();
         }
         self.is_launched = true;
-        self.interrupted = self.vmcs.read32(Field::INTERRUPTED_EVENT);
+        self.has_interrupted = true;
         self.decode_exit()
     }
 
     /// The rarer work before an entry.
     #[cold]
     fn settle(&mut self) -> Result<(), Exit> {
-        if self.pending & pending::RFLAGS != 0 {
-            let rflags = self.rflags();
-            self.vmcs
-                .write(Field::GUEST_RFLAGS, rflags | rflags::FIXED_1);
-        }
         if self.pending & pending::FLUSH_ALL != 0 {
             self.translations.flush_all();
         }
@@ -84,7 +73,7 @@ impl VmxVp {
     #[cold]
     fn refused(&mut self, outcome: Outcome) -> Exit {
         self.reason = exit::INVALID_GUEST_STATE;
-        self.interrupted = 0;
+        self.has_interrupted = false;
         let detail = match outcome {
             Outcome::Refused => self.vmcs.read(Field::INSTRUCTION_ERROR),
             Outcome::NoVmcs | Outcome::Exit => 0,
@@ -96,7 +85,7 @@ impl VmxVp {
     /// The entry failed half-way, at the guest's state.
     #[cold]
     fn entry_failed(&mut self) -> Exit {
-        self.interrupted = 0;
+        self.has_interrupted = false;
         self.drop_event();
         if self.reason == exit::ENTRY_MACHINE_CHECK {
             return Exit::MachineCheck;
@@ -112,7 +101,7 @@ impl VmxVp {
         if !exit::has_instruction_length(self.reason) {
             return None;
         }
-        let rip = self.rip();
+        let rip = self.vmcs.read(Field::GUEST_RIP);
         let next = rip.wrapping_add(self.vmcs.read(Field::EXIT_INSTRUCTION_LENGTH));
         // Outside 64-bit mode the instruction pointer has 32 bits.
         if (next ^ rip) >> 32 != 0 && !self.is_64_bit() {
@@ -132,8 +121,7 @@ impl VmxVp {
     /// Completes an instruction: RIP, no shadow, no RF, and the debug exception of a single step.
     #[inline]
     pub(super) fn retire_to(&mut self, next_rip: u64) {
-        self.rip.set(Some(next_rip));
-        self.pending |= pending::RIP;
+        self.vmcs.write(Field::GUEST_RIP, next_rip);
         let state = self.vmcs.read32(Field::INTERRUPTIBILITY);
         if state & interruptibility::SHADOW != 0 {
             self.vmcs.write(
@@ -141,16 +129,15 @@ impl VmxVp {
                 u64::from(state & !interruptibility::SHADOW),
             );
         }
-        if self.rflags() & (rflags::RF | rflags::TF) != 0 {
-            self.retire_debug();
+        let rflags = self.vmcs.read(Field::GUEST_RFLAGS);
+        if rflags & (rflags::RF | rflags::TF) != 0 {
+            self.retire_debug(rflags);
         }
     }
 
     #[cold]
-    fn retire_debug(&mut self) {
-        let rflags = self.rflags();
-        self.rflags.set(Some(rflags & !rflags::RF));
-        self.pending |= pending::RFLAGS;
+    fn retire_debug(&mut self, rflags: u64) {
+        self.vmcs.write(Field::GUEST_RFLAGS, rflags & !rflags::RF);
         if rflags & rflags::TF != 0 && self.vmcs.read(Field::GUEST_DEBUGCTL) & BRANCH_STEP == 0 {
             let debug = self.vmcs.read(Field::PENDING_DEBUG);
             self.vmcs.write(Field::PENDING_DEBUG, debug | SINGLE_STEP);

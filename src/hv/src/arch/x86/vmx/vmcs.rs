@@ -44,11 +44,11 @@ impl Vmcs {
         self.read(field) as u32
     }
 
-    /// Writes a guest-state or control field that this processor is known to have.
+    /// Writes a guest-state or control field that `control.rs` has written once, so that it is known to exist.
     #[inline(always)]
     pub(super) fn write(&mut self, field: Field, value: u64) {
-        let written = self.try_write(field, value);
-        debug_assert!(written.is_ok(), "no such VMCS field");
+        // SAFETY: as for `read`; host-state fields go through `try_write`.
+        unsafe { insn::vmwrite_known(field, value) }
     }
 
     /// Writes `field`.
