@@ -1,7 +1,7 @@
 //! Disk images that a firmware boots: a GPT with one EFI system partition, as on a USB stick.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Cursor, Read, Seek, SeekFrom, Write};
+use std::io::{Cursor, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -27,6 +27,16 @@ impl Entry {
             path: path.to_owned(),
             content: content.into(),
         }
+    }
+
+    /// Its path in the image.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Its content, to be changed.
+    pub fn content_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.content
     }
 
     /// A copy of a file of this machine.
@@ -119,8 +129,10 @@ fn write_sparsely(file: &mut File, offset: u64, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
+#[cfg(test)]
 /// Reads one file back out of an image that [`write`] made.
 pub fn read(image: &Path, path: &str) -> Result<Vec<u8>> {
+    use std::io::Read;
     let mut whole = fs::read(image)?;
     let partition = whole.split_off(usize::try_from(MARGIN)?);
     let system = fatfs::FileSystem::new(Cursor::new(partition), fatfs::FsOptions::new())?;

@@ -7,6 +7,7 @@ mod guest;
 mod initramfs;
 mod run;
 mod setup;
+mod test;
 mod workspace;
 
 use anyhow::Result;
@@ -33,6 +34,8 @@ enum Verb {
     },
     /// Boot a machine with Debian as the parent, on this terminal
     Run(run::Options),
+    /// Run the tests
+    Test(test::Options),
 }
 
 fn main() -> Result<()> {
@@ -48,5 +51,6 @@ fn main() -> Result<()> {
             Ok(())
         }
         Verb::Run(options) => run::run(&options),
+        Verb::Test(options) => test::run(&options),
     }
 }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use super::Thing;
 
 /// The flavours of Debian's kernel that the tests know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Flavour {
     /// `linux-image-cloud-amd64`: few drivers, quickly fetched.
     Cloud,

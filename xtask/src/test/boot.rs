@@ -1,0 +1,184 @@
+//! The boot tests: each row on each of its machines, a few machines at a time.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use runner::cases::{BOCHS_FACTOR, Case, ExpectedEnd};
+use runner::compare::{self, Allowed};
+use runner::files::RunFiles;
+use runner::machine::{Disk, Machine, Model};
+use runner::session::{self, Limits, Outcome};
+use runner::verdict;
+
+use super::Row;
+use super::prepare::Parts;
+use super::report::{Totals, Verdict};
+use crate::disk_image;
+use crate::workspace::Workspace;
+
+const DATA_DISK_BYTES: u64 = 64 * 1024 * 1024;
+/// How much of each log is shown of a test that failed.
+const TAIL_LINES: usize = 30;
+
+/// The longest that this row may take on this machine.
+pub fn time_limit(model: Model, case: &Case) -> Duration {
+    let factor = if model.is_bochs() { BOCHS_FACTOR } else { 1 };
+    Duration::from_secs(case.timeout_s * factor)
+}
+
+struct Job<'a> {
+    parts: &'a Parts,
+    allowed: &'a [Allowed],
+    directory: std::path::PathBuf,
+    model: Model,
+    case: &'a Case,
+}
+
+/// Runs `rows` and adds their verdicts to `totals`.
+pub fn run(
+    workspace: &Workspace,
+    rows: &[Row],
+    machines_at_a_time: usize,
+    totals: &mut Totals,
+) -> Result<()> {
+    println!("== boot tests");
+    let parts = Parts::obtain(workspace, rows.iter().map(|(_, _, case)| *case))?;
+    let allowed = compare::read_allowed(&workspace.root().join("tests/allowed-differences.toml"))?;
+    let queue = Mutex::new(rows.iter());
+    let (sender, results) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..machines_at_a_time {
+            let sender = sender.clone();
+            scope.spawn(|| {
+                let sender = sender;
+                loop {
+                    let next = queue.lock().ok().and_then(|mut queue| queue.next());
+                    let Some(&(name, model, case)) = next else {
+                        return;
+                    };
+                    let job = Job {
+                        parts: &parts,
+                        allowed: &allowed,
+                        directory: workspace.target().join(format!("tests/{model}-{name}")),
+                        model,
+                        case,
+                    };
+                    if sender.send((name, model, case, job.run())).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for (name, model, case, result) in results {
+            let label = format!("{model} {name}");
+            let (complaints, elapsed, tail) = match result {
+                Ok(judged) => (
+                    judged.complaints,
+                    judged.outcome.elapsed,
+                    tail(&judged.outcome),
+                ),
+                Err(error) => (vec![format!("{error:#}")], Duration::ZERO, String::new()),
+            };
+            let verdict = match (complaints.is_empty(), &case.known) {
+                (true, None) => Verdict::Passed,
+                (true, Some(why)) => Verdict::UnexpectedPass(why.clone()),
+                (false, Some(why)) => Verdict::KnownFailure(why.clone()),
+                (false, None) => Verdict::Failed(complaints),
+            };
+            let show = matches!(verdict, Verdict::Failed(_));
+            totals.add(&label, &verdict, elapsed);
+            if show {
+                println!(
+                    "{tail}        whole logs: {}",
+                    workspace
+                        .target()
+                        .join(format!("tests/{model}-{name}"))
+                        .display()
+                );
+            }
+        }
+    });
+    Ok(())
+}
+
+struct Judged {
+    complaints: Vec<String>,
+    outcome: Outcome,
+}
+
+impl Job<'_> {
+    fn run(&self) -> Result<Judged> {
+        let outcome = self.boot(&self.directory, self.case.bare)?;
+        let mut complaints = verdict::complaints(self.case, &outcome);
+        if self.case.compare_with_bare {
+            complaints.extend(self.compare(&outcome)?);
+        }
+        Ok(Judged {
+            complaints,
+            outcome,
+        })
+    }
+
+    fn boot(&self, directory: &Path, bare: bool) -> Result<Outcome> {
+        let case = self.case;
+        let files = RunFiles::prepare(directory)?;
+        let boot_disk = files.directory().join("disk.img");
+        disk_image::write(&boot_disk, &self.parts.disk(case, bare)?)?;
+        let mut machine = Machine::new(self.model, boot_disk);
+        machine.processors = case.vps;
+        machine.memory_mib = case.memory_mib;
+        machine.has_virtualization = !case.without_virtualization;
+        machine.features = case.cpu.clone();
+        machine.qemu_arguments = case.qemu.clone();
+        machine.ends_at_reset = case.resets == 0 || case.end == ExpectedEnd::Reset;
+        machine.may_use_kvm = true;
+        for (number, &bus) in case.disks.iter().enumerate() {
+            let image = files.directory().join(format!("data{number}.img"));
+            File::create(&image)?.set_len(DATA_DISK_BYTES)?;
+            machine.disks.push(Disk { image, bus });
+        }
+        let limits = Limits {
+            timeout: time_limit(self.model, case),
+            stop_lines: verdict::stop_lines(case),
+        };
+        let outcome = session::run(&self.parts.emulators, &machine, &files, &limits)?;
+        // The disks are as large as the parts on them; the logs are what one may want afterwards.
+        for disk in &machine.disks {
+            let _ = std::fs::remove_file(&disk.image);
+        }
+        Ok(outcome)
+    }
+
+    fn compare(&self, outcome: &Outcome) -> Result<Vec<String>> {
+        let bare = self.boot(&self.directory.join("bare"), true)?;
+        let bare = compare::log_lines(&bare.parent).context("the bare machine printed no log")?;
+        let Some(above) = compare::log_lines(&outcome.parent) else {
+            return Ok(vec!["the parent printed no log".to_owned()]);
+        };
+        Ok(compare::unexpected(&bare, &above, self.allowed)
+            .into_iter()
+            .map(|line| format!("new above the hypervisor: {line}"))
+            .collect())
+    }
+}
+
+fn tail(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    for (name, log) in [
+        ("parent's console", &outcome.parent),
+        ("hypervisor's log", &outcome.hypervisor),
+    ] {
+        let lines: Vec<&str> = log.lines().collect();
+        let first = lines.len().saturating_sub(TAIL_LINES);
+        text.push_str(&format!("        --- the end of the {name}\n"));
+        for line in &lines[first..] {
+            text.push_str(&format!("        {}\n", line.trim_end()));
+        }
+    }
+    text
+}

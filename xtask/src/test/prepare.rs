@@ -1,0 +1,146 @@
+//! Everything that boot tests share: emulators, images, kernels. Made once, before the first machine starts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use runner::cases::{Case, Damage, GuestKind};
+use runner::emulator::Emulators;
+
+use crate::boot_disk::{self, Guest};
+use crate::build::{self, Images};
+use crate::disk_image::Entry;
+use crate::setup::debian::Flavour;
+use crate::workspace::Workspace;
+use crate::{guest, setup};
+
+/// The parts, ready for any row.
+pub struct Parts {
+    /// The emulators and the firmware.
+    pub emulators: Emulators,
+    images: BTreeMap<Vec<String>, Images>,
+    debian: BTreeMap<Flavour, Guest>,
+    test_parent: Option<PathBuf>,
+}
+
+impl Parts {
+    /// Obtains and builds what `cases` need, and nothing else.
+    pub fn obtain<'a>(
+        workspace: &Workspace,
+        cases: impl Iterator<Item = &'a Case> + Clone,
+    ) -> Result<Self> {
+        let mut parts = Self {
+            emulators: setup::emulators::obtain()?,
+            images: BTreeMap::new(),
+            debian: BTreeMap::new(),
+            test_parent: None,
+        };
+        for case in cases {
+            match flavour(case.guest) {
+                Some(flavour) if !parts.debian.contains_key(&flavour) => {
+                    parts
+                        .debian
+                        .insert(flavour, guest::debian(workspace, flavour, "")?);
+                }
+                None if parts.test_parent.is_none() => {
+                    parts.test_parent = Some(build::test_parent(workspace)?);
+                }
+                _ => {}
+            }
+            if !case.bare && !parts.images.contains_key(&case.features) {
+                let options = build::Options {
+                    features: case.features.clone(),
+                };
+                let images = build::build(workspace, &options)?;
+                parts.images.insert(case.features.clone(), images);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The disk of `case`; `bare` overrules what the row says.
+    pub fn disk(&self, case: &Case, bare: bool) -> Result<Vec<Entry>> {
+        let guest = self.guest(case, bare)?;
+        if bare {
+            return boot_disk::bare(&guest, &self.emulators.firmware.boot_menu);
+        }
+        let images = self
+            .images
+            .get(&case.features)
+            .context("these features were not built")?;
+        let section = case
+            .hypervisor
+            .as_deref()
+            .unwrap_or(boot_disk::HYPERVISOR_SECTION);
+        let configuration = match &case.configuration {
+            Some(text) => text.clone(),
+            None => boot_disk::configuration(&guest, section),
+        };
+        let mut entries = boot_disk::with_hypervisor(images, &guest, &configuration)?;
+        if let Some(damage) = case.damage {
+            apply(damage, &mut entries);
+        }
+        Ok(entries)
+    }
+
+    fn guest(&self, case: &Case, bare: bool) -> Result<Guest> {
+        let arguments = case.arguments();
+        let Some(flavour) = flavour(case.guest) else {
+            return Ok(Guest::Program {
+                image: self
+                    .test_parent
+                    .clone()
+                    .context("the test parent was not built")?,
+                command_line: arguments,
+            });
+        };
+        let mut guest = self
+            .debian
+            .get(&flavour)
+            .context("this kernel was not obtained")?
+            .clone();
+        if let Guest::Linux { command_line, .. } = &mut guest {
+            let mut words: Vec<&str> = arguments.split_whitespace().collect();
+            if bare && !case.bare {
+                words.push("bare"); // the comparison's other half; the test knows the word
+            }
+            if let Some((test, rest)) = words.split_first() {
+                command_line.push_str(&format!(" vg.test={test} vg.args={}", rest.join(",")));
+            }
+            if !case.append.is_empty() {
+                command_line.push_str(&format!(" {}", case.append));
+            }
+        }
+        Ok(guest)
+    }
+}
+
+fn flavour(guest: GuestKind) -> Option<Flavour> {
+    match guest {
+        GuestKind::Cloud | GuestKind::None => Some(Flavour::Cloud),
+        GuestKind::Generic => Some(Flavour::Generic),
+        GuestKind::TestParent => None,
+    }
+}
+
+fn apply(damage: Damage, entries: &mut Vec<Entry>) {
+    let is_hypervisor = |entry: &Entry| entry.path().ends_with("hypervisor.elf");
+    match damage {
+        Damage::NoConfiguration => entries.retain(|entry| !entry.path().ends_with(".toml")),
+        Damage::NoHypervisor => entries.retain(|entry| !is_hypervisor(entry)),
+        Damage::NoParent => entries.retain(|entry| {
+            !entry.path().ends_with("vmlinuz") && !entry.path().ends_with("parent.efi")
+        }),
+        Damage::ShortHypervisor => {
+            for entry in entries.iter_mut().filter(|entry| is_hypervisor(entry)) {
+                let length = entry.content_mut().len() / 2;
+                entry.content_mut().truncate(length);
+            }
+        }
+        Damage::WrongHypervisor => {
+            for entry in entries.iter_mut().filter(|entry| is_hypervisor(entry)) {
+                entry.content_mut()[..4].copy_from_slice(b"FLE\x7f");
+            }
+        }
+    }
+}

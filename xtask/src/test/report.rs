@@ -1,0 +1,83 @@
+//! The results as one reads them.
+
+use std::time::Duration;
+
+/// How one boot test went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should.
+    Passed,
+    /// For these reasons, not.
+    Failed(Vec<String>),
+    /// It fails, and `cases.toml` says why.
+    KnownFailure(String),
+    /// It passes, although `cases.toml` says that it fails: that line must go.
+    UnexpectedPass(String),
+}
+
+/// The counts of all tests so far.
+#[derive(Debug, Default)]
+pub struct Totals {
+    passed: usize,
+    failures: Vec<String>,
+    known: Vec<String>,
+}
+
+impl Totals {
+    /// Adds the host suite's counts.
+    pub fn add_host(&mut self, passed: usize, failed: usize) {
+        self.passed += passed;
+        for _ in 0..failed {
+            self.failures.push("host test".to_owned());
+        }
+    }
+
+    /// Adds a boot test and prints its line.
+    pub fn add(&mut self, label: &str, verdict: &Verdict, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f32();
+        match verdict {
+            Verdict::Passed => {
+                println!("ok      {label} ({seconds:.1} s)");
+                self.passed += 1;
+            }
+            Verdict::Failed(complaints) => {
+                println!("FAILED  {label} ({seconds:.1} s)");
+                for complaint in complaints {
+                    println!("        {complaint}");
+                }
+                self.failures.push(label.to_owned());
+            }
+            Verdict::KnownFailure(why) => {
+                println!("known   {label} ({seconds:.1} s): {why}");
+                self.known.push(format!("{label}: {why}"));
+            }
+            Verdict::UnexpectedPass(why) => {
+                println!(
+                    "FAILED  {label} ({seconds:.1} s): it passes now; remove its `known = \"{why}\"`"
+                );
+                self.failures.push(label.to_owned());
+            }
+        }
+    }
+
+    /// Number of tests that failed.
+    pub fn failed(&self) -> usize {
+        self.failures.len()
+    }
+
+    /// Number of tests that passed.
+    pub fn passed(&self) -> usize {
+        self.passed
+    }
+
+    /// Prints the summary; its last line is for machines.
+    pub fn print(&self) {
+        for line in &self.known {
+            println!("known failure: {line}");
+        }
+        for line in &self.failures {
+            println!("failed: {line}");
+        }
+        println!("{} passed, {} failed", self.passed, self.failed());
+    }
+}
