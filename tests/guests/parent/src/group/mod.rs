@@ -1,0 +1,7 @@
+//! The tests, by subject.
+
+pub mod bench;
+pub mod cpuid;
+pub mod exceptions;
+pub mod hypercall;
+pub mod msr;
