@@ -4,7 +4,8 @@
 //! they agree.
 
 use bootinfo::Status;
-use x86::cpuid::{CpuidResult, leaf1_ecx};
+use vpcore::cpuid::Missing;
+use x86::cpuid::leaf1_ecx;
 use x86::msr::{
     IA32_FEATURE_CONTROL, IA32_VMX_BASIC, IA32_VMX_CR0_FIXED0, IA32_VMX_CR0_FIXED1,
     IA32_VMX_CR4_FIXED0, IA32_VMX_CR4_FIXED1, IA32_VMX_EPT_VPID_CAP, IA32_VMX_PROCBASED_CTLS2,
@@ -207,30 +208,15 @@ impl Capabilities {
         self.ept_vpid & ept_vpid::INVVPID_SINGLE != 0
     }
 
-    /// Takes the bits out of CPUID `leaf`, `subleaf` whose instructions fault in a guest because their control is
-    /// off, and of features whose state the VMCS does not switch.
-    pub fn hide(&self, leaf: u32, subleaf: u32, result: &mut CpuidResult) {
-        match (leaf, subleaf) {
-            (1, _) => result.ecx &= !(leaf1_ecx::VMX | leaf1_ecx::SMX),
-            (7, 0) => {
-                result.ebx &= !leaf7::EBX_HIDDEN;
-                result.ecx &= !leaf7::ECX_HIDDEN;
-                result.edx &= !leaf7::EDX_HIDDEN;
-                if self.secondary & secondary::INVPCID == 0 {
-                    result.ebx &= !leaf7::EBX_INVPCID;
-                }
-                if self.secondary & secondary::RDTSCP == 0 {
-                    result.ecx &= !leaf7::ECX_RDPID;
-                }
-            }
-            (7, 1) => {
-                result.eax &= !leaf7::SUB1_EAX_HIDDEN;
-                result.edx &= !leaf7::SUB1_EDX_HIDDEN;
-            }
-            (0xD, 1) if self.secondary & secondary::XSAVES == 0 => result.eax &= !XSAVES,
-            (0x12 | 0x14 | 0x19, _) => *result = CpuidResult::default(),
-            (0x8000_0001, _) if self.secondary & secondary::RDTSCP == 0 => result.edx &= !RDTSCP,
-            _ => {}
+    /// Features whose instructions fault in a guest, because their control is missing or left off. RDPID goes with
+    /// RDTSCP.
+    pub const fn missing(&self) -> Missing {
+        Missing {
+            rdtscp: self.secondary & secondary::RDTSCP == 0,
+            invpcid: self.secondary & secondary::INVPCID == 0,
+            xsaves: self.secondary & secondary::XSAVES == 0,
+            waitpkg: true,
+            enclaves: true,
         }
     }
 }
@@ -275,41 +261,4 @@ impl Allowed {
         }
         Ok((needed | wanted | self.ones) & self.may_be_set)
     }
-}
-
-/// CPUID leaf 0xD, subleaf 1, EAX.
-const XSAVES: u32 = 1 << 3;
-/// CPUID leaf 0x80000001, EDX.
-const RDTSCP: u32 = 1 << 27;
-
-/// CPUID leaf 7: features that a guest does not get.
-mod leaf7 {
-    const SGX: u32 = 1 << 2;
-    const PROCESSOR_TRACE: u32 = 1 << 25;
-    pub const EBX_INVPCID: u32 = 1 << 10;
-    pub const EBX_HIDDEN: u32 = SGX | PROCESSOR_TRACE;
-
-    const WAITPKG: u32 = 1 << 5;
-    const CET_SHADOW_STACK: u32 = 1 << 7;
-    const KEY_LOCKER: u32 = 1 << 23;
-    const ENQCMD: u32 = 1 << 29;
-    const SGX_LAUNCH: u32 = 1 << 30;
-    const PKS: u32 = 1 << 31;
-    pub const ECX_RDPID: u32 = 1 << 22;
-    pub const ECX_HIDDEN: u32 = WAITPKG | CET_SHADOW_STACK | KEY_LOCKER | ENQCMD | SGX_LAUNCH | PKS;
-
-    const UINTR: u32 = 1 << 5;
-    const PCONFIG: u32 = 1 << 18;
-    const ARCH_LBR: u32 = 1 << 19;
-    const CET_BRANCH_TRACKING: u32 = 1 << 20;
-    pub const EDX_HIDDEN: u32 = UINTR | PCONFIG | ARCH_LBR | CET_BRANCH_TRACKING;
-
-    const FRED: u32 = 1 << 17;
-    const LKGS: u32 = 1 << 18;
-    const HRESET: u32 = 1 << 22;
-    const MSRLIST: u32 = 1 << 27;
-    pub const SUB1_EAX_HIDDEN: u32 = FRED | LKGS | HRESET | MSRLIST;
-
-    const USER_MSR: u32 = 1 << 15;
-    pub const SUB1_EDX_HIDDEN: u32 = USER_MSR;
 }
