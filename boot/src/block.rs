@@ -105,11 +105,6 @@ impl<'a> Pages<'a> {
         Some(part)
     }
 
-    /// Copies `bytes` to the start of `part`, which came from [`Self::take`].
-    pub fn fill(&mut self, part: SpaRange, bytes: &[u8]) {
-        self.block.fill(part, bytes);
-    }
-
     /// What was not handed out.
     pub const fn free(&self) -> SpaRange {
         self.free

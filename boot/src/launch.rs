@@ -4,7 +4,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use bootinfo::{BLOCK_ALIGN, Operation};
+use bootinfo::{AcpiPower, BLOCK_ALIGN, EcamShim, Operation};
 use config::OnPanic;
 use placement::{DigestError, Image};
 use uefi::boot::{self, Tpl};
@@ -12,6 +12,7 @@ use uefi::runtime::{self, ResetType};
 use uefi::Status;
 use x86::{efer, msr};
 
+use crate::acpi::Acpi;
 use crate::block::Block;
 use crate::cpu::{rdmsr, wrmsr};
 use crate::failure::Failure;
@@ -19,7 +20,7 @@ use crate::place::{self, Machine, Placed};
 use crate::processors::Processors;
 use crate::say::{self, say};
 use crate::volume::Volume;
-use crate::{memory, trampoline, virtualization};
+use crate::{clock, memory, trampoline, virtualization};
 
 /// Launches the hypervisor on every LP. When it returns, this program runs in the parent partition.
 ///
@@ -38,13 +39,13 @@ pub fn bring_up(config: &config::Hypervisor, own: &Volume) -> Result<(), Failure
         |mib| (mib << 20).next_multiple_of(BLOCK_ALIGN),
     );
     let block = Block::reserve(len)?;
+    let acpi = Acpi::find();
     let machine = Machine {
         ram: &ram,
         lps: processors.lps(),
-        tsc_hz: 0,
-        apic_hz: 0,
-        power: bootinfo::AcpiPower::default(),
-        ecam: bootinfo::EcamShim::default(),
+        frequencies: clock::measure(acpi.as_ref().and_then(|acpi| acpi.fadt().pm_timer)),
+        power: acpi.as_ref().map_or_else(AcpiPower::default, Acpi::power),
+        ecam: acpi.as_ref().map_or_else(EcamShim::default, Acpi::ecam),
     };
     let mut placed = place::place(block, &image, &machine, config)?;
     say!(
@@ -54,9 +55,18 @@ pub fn bring_up(config: &config::Hypervisor, own: &Volume) -> Result<(), Failure
         processors.lps().len(),
         memory::total(&ram) >> 20
     );
+    say!(
+        "time-stamp counter {} kHz, APIC timer {} kHz",
+        machine.frequencies.tsc / 1000,
+        machine.frequencies.apic / 1000
+    );
     say::leave_serial_line();
     launch(&processors, &mut placed, config.on_panic)?;
     say!("the hypervisor runs on {} processors", processors.lps().len());
+    if let Some(acpi) = acpi {
+        let highest = processors.lps().iter().map(|lp| lp.apic_id).max().unwrap_or_default();
+        acpi.apply(placed.diagnostics, highest);
+    }
     Ok(())
 }
 

@@ -10,8 +10,13 @@
 
 extern crate alloc;
 
+mod acpi;
+mod address_space;
+mod apic_timer;
 mod block;
+mod clock;
 mod cpu;
+mod ecam;
 mod failure;
 mod initrd;
 mod launch;

@@ -8,6 +8,7 @@ use placement::{Access, Image, LayoutError, Layout, LeafLimit, MapError, PAGE, T
 use uefi::Status;
 
 use crate::block::{Block, Pages};
+use crate::clock::Frequencies;
 use crate::failure::Failure;
 use crate::processors::Lp;
 use crate::{trampoline, virtualization};
@@ -25,10 +26,8 @@ pub struct Machine<'a> {
     pub ram: &'a [SpaRange],
     /// The LPs; the first is the boot processor.
     pub lps: &'a [Lp],
-    /// Frequency of the time-stamp counter in Hz.
-    pub tsc_hz: u64,
-    /// Frequency of the local APIC timer before its divider, in Hz.
-    pub apic_hz: u64,
+    /// Of its clocks.
+    pub frequencies: Frequencies,
     /// Power management registers.
     pub power: bootinfo::AcpiPower,
     /// PCI configuration window to emulate.
@@ -124,8 +123,8 @@ pub fn place(
         lps,
         trampoline,
         phys_map_end: machine.ram.last().map_or(0, |last| last.end().get()),
-        tsc_hz: machine.tsc_hz,
-        apic_hz: machine.apic_hz,
+        tsc_hz: machine.frequencies.tsc,
+        apic_hz: machine.frequencies.apic,
         console: console(config),
         panic_action: match config.on_panic {
             OnPanic::Halt => PanicAction::HALT,
