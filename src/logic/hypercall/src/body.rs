@@ -7,15 +7,21 @@ use crate::table::RepSpec;
 /// A simple call is its [`header`](Self::header) and its [`output`](Self::output). A rep call is also a list
 /// of elements, taken one at a time:
 ///
-/// ```ignore
-/// while let Some(element) = body.element() {
-///     work(element.input)?; // an error reports the elements done before
-///     body.complete_element();
-///     if time_is_up() {
-///         return Ok(Progress::Yield);
+/// ```
+/// # use hypercall::{Body, Progress};
+/// # use tlfs::HvError;
+/// # fn work(_: &[u8]) -> Result<(), HvError> { Ok(()) }
+/// # fn is_time_up() -> bool { true }
+/// fn handle(body: &mut Body<'_>) -> Result<Progress, HvError> {
+///     while let Some(element) = body.element() {
+///         work(element.input)?; // an error reports the elements done before
+///         body.complete_element();
+///         if is_time_up() {
+///             return Ok(Progress::Yield);
+///         }
 ///     }
+///     Ok(Progress::Done)
 /// }
-/// Ok(Progress::Done)
 /// ```
 #[derive(Debug)]
 pub struct Body<'a> {

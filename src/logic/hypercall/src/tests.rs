@@ -282,13 +282,13 @@ fn rep_fields_belong_to_rep_calls_only() {
     refused(3, 0x1000, 0x2000, HvError::INVALID_HYPERCALL_INPUT);
     refused(3 | START, 0x1000, 0x2000, HvError::INVALID_HYPERCALL_INPUT);
     refused(
-        3 | 4 * REPS | 4 * START,
+        3 | (4 * REPS) | (4 * START),
         0x1000,
         0x2000,
         HvError::INVALID_HYPERCALL_INPUT,
     );
     refused(
-        3 | 4 * REPS | 5 * START,
+        3 | (4 * REPS) | (5 * START),
         0x1000,
         0x2000,
         HvError::INVALID_HYPERCALL_INPUT,
@@ -361,13 +361,13 @@ fn blocks_are_aligned_to_8_and_stay_in_their_page() {
     }
     refused(1, u64::MAX - 7, 0x2000, HvError::INVALID_ALIGNMENT);
     // 8 + 511 * 8 fill a page; one element more does not fit, wherever it starts
-    refused(3 | 512 * REPS, 0x1000, 0x2000, HvError::INVALID_ALIGNMENT);
-    refused(3 | 511 * REPS, 0x1008, 0x2000, HvError::INVALID_ALIGNMENT);
-    refused(4 | 511 * VARIABLE, 0x1000, 0, HvError::INVALID_ALIGNMENT);
+    refused(3 | (512 * REPS), 0x1000, 0x2000, HvError::INVALID_ALIGNMENT);
+    refused(3 | (511 * REPS), 0x1008, 0x2000, HvError::INVALID_ALIGNMENT);
+    refused(4 | (511 * VARIABLE), 0x1000, 0, HvError::INVALID_ALIGNMENT);
     let (mut memory, mut handler) = (Memory::with_pages(&[1, 2]), Recorder::new());
     assert_eq!(status(&mut memory, &mut handler, 1, 0x1FE8, 0x2FF0), (0, 0));
     assert_eq!(
-        status(&mut memory, &mut handler, 3 | 511 * REPS, 0x1000, 0x2000),
+        status(&mut memory, &mut handler, 3 | (511 * REPS), 0x1000, 0x2000),
         (0, 511)
     );
 }
@@ -415,6 +415,30 @@ fn the_input_is_copied_once_and_the_output_written_only_on_success() {
         (HvError::NOT_FOUND.0, 0)
     );
     assert_eq!(memory.bytes(0x2008, 16), [0xEE; 16]);
+}
+
+#[test]
+fn an_output_shows_nothing_of_the_call_before() {
+    let (mut memory, mut handler, mut scratch) =
+        (Memory::with_pages(&[1, 2]), Recorder::new(), Scratch::new());
+    let registers = Registers {
+        control: Control(1),
+        input: 0x1000,
+        output: 0x2000,
+    };
+    for _ in 0..2 {
+        // The handler looks at its output before it writes there.
+        let none = Privileges::empty();
+        let outcome = dispatch(
+            &DEMO,
+            none,
+            &registers,
+            &mut memory,
+            &mut scratch,
+            &mut handler,
+        );
+        assert_eq!(outcome, Outcome::Complete(ResultWord(0)));
+    }
 }
 
 #[test]
@@ -471,7 +495,7 @@ fn the_variable_header_follows_the_fixed_one() {
     let (mut memory, mut handler) = (Memory::with_pages(&[1]), Recorder::new());
     memory.fill(0x1000, &(0..40).collect::<Vec<u8>>());
     assert_eq!(
-        status(&mut memory, &mut handler, 4 | 3 * VARIABLE, 0x1000, 0),
+        status(&mut memory, &mut handler, 4 | (3 * VARIABLE), 0x1000, 0),
         (0, 0)
     );
     assert_eq!(
@@ -492,7 +516,7 @@ fn a_failing_element_reports_those_before_it() {
     list(&mut memory, &[1, 2, 13, 4]);
     let error = (HvError::INVALID_PARAMETER.0, 2);
     assert_eq!(
-        status(&mut memory, &mut handler, 3 | 4 * REPS, 0x1000, 0x2000),
+        status(&mut memory, &mut handler, 3 | (4 * REPS), 0x1000, 0x2000),
         error
     );
     assert_eq!(handler.elements, [(0, 1), (1, 2)]);
@@ -505,7 +529,7 @@ fn a_failing_element_reports_those_before_it() {
 #[test]
 fn a_refusal_of_a_later_piece_still_reports_the_pieces_before() {
     let (mut memory, mut handler) = (Memory::with_pages(&[1]), Recorder::new());
-    let control = 3 | 4 * REPS | 3 * START;
+    let control = 3 | (4 * REPS) | (3 * START);
     assert_eq!(
         status(&mut memory, &mut handler, control, 0x1001, 0),
         (HvError::INVALID_ALIGNMENT.0, 3)
@@ -519,7 +543,7 @@ proptest! {
         let values: Vec<u64> = (1000..).take(count.into()).collect();
         list(&mut memory, &values);
         handler.slice = slice;
-        let mut control = 3 | u64::from(count) * REPS;
+        let mut control = 3 | (u64::from(count) * REPS);
         let done = loop {
             match run(&mut memory, &mut handler, control, 0x1000, 0x2000) {
                 Outcome::Continue(next) => {

@@ -215,6 +215,25 @@ mod tests {
         assert_eq!(timer.undelivered(), Some(RefTime(2_000)));
     }
 
+    #[test]
+    fn a_timer_set_anew_owes_no_message_of_before() {
+        for rewrite in [
+            |timer: &mut Timer| timer.set_count(9_000, RefTime(3_000)),
+            |timer: &mut Timer| {
+                timer
+                    .set_config(timer.config(), true, RefTime(3_000))
+                    .unwrap()
+            },
+        ] {
+            let mut timer = timer(9 | 4 << 16);
+            timer.set_count(2_000, RefTime(0));
+            assert!(timer.expire(RefTime(2_100)));
+            assert!(timer.undelivered().is_some());
+            rewrite(&mut timer);
+            assert_eq!(timer.undelivered(), None);
+        }
+    }
+
     proptest! {
         #[test]
         fn a_periodic_timer_stays_on_its_grid(

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -11,6 +12,9 @@ use super::*;
 #[test]
 fn no_message_is_lost_or_doubled_between_two_processors() {
     const MESSAGES: u64 = if cfg!(miri) { 60 } else { 20_000 };
+    /// A lost message would leave both sides waiting; this turns the silence into a failure.
+    const PATIENCE: Duration = Duration::from_secs(if cfg!(miri) { 600 } else { 20 });
+    let start = Instant::now();
     let page = Arc::new(Page::new());
     let vp = Arc::new(Mutex::new(linux_vp(8)));
     let interrupt = Arc::new(AtomicBool::new(false));
@@ -25,6 +29,7 @@ fn no_message_is_lost_or_doubled_between_two_processors() {
         thread::spawn(move || {
             let mut next = 1;
             while next <= MESSAGES {
+                assert!(start.elapsed() < PATIENCE, "message {next} never came");
                 if !interrupt.swap(false, Ordering::SeqCst) {
                     thread::yield_now();
                     continue;
@@ -54,7 +59,10 @@ fn no_message_is_lost_or_doubled_between_two_processors() {
                 raise(&interrupt, interrupts);
                 id += 1;
             }
-            Err(QueueFull) => thread::yield_now(),
+            Err(QueueFull) => {
+                assert!(start.elapsed() < PATIENCE, "message {id} finds no room");
+                thread::yield_now();
+            }
         }
         assert!(!guest.is_finished() || id > MESSAGES, "the guest gave up");
     }
