@@ -152,12 +152,11 @@ impl Timer {
         if !self.mode.counts() || self.due.is_none() {
             return 0;
         }
-        let left = self.end.saturating_sub(self.fixed(now));
-        let ticks = ceil(left, self.timing.tsc_per_count.shift());
-        let counts = self.timing.counts_per_tsc.ceil(ticks);
+        let counts = self.timing.counts(self.end.saturating_sub(self.fixed(now)));
         let divisor_less_one = (1_u64 << self.divide_shift) - 1;
         let divided = counts.saturating_add(divisor_less_one) >> self.divide_shift;
-        u32::try_from(divided).map_or(self.initial, |count| count.min(self.initial))
+        // Not zero before the interrupt, for a guest that waits for the zero.
+        u32::try_from(divided).map_or(self.initial, |count| count.clamp(1, self.initial))
     }
 
     /// Writes the initial count: starts a new count, or stops. No effect in the other modes (SDM
