@@ -2,13 +2,20 @@
 
 mod boot_disk;
 mod build;
+mod ci;
 mod disk_image;
 mod guest;
+mod image;
 mod initramfs;
+mod layers;
+mod lint;
 mod run;
 mod setup;
+mod size;
 mod test;
 mod workspace;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -34,11 +41,29 @@ enum Verb {
     },
     /// Boot a machine with Debian as the parent, on this terminal
     Run(run::Options),
-    /// Run the tests
+    /// Write a disk image that boots the hypervisor, for a USB stick or an emulator of one's own
+    Image(image::Options),
+    /// Run the tests: all, `host` or `boot`
     Test(test::Options),
+    /// Check format, clippy and the direction of the layers
+    Lint,
+    /// Print the size of the hypervisor
+    Size,
+    /// Everything that CI runs
+    Ci,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     match Arguments::parse().verb {
         Verb::Setup => setup::everything(),
         Verb::Build { features } => {
@@ -51,6 +76,10 @@ fn main() -> Result<()> {
             Ok(())
         }
         Verb::Run(options) => run::run(&options),
+        Verb::Image(options) => image::make(&options),
         Verb::Test(options) => test::run(&options),
+        Verb::Lint => lint::run(),
+        Verb::Size => size::run(),
+        Verb::Ci => ci::run(),
     }
 }

@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 use report::Totals;
 
 /// What `cargo xtask test` can be told.
-#[derive(Args, Default)]
+#[derive(Args)]
 pub struct Options {
     /// Only this tier
     #[arg(value_enum)]
@@ -32,6 +32,19 @@ pub struct Options {
     /// How many machines may run at a time
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+}
+
+impl Options {
+    /// Every test on every machine.
+    pub fn all() -> Self {
+        Self {
+            tier: None,
+            list: false,
+            cases: Vec::new(),
+            machines: Vec::new(),
+            jobs: 2,
+        }
+    }
 }
 
 /// The kinds of tests.
