@@ -102,15 +102,25 @@ pub fn place<T>(purpose: FrameUse, value: T) -> Option<&'static mut T> {
     Some(unsafe { &mut *target })
 }
 
-/// Puts `count` values made by `make` side by side, for ever.
+/// Puts `count` values made by `make` side by side, for ever. `None` when the reserve is empty.
 pub fn place_slice<T>(purpose: FrameUse, count: usize, mut make: impl FnMut(usize) -> T) -> Option<&'static mut [T]> {
+    place_with(purpose, count, |index| Some(make(index)))
+}
+
+/// The same, where `make` may fail: then `None`, and the frames are lost, so only for the launch.
+pub fn place_with<T>(
+    purpose: FrameUse,
+    count: usize,
+    mut make: impl FnMut(usize) -> Option<T>,
+) -> Option<&'static mut [T]> {
     const { assert!(align_of::<T>() <= PAGE_SIZE as usize) };
     let bytes = size_of::<T>().checked_mul(count)?;
     let spa = alloc(purpose, bytes.div_ceil(PAGE_SIZE as usize).max(1))?;
     let target = phys::pointer(spa).cast::<T>();
     for index in 0..count {
+        let value = make(index)?;
         // SAFETY: the frames hold `count` values.
-        unsafe { target.add(index).write(make(index)) };
+        unsafe { target.add(index).write(value) };
     }
     // SAFETY: all of them are written; never freed.
     Some(unsafe { core::slice::from_raw_parts_mut(target, count) })

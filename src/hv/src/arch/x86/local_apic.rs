@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "the owner of the physical local APIC")]
 
 use addr::{ApicId, Hva};
+use apic::Snapshot;
 use x86::msr::{self as msr_number, apic_base};
 
 use super::{insn, msr};
@@ -172,6 +173,43 @@ impl LocalApic {
             for _ in 0..bits.count_ones() {
                 self.eoi();
             }
+        }
+    }
+
+    /// Every register, for the virtual APIC to go on from. Interrupts that are pending stay in the physical APIC and
+    /// arrive by themselves; those in service are ended there by [`Self::end_all`].
+    pub fn snapshot(&self, id: ApicId) -> Snapshot {
+        let last_lvt = self.read(register::VERSION) >> 16 & 0xFF;
+        let lvt = |offset, from| if last_lvt >= from { self.read(offset) } else { LVT_MASKED };
+        let icr = if self.x2apic {
+            msr::read(msr_number::X2APIC_FIRST + u32::from(register::ICR_LOW >> 4))
+        } else {
+            u64::from(self.read(register::ICR_HIGH)) << 32 | u64::from(self.read(register::ICR_LOW))
+        };
+        let bits = |offset: u16| core::array::from_fn(|word| self.read(offset + word as u16 * 16));
+        Snapshot {
+            id,
+            apic_base: msr::read(msr_number::IA32_APIC_BASE),
+            tpr: self.read(register::TPR) as u8,
+            ldr: self.read(register::LDR),
+            dfr: if self.x2apic { u32::MAX } else { self.read(register::DFR) },
+            svr: self.read(register::SVR),
+            esr: 0,
+            icr,
+            lvt_cmci: lvt(register::LVT_CMCI, 6),
+            lvt_timer: self.read(register::LVT_TIMER),
+            lvt_thermal: lvt(register::LVT_THERMAL, 5),
+            lvt_perf: lvt(register::LVT_PERFORMANCE, 4),
+            lvt_lint0: self.read(register::LVT_LINT0),
+            lvt_lint1: self.read(register::LVT_LINT1),
+            lvt_error: self.read(register::LVT_ERROR),
+            divide: self.read(register::DIVIDE),
+            initial_count: self.read(register::INITIAL_COUNT),
+            current_count: self.read(register::CURRENT_COUNT),
+            tsc_deadline: 0,
+            irr: [0; 8],
+            isr: bits(register::ISR),
+            tmr: bits(register::TMR),
         }
     }
 

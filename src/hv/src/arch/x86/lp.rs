@@ -13,9 +13,9 @@ use super::msr;
 /// The part of an LP that only its own code touches. GS base points here while the hypervisor runs.
 #[repr(C)]
 pub struct LpArea {
-    this: *const LpArea,
+    this: AtomicU64,
     /// Vector that the last interrupt window took, [`NO_VECTOR`] if none. Written by the interrupt stubs.
-    taken_vector: AtomicU32,
+    pub(super) taken_vector: AtomicU32,
     /// An NMI was taken by the hypervisor and not passed on yet.
     pub nmi_taken: AtomicBool,
     /// A machine check was taken by the hypervisor and not passed on yet.
@@ -82,7 +82,7 @@ impl LpArea {
     /// The area of LP `index`.
     pub const fn new(index: LpIndex, shared: &'static LpShared) -> Self {
         Self {
-            this: core::ptr::null(),
+            this: AtomicU64::new(0),
             taken_vector: AtomicU32::new(NO_VECTOR),
             nmi_taken: AtomicBool::new(false),
             machine_check_taken: AtomicBool::new(false),
@@ -93,10 +93,11 @@ impl LpArea {
     }
 
     /// Makes this the area of the LP that calls.
-    pub fn install(&'static mut self) {
-        self.this = &raw const *self;
+    pub fn install(&'static self) {
+        let this = &raw const *self as u64;
+        self.this.store(this, Ordering::Relaxed);
         // SAFETY: from here on GS base is the address of a live area of this LP.
-        unsafe { msr::write(::x86::msr::GS_BASE, self.this as u64) };
+        unsafe { msr::write(::x86::msr::GS_BASE, this) };
         self.shared.launched.store(true, Ordering::Release);
     }
 
@@ -137,7 +138,7 @@ pub fn try_current() -> Option<&'static LpArea> {
         return None;
     }
     let area = current();
-    (area.this as u64 == base).then_some(area)
+    (area.this.load(Ordering::Relaxed) == base).then_some(area)
 }
 
 /// Index of the LP that calls, for the log; 0 before it is launched.

@@ -124,7 +124,8 @@ impl Capabilities {
                 | primary::HLT_EXITING
                 | primary::MWAIT_EXITING
                 | primary::MONITOR_EXITING
-                | primary::TPR_SHADOW
+                | primary::CR8_LOAD_EXITING
+                | primary::CR8_STORE_EXITING
                 | primary::IO_BITMAPS
                 | primary::MSR_BITMAPS
                 | primary::SECONDARY,

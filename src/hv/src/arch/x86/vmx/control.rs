@@ -31,12 +31,10 @@ const DR7_AT_INIT: u64 = 0x400;
 pub(super) fn build(frames: &mut dyn FrameSource, shared: &Shared<'_>) -> Result<VmxVp, Status> {
     let caps = Capabilities::read()?;
     let translations = Translations::new(&caps, shared.slat_root, shared.slat_levels, shared.tag)?;
-    let apic_page = frames.frames(1).ok_or(Status::NO_MEMORY)?;
     // SAFETY: `VmxVp::new` is called after `enable` on the LP that will run the VP, and the VP does not leave it.
     let mut vmcs = unsafe { Vmcs::new(frames, caps.revision) }?;
 
     write_controls(&mut vmcs, &caps, shared, &translations)?;
-    vmcs.try_write(Field::VIRTUAL_APIC_PAGE, apic_page.get())?;
     write_masks(&mut vmcs)?;
     host::write(&mut vmcs)?;
 
@@ -83,8 +81,6 @@ fn write_controls(
         (Field::EXIT_MSR_LOAD_COUNT, 0),
         (Field::ENTRY_MSR_LOAD_COUNT, 0),
         (Field::ENTRY_EVENT, 0),
-        // With threshold 0 no value of the guest's TPR exits.
-        (Field::TPR_THRESHOLD, 0),
     ];
     for (field, value) in controls {
         vmcs.try_write(field, u64::from(value))?;

@@ -4,7 +4,7 @@
 
 use addr::Gpa;
 use vpcore::seam::{ControlAccess, Exit, IoAccess, SlatFault};
-use x86::GpRegs;
+use x86::{Gp, GpRegs};
 
 use super::VmxVp;
 use super::fields::Field;
@@ -167,12 +167,35 @@ fn io_access(qualification: u64, next_rip: Option<u64>) -> IoAccess {
 /// Exit qualification of a control-register access: register 3:0, kind 5:4, general register 11:8, source of LMSW
 /// 31:16. `operand` masks the bits that MOV takes. `None` for an access that the controls let pass.
 fn control_access(qualification: u64, gp: &GpRegs, operand: u64) -> Option<ControlAccess> {
-    let value = gp.0.get((qualification >> 8 & 0xF) as usize)? & operand;
+    let register = *GENERAL.get((qualification >> 8 & 0xF) as usize)?;
+    let value = gp.get(register) & operand;
     match (qualification >> 4 & 3, qualification & 0xF) {
         (0, 0) => Some(ControlAccess::WriteCr0(value)),
         (0, 4) => Some(ControlAccess::WriteCr4(value)),
+        (0, 8) => Some(ControlAccess::WriteCr8(Some(register))),
+        (1, 8) => Some(ControlAccess::ReadCr8(Some(register))),
         (2, _) => Some(ControlAccess::Clts),
         (3, _) => Some(ControlAccess::Lmsw((qualification >> 16) as u16)),
         _ => None,
     }
 }
+
+/// The general registers by their number.
+const GENERAL: [Gp; 16] = [
+    Gp::Rax,
+    Gp::Rcx,
+    Gp::Rdx,
+    Gp::Rbx,
+    Gp::Rsp,
+    Gp::Rbp,
+    Gp::Rsi,
+    Gp::Rdi,
+    Gp::R8,
+    Gp::R9,
+    Gp::R10,
+    Gp::R11,
+    Gp::R12,
+    Gp::R13,
+    Gp::R14,
+    Gp::R15,
+];

@@ -35,7 +35,6 @@ fields! {
     IO_BITMAP_B = 0x2002;
     MSR_BITMAP = 0x2004;
     TSC_OFFSET = 0x2010;
-    VIRTUAL_APIC_PAGE = 0x2012;
     EPT_POINTER = 0x201A;
     XSS_EXITING_BITMAP = 0x202C;
     // 64-bit read-only data.
@@ -67,7 +66,6 @@ fields! {
     ENTRY_EVENT = 0x4016;
     ENTRY_ERROR_CODE = 0x4018;
     ENTRY_INSTRUCTION_LENGTH = 0x401A;
-    TPR_THRESHOLD = 0x401C;
     SECONDARY_CONTROLS = 0x401E;
     // 32-bit read-only data.
     INSTRUCTION_ERROR = 0x4400;
@@ -141,7 +139,8 @@ pub mod primary {
     pub const MWAIT_EXITING: u32 = 1 << 10;
     pub const CR3_LOAD_EXITING: u32 = 1 << 15;
     pub const CR3_STORE_EXITING: u32 = 1 << 16;
-    pub const TPR_SHADOW: u32 = 1 << 21;
+    pub const CR8_LOAD_EXITING: u32 = 1 << 19;
+    pub const CR8_STORE_EXITING: u32 = 1 << 20;
     pub const NMI_WINDOW: u32 = 1 << 22;
     pub const IO_BITMAPS: u32 = 1 << 25;
     pub const MSR_BITMAPS: u32 = 1 << 28;

@@ -6,7 +6,7 @@
 //!
 //! The guest owns CR0 and CR4 but for CR0.NE, CD and NW and CR4.VMXE, which it sees through a shadow. VMX needs NE
 //! and VMXE; CD and NW are shared with the hypervisor by the hardware, so they never reach the register.
-//! The guest's MOV to CR8 goes to a page of the VP, not to the physical APIC.
+//! MOV to and from CR8 exits: it would reach the physical APIC.
 //!
 //! Source: SDM vol. 3C, "Introduction to Virtual Machine Extensions" and the chapters after it.
 

@@ -1,0 +1,213 @@
+//! From the loader's calls to the first entry of each VP.
+//!
+//! `PREPARE` comes once, on the boot processor, and does everything that can fail for want of memory. `LAUNCH` comes on
+//! every LP, the boot processor last; its success does not return here: control goes on in the loader as a guest.
+#![expect(unsafe_code, reason = "the entry point, which trusts the loader's record")]
+
+use addr::Spa;
+use apic::Apic;
+use bootinfo::{BootInfo, LaunchCall, LpInfo, MAGIC, Operation, Status, VERSION};
+use spin::{Mutex, Once};
+use vpcore::msr::{MsrClass, classify};
+use vpcore::seam::InterceptBitmaps;
+use x86::msr::{IA32_APIC_BASE, apic_base};
+
+use crate::arch::x86::descriptors::Descriptors;
+use crate::arch::x86::local_apic::LocalApic;
+use crate::arch::x86::lp::{self, LpArea, LpShared};
+use crate::arch::x86::{captured::Captured, idt, insn, msr};
+use crate::mm::frames::{self, FrameUse, VpFrames};
+use crate::mm::{address_space, phys, ram};
+use crate::partition::Partition;
+use crate::virt::{Svm, Virt, Vmx};
+use crate::vp::{Vp, VpParts, trap_ports};
+use crate::{console, diagnostics, panic, power};
+
+/// What `PREPARE` made for one LP, taken by its `LAUNCH`.
+struct Prepared {
+    area: &'static LpArea,
+    descriptors: &'static mut Descriptors,
+    scratch: &'static mut hypercall::Scratch,
+}
+
+/// What `PREPARE` made.
+struct Machine {
+    info: &'static BootInfo,
+    lps: Mutex<&'static mut [Option<Prepared>]>,
+    partition: AnyPartition,
+}
+
+enum AnyPartition {
+    Svm(&'static Partition<Svm>),
+    Vmx(&'static Partition<Vmx>),
+}
+
+static MACHINE: Once<Machine> = Once::new();
+
+/// The ELF entry point. See [`bootinfo::Entry`].
+///
+/// # Safety
+/// The loader calls it as [`bootinfo::Operation`] says, on the LP's bootstrap stack, interrupts off, on its own
+/// tables.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.entry")]
+pub unsafe extern "sysv64" fn hypervisor_entry(call: *const LaunchCall) -> Status {
+    // SAFETY: the trampoline built it on this stack.
+    let call = unsafe { call.read() };
+    let result = match call.operation {
+        // SAFETY: passed on to the caller.
+        Operation::PREPARE => unsafe { prepare(call.boot_info) },
+        Operation::LAUNCH => launch(&call),
+        _ => Err(Status::BAD_BOOT_INFO),
+    };
+    match result {
+        Ok(()) => Status::SUCCESS,
+        Err(status) => status,
+    }
+}
+
+/// # Safety
+/// `spa` names the loader's record, in the physical map.
+unsafe fn prepare(spa: Spa) -> Result<(), Status> {
+    // SAFETY: passed on to the caller; the record stays as it is from now on.
+    let info: &'static BootInfo = unsafe { &*phys::pointer(spa).cast() };
+    if info.magic != MAGIC || info.version != VERSION || info.size as usize != size_of::<BootInfo>() {
+        return Err(Status::BAD_BOOT_INFO);
+    }
+    if MACHINE.get().is_some() || info.lp_count == 0 {
+        return Err(Status::BAD_BOOT_INFO);
+    }
+    ram::init(info);
+    // SAFETY: the loader says that nothing uses this part of the block.
+    unsafe { frames::init(info.free) };
+    if !diagnostics::init(info) {
+        return Err(Status::NO_MEMORY);
+    }
+    panic::init(info.panic_action);
+    power::init(&info.power);
+    console::init(&info.console);
+    let vendor = if crate::virt::is_intel() { "VT-x" } else { "AMD-V" };
+    log::info!(
+        "verdigris {} on {} LPs with {vendor}, TSC {} kHz, APIC timer {} kHz, {} levels of paging",
+        env!("CARGO_PKG_VERSION"),
+        info.lp_count,
+        info.tsc_hz / 1000,
+        info.apic_hz / 1000,
+        info.levels
+    );
+    let apic_page = msr::read(IA32_APIC_BASE) & !0xFFF & ((1 << 52) - 1);
+    address_space::init(info, Spa::new(apic_page))?;
+    // SAFETY: the loader placed the array in the block, with this many entries.
+    let infos = unsafe { core::slice::from_raw_parts(phys::pointer(info.lps).cast::<LpInfo>(), info.lp_count as usize) };
+    let shared: &'static [LpShared] = frames::place_slice(FrameUse::Lp, infos.len(), |index| {
+        LpShared::new(addr::ApicId::new(infos.get(index).map_or(0, |lp| lp.apic_id)))
+    })
+    .ok_or(Status::NO_MEMORY)?;
+    lp::publish(shared);
+    let lps = frames::place_with(FrameUse::Lp, infos.len(), |index| Some(Some(prepare_lp(index, shared)?)))
+        .ok_or(Status::NO_MEMORY)?;
+    let partition = if crate::virt::is_intel() {
+        AnyPartition::Vmx(prepare_partition::<Vmx>(info, shared)?)
+    } else {
+        AnyPartition::Svm(prepare_partition::<Svm>(info, shared)?)
+    };
+    MACHINE.call_once(|| Machine { info, lps: Mutex::new(lps), partition });
+    report_memory(info);
+    Ok(())
+}
+
+fn prepare_lp(index: usize, shared: &'static [LpShared]) -> Option<Prepared> {
+    let number = addr::LpIndex::new(u32::try_from(index).ok()?);
+    let stacks = address_space::map_interrupt_stacks(number).ok()?;
+    Some(Prepared {
+        area: frames::place(FrameUse::Lp, LpArea::new(number, shared.get(index)?))?,
+        descriptors: frames::place(FrameUse::Lp, Descriptors::new(stacks))?,
+        scratch: frames::place(FrameUse::Lp, hypercall::Scratch::new())?,
+    })
+}
+
+fn prepare_partition<V: Virt>(
+    info: &BootInfo,
+    shared: &'static [LpShared],
+) -> Result<&'static Partition<V>, Status> {
+    V::check()?;
+    let mut bitmaps = V::bitmaps(&mut VpFrames)?;
+    trap_ports(&mut bitmaps, info.ecam.base.get() != 0);
+    // MSRs that the bitmap does not cover exit whatever is asked, so the answer does not matter.
+    for msr in (0..0x2000).chain(0xC000_0000..0xC000_2000) {
+        if classify(msr) == MsrClass::Direct {
+            bitmaps.pass_msr_read(msr);
+            bitmaps.pass_msr_write(msr);
+        }
+    }
+    let partition = Partition::new(info, shared, bitmaps)?;
+    frames::place(FrameUse::Partition, partition).map(|partition| &*partition).ok_or(Status::NO_MEMORY)
+}
+
+/// Prints where the memory went.
+fn report_memory(info: &BootInfo) {
+    let (used, untouched) = frames::usage();
+    log::info!("memory: block {} KiB at {:#x}, image {} KiB", info.block.len >> 10, info.block.start.get(), info.image.len >> 10);
+    for (name, count) in frames::USE_NAMES.iter().zip(used) {
+        log::info!("memory: {name} {} KiB", count * 4);
+    }
+    log::info!("memory: diagnostics {} KiB, free {} KiB", info.diagnostics.len >> 10, untouched >> 10);
+}
+
+fn launch(call: &LaunchCall) -> Result<(), Status> {
+    let machine = MACHINE.get().ok_or(Status::BAD_BOOT_INFO)?;
+    match machine.partition {
+        AnyPartition::Svm(partition) => launch_on(machine, partition, call),
+        AnyPartition::Vmx(partition) => launch_on(machine, partition, call),
+    }
+}
+
+/// Makes this LP the hypervisor's and enters its VP. Returns only when the processor refused.
+fn launch_on<V: Virt>(
+    machine: &Machine,
+    partition: &'static Partition<V>,
+    call: &LaunchCall,
+) -> Result<(), Status> {
+    V::check()?;
+    let prepared = machine.lps.lock().get_mut(call.lp as usize).and_then(Option::take).ok_or(Status::BAD_BOOT_INFO)?;
+    let captured = Captured::take(call);
+    captured.prepare_host();
+    // SAFETY: interrupts are off, IDTR and GS base follow at once.
+    unsafe { prepared.descriptors.load() };
+    idt::load();
+    prepared.area.install();
+    let area = lp::current();
+
+    let backend = {
+        let slat = partition.slat.lock();
+        V::vp(&mut VpFrames, &partition.bitmaps, slat.root(), slat.levels(), 1)
+    };
+    let mut backend = match backend {
+        Ok(backend) => backend,
+        Err(status) => {
+            // SAFETY: gives back what `take` found.
+            unsafe { captured.restore() };
+            return Err(status);
+        }
+    };
+    captured.load_into(&mut backend);
+
+    let info = machine.info;
+    let local = LocalApic::new(address_space::apic_page(), info.tsc_hz, info.apic_hz);
+    let now = insn::rdtsc();
+    let snapshot = local.snapshot(area.apic_id);
+    let Some(apic) = Apic::from_snapshot(&snapshot, partition.apic_features, partition.timing, now) else {
+        // SAFETY: as above.
+        unsafe { captured.restore() };
+        return Err(Status::MISSING_FEATURE);
+    };
+    local.take();
+    local.end_all();
+    debug_assert!(msr::read(IA32_APIC_BASE) & apic_base::ENABLE != 0);
+
+    let parts = VpParts { backend, partition, lp: area, apic, local, scratch: prepared.scratch, tsc_hz: info.tsc_hz };
+    let Some(vp) = Vp::new(parts) else { return Err(Status::BAD_BOOT_INFO) };
+    let Some(vp) = frames::place(FrameUse::Vp, vp) else { return Err(Status::NO_MEMORY) };
+    log::debug!("launched");
+    vp.run()
+}

@@ -1,0 +1,252 @@
+//! Guest physical memory of the parent: the machine's own, minus what the hypervisor keeps.
+//!
+//! | GPA | mapping |
+//! | --- | --- |
+//! | RAM, and everything else below 4 GiB | itself, readable, writable, executable |
+//! | above RAM | itself, on first touch, a GiB at a time |
+//! | the hypervisor's block | nothing; on first read a page of ones, on first write a scratch page |
+//! | its diagnostics area | itself, readable |
+//! | the local APIC's page, the emulated PCI window | nothing: each access exits |
+//! | overlay pages | the hypervisor's frame |
+
+use addr::{Gpa, Gpn, PAGE_SIZE, Spa, VpIndex};
+use bootinfo::{BootInfo, SpaRange, Status};
+use paging::mtrr::MtrrState;
+use paging::{Attributes, Cleanup, EditError, Levels, PageSize, Table};
+use pci_config::EcamWindow;
+use synic::Overlay;
+use vpcore::seam::SlatFault;
+use x86::msr::apic_base;
+
+use super::overlay::{OverlaySlot, Overlays};
+use crate::arch::x86::mtrr;
+use crate::mm::frames::{self, FrameUse};
+use crate::mm::phys::{self, SharedFrame};
+use crate::mm::tables::Tables;
+use crate::virt::Virt;
+
+const GIB: u64 = 1 << 30;
+
+/// What [`Slat::fault`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultOutcome {
+    /// A mapping was added: run on.
+    Mapped,
+    /// The page of the hypervisor now shows ones or a scratch page: run on, and count.
+    Hidden,
+    /// A write to a read-only page: it is to be dropped.
+    DropWrite,
+    /// Nothing is there and nothing can be.
+    Nothing,
+}
+
+/// Second-level tables of the parent.
+pub struct Slat<V: Virt> {
+    table: Table<V::Format>,
+    overlays: Overlays,
+    mtrr: MtrrState,
+    block: SpaRange,
+    diagnostics: SpaRange,
+    physical_bits: u8,
+    ones: Spa,
+    scratch: Spa,
+}
+
+impl<V: Virt> Slat<V> {
+    /// Builds the map of the machine that `info` describes.
+    pub fn new(
+        info: &BootInfo,
+        vp_count: usize,
+        has_gib_pages: bool,
+        ecam: Option<&EcamWindow>,
+        physical_bits: u8,
+    ) -> Result<Self, Status> {
+        let no_memory = |_: EditError| Status::NO_MEMORY;
+        let levels = Levels::from_count(info.levels).ok_or(Status::BAD_BOOT_INFO)?;
+        let max_leaf = if has_gib_pages { PageSize::Size1G } else { PageSize::Size2M };
+        let frame = || frames::alloc(FrameUse::Slat, 1).ok_or(Status::NO_MEMORY);
+        let mut slat = Self {
+            table: Table::new(frame()?, levels, max_leaf),
+            overlays: Overlays::new(vp_count)?,
+            mtrr: mtrr::read(physical_bits),
+            block: info.block,
+            diagnostics: info.diagnostics,
+            physical_bits,
+            ones: frame()?,
+            scratch: frame()?,
+        };
+        fill_with_ones(slat.ones);
+        let memory_end = info.phys_map_end.next_multiple_of(GIB).max(4 * GIB);
+        let mut cleanup = slat.map_identity(0, memory_end)?;
+        let mut tables = Tables(FrameUse::Slat);
+        let mut hide = |slat: &mut Self, start: u64, len: u64| {
+            let more = slat.table.unmap(&mut tables, start, len).map_err(no_memory)?;
+            cleanup.absorb(more, &mut tables);
+            Ok::<(), Status>(())
+        };
+        hide(&mut slat, info.block.start.get(), info.block.len)?;
+        hide(&mut slat, apic_base::DEFAULT_ADDRESS, PAGE_SIZE)?;
+        if let Some(window) = ecam {
+            hide(&mut slat, window.base().get(), (u64::from(window.last_bus()) + 1) << 20)?;
+        }
+        let area = info.diagnostics;
+        let more = slat
+            .table
+            .map(&mut tables, area.start.get(), area.len, area.start, Attributes::RO)
+            .map_err(no_memory)?;
+        cleanup.absorb(more, &mut tables);
+        // No LP uses the tables yet.
+        slat.table.finish(&mut tables, cleanup);
+        Ok(slat)
+    }
+
+    /// The top table.
+    pub fn root(&self) -> Spa {
+        self.table.root()
+    }
+
+    /// Depth of the tables.
+    pub fn levels(&self) -> u32 {
+        self.table.levels().count()
+    }
+
+    /// The overlays, to look at.
+    pub fn overlays(&self) -> &Overlays {
+        &self.overlays
+    }
+
+    /// Frees tables that an edit took out. Every LP has flushed.
+    pub fn finish(&mut self, cleanup: Cleanup) {
+        self.table.finish(&mut Tables(FrameUse::Slat), cleanup);
+    }
+
+    fn map_identity(&mut self, start: u64, len: u64) -> Result<Cleanup, Status> {
+        let mut cleanup = Cleanup::default();
+        let mut tables = Tables(FrameUse::Slat);
+        let done = if V::SLAT_HOLDS_MEMORY_TYPES {
+            let spa = Spa::new(start);
+            paging::map_identity(&mut self.table, &mut tables, spa, len, Attributes::RWX, &self.mtrr, &mut cleanup)
+        } else {
+            // The processor combines write-back with the MTRRs by itself.
+            self.table.map(&mut tables, start, len, Spa::new(start), Attributes::RWX).map(|more| {
+                cleanup.absorb(more, &mut tables);
+            })
+        };
+        match done {
+            Ok(()) => Ok(cleanup),
+            Err(_) => {
+                self.table.finish(&mut tables, cleanup);
+                Err(Status::NO_MEMORY)
+            }
+        }
+    }
+
+    /// Judges a fault at a page that no device model of ours claims. `flush` in the second place: other LPs may
+    /// hold the old translation.
+    pub fn fault(&mut self, fault: &SlatFault) -> (FaultOutcome, Cleanup) {
+        let gpa = fault.gpa;
+        let spa = Spa::new(gpa.get());
+        let nothing = (FaultOutcome::Nothing, Cleanup::default());
+        if gpa.get() >> self.physical_bits != 0 {
+            return nothing;
+        }
+        let page = gpa.align_down(PAGE_SIZE).get();
+        if let Some(mapping) = self.table.lookup(&Tables(FrameUse::Slat), page) {
+            let allowed = if fault.is_write {
+                mapping.attributes.write
+            } else if fault.is_execute {
+                mapping.attributes.execute
+            } else {
+                mapping.attributes.read
+            };
+            if allowed {
+                // Another LP was faster.
+                return (FaultOutcome::Mapped, Cleanup::default());
+            }
+            let is_hidden = self.block.contains(spa) && !self.diagnostics.contains(spa);
+            if !is_hidden {
+                let outcome = if fault.is_write { FaultOutcome::DropWrite } else { FaultOutcome::Nothing };
+                return (outcome, Cleanup::default());
+            }
+        }
+        let mut tables = Tables(FrameUse::Slat);
+        if self.block.contains(spa) {
+            let (frame, attributes) =
+                if fault.is_write { (self.scratch, Attributes::RW) } else { (self.ones, Attributes::RO) };
+            return match self.table.map(&mut tables, page, PAGE_SIZE, frame, attributes) {
+                Ok(cleanup) if !fault.is_execute => (FaultOutcome::Hidden, cleanup),
+                Ok(cleanup) => (FaultOutcome::Nothing, cleanup),
+                Err(_) => nothing,
+            };
+        }
+        match self.map_identity(gpa.align_down(GIB).get(), GIB) {
+            Ok(cleanup) => (FaultOutcome::Mapped, cleanup),
+            Err(_) => nothing,
+        }
+    }
+
+    /// Places the overlay `kind` of VP `vp` at `page`, or takes it away.
+    ///
+    /// # Errors
+    /// `NO_MEMORY`; nothing changed.
+    pub fn place_overlay(&mut self, kind: Overlay, vp: VpIndex, page: Option<Gpn>) -> Result<Cleanup, Status> {
+        let slot = OverlaySlot::of(kind, vp);
+        let old = self.overlays.page(slot);
+        if old == page {
+            return Ok(Cleanup::default());
+        }
+        self.overlays.place(slot, page);
+        let mut cleanup = Cleanup::default();
+        for affected in [page, old].into_iter().flatten() {
+            match self.show(affected) {
+                Ok(more) => cleanup.absorb(more, &mut Tables(FrameUse::Slat)),
+                Err(error) => {
+                    // Only the first edit can lack a table: taking an overlay away needs none.
+                    self.overlays.place(slot, old);
+                    self.finish(cleanup);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(cleanup)
+    }
+
+    /// Makes the tables show at `page` what the overlays say.
+    fn show(&mut self, page: Gpn) -> Result<Cleanup, Status> {
+        let start = page.start().ok_or(Status::NO_MEMORY)?.get();
+        let mut tables = Tables(FrameUse::Slat);
+        match self.overlays.frame_at(page) {
+            Some((frame, writable)) => {
+                let attributes = if writable { Attributes::RW } else { Attributes::RX };
+                self.table.map(&mut tables, start, PAGE_SIZE, frame.spa(), attributes).map_err(|_| Status::NO_MEMORY)
+            }
+            None => {
+                let mut cleanup = self.map_identity(start, PAGE_SIZE)?;
+                let merged = self.table.coalesce(&mut tables, start);
+                cleanup.absorb(merged, &mut tables);
+                Ok(cleanup)
+            }
+        }
+    }
+
+    /// Makes every access to `page` exit: the APIC's page was moved there. Where it was before stays as it is.
+    ///
+    /// # Errors
+    /// `NO_MEMORY`; nothing changed.
+    pub fn hide_page(&mut self, page: Gpa) -> Result<Cleanup, Status> {
+        let start = page.align_down(PAGE_SIZE).get();
+        self.table.unmap(&mut Tables(FrameUse::Slat), start, PAGE_SIZE).map_err(|_| Status::NO_MEMORY)
+    }
+
+    /// The frame of an overlay, wherever it is placed.
+    pub fn overlay_frame(&self, kind: Overlay, vp: VpIndex) -> Option<SharedFrame> {
+        self.overlays.frame(OverlaySlot::of(kind, vp))
+    }
+
+}
+
+#[expect(unsafe_code, reason = "fills a frame of its own")]
+fn fill_with_ones(frame: Spa) {
+    // SAFETY: the caller has just allocated the frame.
+    unsafe { phys::pointer(frame).write_bytes(0xFF, PAGE_SIZE as usize) };
+}

@@ -1,0 +1,103 @@
+//! Which event enters the guest next.
+
+use vpcore::event::{Combined, combine};
+use vpcore::seam::{Event, VpBackend, Window};
+use x86::vector;
+
+use super::{Activity, Vp};
+use crate::virt::Virt;
+
+impl<V: Virt> Vp<V> {
+    /// Raises an exception in the guest at the next entry, RIP at the instruction that caused it.
+    pub(super) fn raise(&mut self, vector: u8, error_code: Option<u32>) {
+        self.raised = Some(Event::Exception { vector, error_code });
+    }
+
+    /// #GP(0).
+    pub(super) fn raise_gp(&mut self) {
+        self.raise(vector::GP, Some(0));
+    }
+
+    /// #UD.
+    pub(super) fn raise_ud(&mut self) {
+        self.raise(vector::UD, None);
+    }
+
+    /// Chooses the event of this entry, and asks for a window where something has to wait.
+    ///
+    /// Order: what an exit interrupted and what we raise, NMI, 8259, local APIC.
+    pub(super) fn deliver(&mut self) {
+        let mut is_taken = self.deliver_exception();
+        if self.apic.nmi_pending() {
+            if !is_taken && self.backend.can_take_nmi() && self.apic.take_nmi() {
+                self.backend.inject(Event::Nmi);
+                is_taken = true;
+            } else {
+                self.backend.request_window(Window::Nmi, true);
+            }
+        }
+        let mut is_waiting = false;
+        if self.has_interrupt() {
+            if !is_taken && self.backend.can_take_interrupt() {
+                self.deliver_interrupt();
+                is_waiting = self.has_interrupt();
+            } else {
+                is_waiting = true;
+            }
+        }
+        if is_waiting != self.window_open {
+            self.backend.request_window(Window::Interrupt, is_waiting);
+            self.window_open = is_waiting;
+        }
+    }
+
+    fn deliver_exception(&mut self) -> bool {
+        let event = match (self.interrupted.take(), self.raised.take()) {
+            (None, None) => return false,
+            (Some(event), None) | (None, Some(event)) => event,
+            (Some(first), Some(second)) => match combine(first, second) {
+                Combined::Deliver(event) => {
+                    // An interrupt or NMI was acknowledged already: it comes after the exception.
+                    if !matches!(first, Event::Exception { .. }) && event == second {
+                        self.interrupted = Some(first);
+                    }
+                    event
+                }
+                Combined::Shutdown => {
+                    self.triple_fault();
+                    return false;
+                }
+            },
+        };
+        if let Event::Interrupt(_) = event
+            && !self.backend.can_take_interrupt()
+        {
+            self.interrupted = Some(event);
+            return false;
+        }
+        self.backend.inject(event);
+        true
+    }
+
+    fn deliver_interrupt(&mut self) {
+        let vector = match self.apic.pending_extint() {
+            Some(vector) => {
+                self.apic.take_extint(vector);
+                vector
+            }
+            None => {
+                let Some(vector) = self.apic.pending() else { return };
+                self.apic.take(vector);
+                vector
+            }
+        };
+        self.backend.inject(Event::Interrupt(vector));
+    }
+
+    /// The parent's processor has shut down: on hardware the chipset resets the machine, and so do we.
+    pub(super) fn triple_fault(&mut self) {
+        self.activity = Activity::ShutDown;
+        self.log_state("triple fault of the parent, the machine is reset");
+        crate::power::reset();
+    }
+}

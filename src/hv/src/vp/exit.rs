@@ -1,0 +1,160 @@
+//! What each exit means for the parent.
+
+use vpcore::cpuid::{self, View};
+use vpcore::seam::{Exit, Register, SegmentName, VpBackend};
+use x86::Gp;
+use x86::msr::apic_base;
+
+use super::{Activity, Vp};
+use crate::arch::x86::{insn, msr};
+use crate::diagnostics::Counter;
+use crate::virt::Virt;
+
+impl<V: Virt> Vp<V> {
+    /// Answers one exit. No arm panics, and none loops longer than the guest's own instruction would.
+    pub(super) fn handle(&mut self, exit: Exit) {
+        self.counters.add(counter(&exit));
+        match exit {
+            Exit::Interrupt => self.take_interrupt(),
+            Exit::Nmi => self.nmi(),
+            Exit::MachineCheck => self.raise(x86::vector::MC, None),
+            Exit::InterruptWindow => {
+                self.backend.request_window(vpcore::seam::Window::Interrupt, false);
+                self.window_open = false;
+            }
+            Exit::NmiWindow => self.backend.request_window(vpcore::seam::Window::Nmi, false),
+            Exit::Cpuid => self.cpuid(),
+            Exit::Hlt => {
+                self.skip();
+                self.activity = Activity::Halted;
+            }
+            Exit::Rdmsr => self.rdmsr(),
+            Exit::Wrmsr => self.wrmsr(),
+            Exit::Hypercall => self.hypercall(),
+            Exit::Xsetbv => self.xsetbv(),
+            Exit::Invd | Exit::Wbinvd => {
+                // INVD would throw away what the hypervisor wrote: the parent's caches are everybody's.
+                insn::wbinvd();
+                self.skip();
+            }
+            // MONITOR and MWAIT are not in CPUID, but firmware that began before us uses them.
+            Exit::Monitor => self.skip(),
+            Exit::Mwait => {
+                self.skip();
+                self.pause();
+            }
+            Exit::Undefined => self.raise_ud(),
+            Exit::Control(access) => self.control(access),
+            Exit::Io(access) => self.io(access),
+            Exit::Slat(fault) => self.slat_fault(&fault),
+            Exit::TripleFault => self.triple_fault(),
+            Exit::Init => self.note(format_args!("a physical INIT arrived and was ignored")),
+            Exit::InvalidState { detail } => self.invalid_state(detail),
+            Exit::Unknown { reason, info } => {
+                self.note(format_args!("unknown exit {reason:#x} info {info:#x}, answered with #UD"));
+                self.raise_ud();
+            }
+        }
+    }
+
+    /// A physical NMI: a panicking LP asks us to stop, or it is the parent's.
+    fn nmi(&mut self) {
+        crate::panic::stop_if_asked();
+        // Where the host took it in its own window, its handler has left a note; there is one NMI, not two.
+        self.lp.nmi_taken.store(false, core::sync::atomic::Ordering::Relaxed);
+        self.apic.accept_nmi();
+    }
+
+    fn cpuid(&mut self) {
+        let (leaf, subleaf) = (self.backend.gp().get(Gp::Rax) as u32, self.backend.gp().get(Gp::Rcx) as u32);
+        #[cfg(feature = "test-panic")]
+        assert!(leaf != 0x4000_FFFE, "a panic provoked by CPUID leaf 0x4000FFFE");
+        let r = if cpuid::is_hypervisor_leaf(leaf) {
+            hypercall::hypervisor_leaf(leaf, &self.partition.identity)
+        } else {
+            let view = match leaf {
+                1 | 7 | 0xD | 0x8000_0001 => View {
+                    cr4: self.backend.get(Register::Cr4),
+                    apic_enabled: self.apic.apic_base() & apic_base::ENABLE != 0,
+                    missing: V::missing(),
+                },
+                _ => View::default(),
+            };
+            cpuid::parent(leaf, subleaf, insn::cpuid(leaf, subleaf), &view)
+        };
+        let gp = self.backend.gp_mut();
+        gp.set(Gp::Rax, r.eax.into());
+        gp.set(Gp::Rbx, r.ebx.into());
+        gp.set(Gp::Rcx, r.ecx.into());
+        gp.set(Gp::Rdx, r.edx.into());
+        self.skip();
+    }
+
+    fn xsetbv(&mut self) {
+        let (index, value) = (self.backend.gp().get(Gp::Rcx) as u32, self.backend.gp().edx_eax());
+        // The hardware knows which combinations it takes; the privilege level was the guest's, so it is checked here.
+        if self.backend.cpl() != 0 || msr::try_xsetbv(index, value).is_err() {
+            self.raise_gp();
+        } else {
+            self.skip();
+        }
+    }
+
+    /// The hardware refused the guest's state. Some processors do so where others raise #GP at a move to a control
+    /// register; RIP is then still at it.
+    fn invalid_state(&mut self, detail: u64) {
+        if self.is_at_move_to_control() {
+            self.raise_gp();
+            return;
+        }
+        log::error!("vp{}: the processor refuses the state of the guest, detail {detail:#x}", self.index.get());
+        self.triple_fault();
+    }
+
+    /// Writes the VP's registers to the log.
+    pub(super) fn log_state(&self, why: &str) {
+        let get = |register| self.backend.get(register);
+        log::error!("vp{}: {why}", self.index.get());
+        log::error!(
+            "rip {:#x} rflags {:#x} cr0 {:#x} cr2 {:#x} cr3 {:#x} cr4 {:#x} efer {:#x} interruptible {}",
+            get(Register::Rip),
+            get(Register::Rflags),
+            get(Register::Cr0),
+            get(Register::Cr2),
+            get(Register::Cr3),
+            get(Register::Cr4),
+            get(Register::Efer),
+            self.interrupts_enabled()
+        );
+        log::error!("gp {:x?}", self.backend.gp().0);
+        for name in [SegmentName::Cs, SegmentName::Ss, SegmentName::Ds, SegmentName::Tr] {
+            log::error!("{name:?} {:x?}", self.backend.segment(name));
+        }
+    }
+}
+
+const fn counter(exit: &Exit) -> Counter {
+    match exit {
+        Exit::Interrupt => Counter::Interrupt,
+        Exit::Nmi => Counter::Nmi,
+        Exit::MachineCheck => Counter::MachineCheck,
+        Exit::InterruptWindow => Counter::InterruptWindow,
+        Exit::NmiWindow => Counter::NmiWindow,
+        Exit::Cpuid => Counter::Cpuid,
+        Exit::Hlt => Counter::Hlt,
+        Exit::Rdmsr => Counter::Rdmsr,
+        Exit::Wrmsr => Counter::Wrmsr,
+        Exit::Hypercall => Counter::Hypercall,
+        Exit::Xsetbv => Counter::Xsetbv,
+        Exit::Invd | Exit::Wbinvd => Counter::CacheFlush,
+        Exit::Monitor | Exit::Mwait => Counter::Mwait,
+        Exit::Undefined => Counter::Undefined,
+        Exit::Control(_) => Counter::Control,
+        Exit::Io(_) => Counter::Io,
+        Exit::Slat(_) => Counter::Slat,
+        Exit::TripleFault => Counter::TripleFault,
+        Exit::Init => Counter::Init,
+        Exit::InvalidState { .. } => Counter::InvalidState,
+        Exit::Unknown { .. } => Counter::Unknown,
+    }
+}

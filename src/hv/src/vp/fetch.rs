@@ -1,0 +1,74 @@
+//! The bytes of the instruction that exited, read through the guest's own page tables.
+
+use addr::Gva;
+use paging::walk::{Access, PagingState, fetch_address, translate};
+use vpcore::seam::{Register, SegmentName, VpBackend};
+
+use super::Vp;
+use crate::partition::ParentMemory;
+use crate::virt::Virt;
+
+/// Longest instruction in bytes.
+pub(super) const INSTRUCTION_MAX: usize = insn::LENGTH_MAX;
+
+/// Instruction bytes: as many as could be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fetched {
+    bytes: [u8; INSTRUCTION_MAX],
+    len: usize,
+}
+
+impl Fetched {
+    /// The bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+}
+
+impl<V: Virt> Vp<V> {
+    /// How the VP translates addresses now.
+    pub(super) fn paging_state(&self) -> PagingState {
+        let get = |register| self.backend.get(register);
+        PagingState {
+            cr0: get(Register::Cr0),
+            cr3: get(Register::Cr3),
+            cr4: get(Register::Cr4),
+            efer: get(Register::Efer),
+            rflags: get(Register::Rflags),
+            // Protection keys do not guard fetches, and nothing else is read through this.
+            pkru: 0,
+            pkrs: 0,
+            cpl: self.backend.cpl(),
+            phys_bits: self.partition.physical_bits,
+            has_gib_pages: self.partition.has_gib_pages,
+        }
+    }
+
+    /// Reads up to `want` bytes at CS:RIP. Fewer where the second page is not there; none where the first is not,
+    /// because another processor changed the tables.
+    pub(super) fn fetch(&self, want: usize) -> Fetched {
+        let mut fetched = Fetched { bytes: [0; INSTRUCTION_MAX], len: 0 };
+        let want = want.min(INSTRUCTION_MAX);
+        let state = self.paging_state();
+        let cs = self.backend.segment(SegmentName::Cs);
+        let mut at = fetch_address(&cs, self.backend.get(Register::Rip), state.efer);
+        while fetched.len < want {
+            let Ok(found) = translate(&state, &ParentMemory, at, Access::Execute) else { break };
+            let count = (want - fetched.len).min(4096 - at.page_offset());
+            let Some(buffer) = fetched.bytes.get_mut(fetched.len..fetched.len + count) else { break };
+            if !self.partition.read(found.gpa, buffer) {
+                break;
+            }
+            fetched.len += count;
+            let Some(next) = at.get().checked_add(count as u64) else { break };
+            at = Gva::new(next);
+        }
+        fetched
+    }
+
+    /// The mode that instruction bytes are decoded in.
+    pub(super) fn code_mode(&self) -> insn::Mode {
+        let cs = self.backend.segment(SegmentName::Cs);
+        insn::Mode::of(&cs, self.backend.get(Register::Cr0), self.backend.get(Register::Efer))
+    }
+}

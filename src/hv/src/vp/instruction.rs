@@ -1,0 +1,48 @@
+//! Completing the instruction that exited.
+
+use vpcore::seam::{Register, VpBackend};
+use x86::{rflags, vector};
+
+use super::Vp;
+use super::fetch::INSTRUCTION_MAX;
+use crate::virt::Virt;
+
+/// DR6: single step.
+const DR6_BS: u64 = 1 << 14;
+
+impl<V: Virt> Vp<V> {
+    /// RIP after the instruction that exited: from the hardware, or by decoding. `None` when its bytes are gone
+    /// or make no instruction: the guest then executes what is there now.
+    pub(super) fn next_rip(&mut self) -> Option<u64> {
+        if let Some(next) = self.backend.next_rip() {
+            return Some(next);
+        }
+        let fetched = self.fetch(INSTRUCTION_MAX);
+        let mode = self.code_mode();
+        let length = insn::length(fetched.bytes(), mode).ok()?;
+        let next = self.backend.get(Register::Rip).wrapping_add(u64::from(length));
+        Some(if mode == insn::Mode::Bits64 { next } else { next & 0xFFFF_FFFF })
+    }
+
+    /// Goes on behind the instruction that exited.
+    pub(super) fn skip(&mut self) {
+        if let Some(next) = self.next_rip() {
+            self.retire(next);
+        }
+    }
+
+    /// Goes on at `next`, with the debug exception that single-stepping asks for.
+    pub(super) fn retire(&mut self, next: u64) {
+        self.backend.retire(next);
+        if self.backend.get(Register::Rflags) & rflags::TF != 0 {
+            let dr6 = self.backend.get(Register::Dr6);
+            self.backend.set(Register::Dr6, dr6 | DR6_BS);
+            self.raise(vector::DB, None);
+        }
+    }
+
+    /// Whether RIP is at a move to a control register.
+    pub(super) fn is_at_move_to_control(&self) -> bool {
+        insn::mov_to_cr(self.fetch(INSTRUCTION_MAX).bytes(), self.code_mode()).is_some()
+    }
+}

@@ -1,0 +1,121 @@
+//! Physical interrupts: to the hypervisor, or on to the parent with the vector they came with.
+
+use core::sync::atomic::Ordering;
+
+use apic::{Acceptance, Lvt, Trigger};
+use vpcore::seam::{Event, VpBackend};
+use x86::vector;
+
+use super::Vp;
+use crate::arch::x86::insn;
+use crate::arch::x86::local_apic::{own_vector, register};
+use crate::diagnostics::Counter;
+use crate::virt::Virt;
+
+impl<V: Virt> Vp<V> {
+    /// A physical interrupt ended the guest's run: takes it.
+    pub(super) fn take_interrupt(&mut self) {
+        insn::interrupt_window();
+        if let Some(vector) = self.lp.take_vector() {
+            self.physical_interrupt(vector);
+        }
+    }
+
+    /// An interrupt with `vector` was accepted by this LP's APIC, or came from the 8259.
+    pub(super) fn physical_interrupt(&mut self, vector: u8) {
+        match vector {
+            own_vector::SPURIOUS => {}
+            own_vector::TIMER => {
+                self.local.eoi();
+                // It may have come early, where the count could not reach the deadline: arm again.
+                self.armed = None;
+                self.counters.add(Counter::Timer);
+            }
+            own_vector::KICK => {
+                self.local.eoi();
+                self.counters.add(Counter::Kick);
+            }
+            own_vector::THERMAL => self.local_source(Lvt::Thermal),
+            own_vector::PERFORMANCE => self.local_source(Lvt::Perf),
+            own_vector::CMCI => self.local_source(Lvt::Cmci),
+            own_vector::ERROR => {
+                self.local.write(register::ESR, 0);
+                let errors = self.local.read(register::ESR);
+                self.local.eoi();
+                self.counters.add(Counter::Unexpected);
+                self.note(format_args!("local APIC error {errors:#x}"));
+            }
+            own_vector::FIRST.. => {
+                if self.local.bit(register::ISR, vector) {
+                    self.local.eoi();
+                }
+                self.counters.add(Counter::Unexpected);
+            }
+            0..=31 => {
+                self.local.eoi();
+                self.counters.add(Counter::Unexpected);
+            }
+            _ => self.device_interrupt(vector),
+        }
+    }
+
+    fn local_source(&mut self, entry: Lvt) {
+        self.local.eoi();
+        self.apic.lvt_event(entry);
+    }
+
+    /// An interrupt of a device of the parent. Without an in-service bit it came from the 8259, which keeps its own
+    /// books; with one, the physical trigger mode says whether the line waits for the parent's EOI.
+    fn device_interrupt(&mut self, vector: u8) {
+        if !self.local.bit(register::ISR, vector) {
+            self.counters.add(Counter::DeviceExtint);
+            self.apic.accept_extint(vector);
+        } else if self.local.bit(register::TMR, vector) {
+            self.counters.add(Counter::DeviceLevel);
+            self.open_levels.push(vector);
+            // Where the virtual APIC is off the interrupt stays in service, until INIT or enabling retires it.
+            if self.apic.accept(vector, Trigger::Level) == Acceptance::Merged {
+                // Cannot happen while it is in service here; harmless if it does.
+                self.counters.add(Counter::Unexpected);
+            }
+        } else {
+            self.counters.add(Counter::DeviceEdge);
+            self.local.eoi();
+            // Lost where the virtual APIC is off, as on hardware.
+            let _ = self.apic.accept(vector, Trigger::Edge);
+        }
+    }
+
+    /// Ends in the physical APIC what may be ended now.
+    pub(super) fn retire_levels(&mut self) {
+        for _ in 0..self.open_levels.retire() {
+            self.local.eoi();
+        }
+    }
+
+    /// NMIs and machine checks that reached the hypervisor between two runs are the parent's.
+    pub(super) fn pass_on_what_the_host_took(&mut self) {
+        if self.lp.nmi_taken.load(Ordering::Relaxed) {
+            self.lp.nmi_taken.store(false, Ordering::Relaxed);
+            self.apic.accept_nmi();
+        }
+        if self.lp.machine_check_taken.load(Ordering::Relaxed) {
+            self.lp.machine_check_taken.store(false, Ordering::Relaxed);
+            self.raised = Some(Event::Exception { vector: vector::MC, error_code: None });
+        }
+    }
+
+    /// Copies to the physical APIC what steers the interrupts of the parent's devices.
+    pub(super) fn mirror_apic(&mut self) {
+        for (offset, entry) in [(register::LVT_LINT0, Lvt::Lint0), (register::LVT_LINT1, Lvt::Lint1)] {
+            self.local.mirror(offset, self.apic.lvt(entry));
+        }
+        self.local.mirror(register::DFR, self.apic.destination_format());
+        self.local.mirror(register::LDR, self.apic.logical_destination());
+    }
+
+    /// Whether the guest can take an interrupt at all; for the log.
+    pub(super) fn interrupts_enabled(&self) -> bool {
+        self.backend.can_take_interrupt()
+    }
+}

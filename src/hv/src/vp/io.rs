@@ -1,0 +1,209 @@
+//! Port accesses of the parent that exit: the hypervisor's UART, power management, C-states, PCI configuration.
+
+use bootinfo::AcpiRegister;
+use pci_config::{PortOutcome, Width};
+use vpcore::seam::{InterceptBitmaps, IoAccess, VpBackend};
+use x86::Gp;
+
+use super::{Activity, Vp};
+use crate::arch::x86::insn;
+use crate::diagnostics::Counter;
+use crate::power::{self, Sleep};
+use crate::virt::Virt;
+use crate::console;
+
+/// PCI configuration mechanism 1.
+const CONFIG_ADDRESS: u16 = 0xCF8;
+const CONFIG_DATA: u16 = 0xCFC;
+/// Ports of a 16550.
+const UART_PORTS: u16 = 8;
+
+/// Which port an access hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Device {
+    Uart,
+    PowerControl { is_b: bool },
+    CState,
+    PciConfig,
+    /// Trapped only because a wider access could reach a device.
+    None,
+}
+
+/// Makes every port exit that [`Vp::io`] answers.
+pub fn trap_ports(bitmaps: &mut impl InterceptBitmaps, has_ecam_shim: bool) {
+    if let Some(first) = console::port() {
+        (first..first.saturating_add(UART_PORTS)).for_each(|port| bitmaps.trap_port(port));
+    }
+    let power = power::registers();
+    for block in [power.pm1a_control, power.pm1b_control] {
+        if let Some(port) = io_port(&block) {
+            bitmaps.trap_port(port);
+            bitmaps.trap_port(port.saturating_add(1));
+        }
+    }
+    if let Some(level_2) = c_state_port() {
+        bitmaps.trap_port(level_2);
+        bitmaps.trap_port(level_2.saturating_add(1));
+    }
+    if has_ecam_shim {
+        (CONFIG_ADDRESS..CONFIG_DATA + 4).for_each(|port| bitmaps.trap_port(port));
+    }
+}
+
+fn io_port(register: &AcpiRegister) -> Option<u16> {
+    (register.space == AcpiRegister::IO).then(|| u16::try_from(register.address).ok()).flatten().filter(|&p| p != 0)
+}
+
+fn c_state_port() -> Option<u16> {
+    u16::try_from(power::registers().p_lvl2_port).ok().filter(|&port| port != 0)
+}
+
+fn device(port: u16) -> Device {
+    let power = power::registers();
+    let within = |first: Option<u16>, count: u16| first.is_some_and(|first| port.wrapping_sub(first) < count);
+    if within(console::port(), UART_PORTS) {
+        Device::Uart
+    } else if within(io_port(&power.pm1a_control), 2) {
+        Device::PowerControl { is_b: false }
+    } else if within(io_port(&power.pm1b_control), 2) {
+        Device::PowerControl { is_b: true }
+    } else if within(c_state_port(), 2) {
+        Device::CState
+    } else if within(Some(CONFIG_ADDRESS), 8) {
+        Device::PciConfig
+    } else {
+        Device::None
+    }
+}
+
+impl<V: Virt> Vp<V> {
+    /// Answers one port access.
+    pub(super) fn io(&mut self, access: IoAccess) {
+        if access.is_string {
+            // None of these devices is driven so, and the memory side would need the guest's segments.
+            self.note(format_args!("string access to port {:#x} refused", access.port));
+            self.raise_gp();
+            return;
+        }
+        let Some(next) = access.next_rip.or_else(|| self.next_rip()) else { return };
+        if access.is_in {
+            let value = self.port_in(access.port, access.width);
+            let old = self.backend.gp().get(Gp::Rax);
+            let new = match access.width {
+                1 => (old & !0xFF) | u64::from(value & 0xFF),
+                2 => (old & !0xFFFF) | u64::from(value & 0xFFFF),
+                _ => u64::from(value),
+            };
+            self.backend.gp_mut().set(Gp::Rax, new);
+        } else {
+            let value = self.backend.gp().get(Gp::Rax) as u32;
+            self.port_out(access.port, access.width, value);
+        }
+        self.retire(next);
+    }
+
+    fn port_in(&mut self, port: u16, width: u8) -> u32 {
+        match device(port) {
+            // The hypervisor's: as if there were none.
+            Device::Uart => u32::MAX,
+            Device::CState => {
+                self.counters.add(Counter::CState);
+                self.activity = Activity::Idle;
+                0
+            }
+            Device::PciConfig => self.pci_in(port, width),
+            Device::PowerControl { .. } | Device::None => hardware_in(port, width),
+        }
+    }
+
+    fn port_out(&mut self, port: u16, width: u8, value: u32) {
+        match device(port) {
+            Device::Uart => {}
+            Device::PowerControl { is_b } if width >= 2 => self.power_control(port, width, value, is_b),
+            // One byte of the register: only the upper one holds SLP_EN.
+            Device::PowerControl { is_b } => {
+                let low = io_port(&if is_b { power::registers().pm1b_control } else { power::registers().pm1a_control });
+                if low == Some(port) {
+                    hardware_out(port, width, value);
+                } else {
+                    self.power_control(port, width, value << 8, is_b);
+                }
+            }
+            Device::PciConfig => self.pci_out(port, width, value),
+            Device::CState | Device::None => hardware_out(port, width, value),
+        }
+    }
+
+    /// PM1 control: a request to sleep is power-off or nothing.
+    fn power_control(&mut self, port: u16, width: u8, value: u32, is_b: bool) {
+        let shift = if width == 1 { 8 } else { 0 };
+        match power::judge(value as u16, is_b) {
+            Sleep::Refused => self.note(format_args!("sleep request {value:#x} at PM1 control refused")),
+            sleep => {
+                if sleep == Sleep::SoftOff {
+                    log::info!("the parent switches the machine off");
+                }
+                hardware_out(port, width, value >> shift);
+            }
+        }
+    }
+
+    fn pci_in(&mut self, port: u16, width: u8) -> u32 {
+        let Some(config_width) = config_width(width) else { return u32::MAX };
+        let address = self.partition.config_address.lock();
+        match address.read(&mut PciPorts, port, config_width) {
+            PortOutcome::Done(value) => value,
+            PortOutcome::Ordinary => hardware_in(port, width),
+        }
+    }
+
+    fn pci_out(&mut self, port: u16, width: u8, value: u32) {
+        let Some(config_width) = config_width(width) else { return };
+        let mut address = self.partition.config_address.lock();
+        if address.write(&mut PciPorts, port, config_width, value) == PortOutcome::Ordinary {
+            hardware_out(port, width, value);
+        }
+    }
+}
+
+/// The machine's configuration ports. Used under the lock of the parent's shadow of CF8.
+pub(super) struct PciPorts;
+
+fn config_width(bytes: u8) -> Option<Width> {
+    match bytes {
+        1 => Some(Width::Byte),
+        2 => Some(Width::Word),
+        4 => Some(Width::Dword),
+        _ => None,
+    }
+}
+
+fn hardware_in(port: u16, width: u8) -> u32 {
+    match width {
+        1 => insn::inb(port).into(),
+        2 => insn::inw(port).into(),
+        _ => insn::inl(port),
+    }
+}
+
+fn hardware_out(port: u16, width: u8, value: u32) {
+    match width {
+        1 => insn::outb(port, value as u8),
+        2 => insn::outw(port, value as u16),
+        _ => insn::outl(port, value),
+    }
+}
+
+impl pci_config::ConfigPorts for PciPorts {
+    fn write_address(&mut self, address: u32) {
+        insn::outl(CONFIG_ADDRESS, address);
+    }
+
+    fn read_data(&mut self, offset: u16, width: Width) -> u32 {
+        hardware_in(CONFIG_DATA + offset, width.bytes())
+    }
+
+    fn write_data(&mut self, offset: u16, width: Width, value: u32) {
+        hardware_out(CONFIG_DATA + offset, width.bytes(), value);
+    }
+}
