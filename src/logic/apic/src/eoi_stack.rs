@@ -54,7 +54,7 @@ impl EoiStack {
 
     /// The number of physical EOIs to issue now. They are recorded as issued.
     pub const fn retire(&mut self) -> usize {
-        let mut count = 0;
+        let mut count = 0_usize;
         // At most one round for each vector.
         while let Some(top) = self.open.highest() {
             if !self.ready.contains(top) {
@@ -62,7 +62,7 @@ impl EoiStack {
             }
             self.open.remove(top);
             self.ready.remove(top);
-            count += 1;
+            count = count.saturating_add(1);
         }
         count
     }

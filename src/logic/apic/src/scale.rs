@@ -19,7 +19,8 @@ impl Scale {
         let excess = 65_u32.saturating_sub(exact.leading_zeros());
         let shift = 64_u32.checked_sub(excess)?;
         let kept = exact >> excess;
-        let rounded = (kept << excess) != exact || exact * u128::from(denominator) != scaled;
+        let rounded =
+            (kept << excess) != exact || exact.wrapping_mul(u128::from(denominator)) != scaled;
         let multiplier = u64::try_from(kept).ok()?.checked_add(u64::from(rounded))?;
         Some(Self { multiplier, shift })
     }
@@ -37,7 +38,8 @@ impl Scale {
 
 /// The smallest integer not below `value`, which has `shift` (at most 127) fractional bits.
 pub(crate) fn ceil(value: u128, shift: u32) -> u64 {
-    let below = (1_u128 << shift) - 1;
+    let shift = shift & 127;
+    let below = (1_u128 << shift).wrapping_sub(1);
     u64::try_from(value.saturating_add(below) >> shift).unwrap_or(u64::MAX)
 }
 
@@ -60,12 +62,16 @@ impl Timing {
         // 63 significant bits are kept of the duration, and at least 44 are in the ratio: for 2^39 counts,
         // the most that a timer counts, the error is below the sixteenth.
         let excess = 65_u32.saturating_sub(duration.leading_zeros());
-        let Ok(kept) = u64::try_from(duration >> excess) else {
+        let Ok(kept) = u64::try_from(duration >> (excess & 127)) else {
             return u64::MAX;
         };
         // At least 42 + 42 - 65, as no ratio is above 2^20; and at most 126, as only one is below 1.
-        let fraction = self.counts_per_tsc.shift + self.tsc_per_count.shift - excess;
-        let slack = 1_u128 << (fraction - 4);
+        let fraction = self
+            .counts_per_tsc
+            .shift
+            .saturating_add(self.tsc_per_count.shift)
+            .saturating_sub(excess);
+        let slack = 1_u128 << (fraction.saturating_sub(4) & 127);
         ceil(
             self.counts_per_tsc.fixed(kept).saturating_sub(slack),
             fraction,

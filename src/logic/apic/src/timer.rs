@@ -94,14 +94,14 @@ impl Timer {
 
     /// Host TSC `tsc`, in the unit of [`Timer::end`].
     fn fixed(&self, tsc: u64) -> u128 {
-        u128::from(tsc) << self.timing.tsc_per_count.shift()
+        u128::from(tsc) << (self.timing.tsc_per_count.shift() & 127)
     }
 
     /// The duration of `count` divided counts, in the unit of [`Timer::end`]; below 2^103.
     fn span(&self, count: u32) -> u128 {
         self.timing
             .tsc_per_count
-            .fixed(u64::from(count) << self.divide_shift)
+            .fixed(u64::from(count) << (self.divide_shift & 7))
     }
 
     fn set_end(&mut self, end: u128) {
@@ -153,10 +153,10 @@ impl Timer {
             return 0;
         }
         let counts = self.timing.counts(self.end.saturating_sub(self.fixed(now)));
-        let divisor_less_one = (1_u64 << self.divide_shift) - 1;
-        let divided = counts.saturating_add(divisor_less_one) >> self.divide_shift;
+        let shift = self.divide_shift & 7;
+        let divided = counts.saturating_add((1 << shift) - 1) >> shift;
         // Not zero before the interrupt, for a guest that waits for the zero.
-        u32::try_from(divided).map_or(self.initial, |count| count.clamp(1, self.initial))
+        u32::try_from(divided).map_or(self.initial, |count| count.min(self.initial).max(1))
     }
 
     /// Writes the initial count: starts a new count, or stops. No effect in the other modes (SDM

@@ -107,30 +107,27 @@ fn check(apic: &mut Apic, timing: Timing, now: u64) -> Result<(), TestCaseError>
     apic.timer_tick(now);
     prop_assert!(apic.timer_deadline().is_none_or(|deadline| deadline > now));
 
-    // Saved and restored it is the same APIC.
+    // Saved and restored it is the same APIC, but for two things that the registers do not tell: the
+    // DFR of x2APIC mode, and a periodic timer at zero, which is about to reload or was never started.
     let saved = apic.snapshot(now);
-    let mut restored = Apic::from_snapshot(&saved, apic.features(), timing, now).unwrap();
-    let mut again = restored.snapshot(now);
-    // The deadline is compared without the TSC offset, which is not a register of the APIC.
-    again.tsc_deadline = saved.tsc_deadline;
-    if saved.mode_has_page() {
-        prop_assert_eq!(again, saved);
+    let mut again = Apic::from_snapshot(&saved, apic.features(), timing, now)
+        .unwrap()
+        .snapshot(now);
+    // A deadline may have passed in a TSC without the offset, which is not a register of the APIC.
+    (again.tsc_deadline, again.irr) = (saved.tsc_deadline, saved.irr);
+    if apic.mode() == Mode::X2Apic {
+        again.dfr = saved.dfr;
     }
+    if saved.lvt_timer >> 17 & 3 == 1 && saved.current_count == 0 {
+        prop_assert_eq!(again.current_count, saved.initial_count);
+        again.current_count = 0;
+    }
+    prop_assert_eq!(again, saved);
     Ok(())
 }
 
-trait HasPage {
-    fn mode_has_page(&self) -> bool;
-}
-
-impl HasPage for apic::Snapshot {
-    fn mode_has_page(&self) -> bool {
-        self.apic_base & 0xC00 == 0x800
-    }
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn random_accesses_keep_the_invariants(
