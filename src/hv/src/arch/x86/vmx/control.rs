@@ -11,6 +11,7 @@ use vpcore::seam::{FrameSource, Register, SegmentName, TableName};
 use x86::{GpRegs, Segment, TableRegister, cr0, cr4, rflags, vector};
 
 use super::caps::Capabilities;
+use super::enable::Enabled;
 use super::entry::EntryFrame;
 use super::fields::{Field, secondary};
 use super::slat::Translations;
@@ -28,10 +29,14 @@ const PAT_AT_RESET: u64 = 0x0007_0406_0007_0406;
 const DR7_AT_INIT: u64 = 0x400;
 
 /// A new VP; see [`VmxVp::new`].
-pub(super) fn build(frames: &mut dyn FrameSource, shared: &Shared<'_>) -> Result<VmxVp, Status> {
+pub(super) fn build(
+    enabled: Enabled,
+    frames: &mut dyn FrameSource,
+    shared: &Shared<'_>,
+) -> Result<VmxVp, Status> {
     let caps = Capabilities::read()?;
     let translations = Translations::new(&caps, shared.slat_root, shared.slat_levels, shared.tag)?;
-    // SAFETY: `VmxVp::new` is called after `enable` on the LP that will run the VP, and the VP does not leave it.
+    // SAFETY: `enabled` is this LP's VMX operation and goes into the VP, which does not leave the LP.
     let mut vmcs = unsafe { Vmcs::new(frames, caps.revision) }?;
 
     write_controls(&mut vmcs, &caps, shared, &translations)?;
@@ -55,6 +60,7 @@ pub(super) fn build(frames: &mut dyn FrameSource, shared: &Shared<'_>) -> Result
         // An unrestricted guest may run without protection and paging.
         cr0: caps.cr0.without(cr0::PE | cr0::PG),
         cr4: caps.cr4,
+        _enabled: enabled,
     };
     reset_guest(&mut vp)?;
     Ok(vp)

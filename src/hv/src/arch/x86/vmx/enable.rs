@@ -59,11 +59,6 @@ pub fn enable(frames: &mut dyn FrameSource) -> Result<Enabled, Status> {
 }
 
 impl Enabled {
-    /// Leaves VMX operation.
-    pub fn disable(self) {
-        drop(self);
-    }
-
     fn restore(&self) {
         // SAFETY: the value that was there before, VMXE as it was.
         unsafe { insn::write_cr4(self.cr4) };

@@ -33,10 +33,10 @@ use vpcore::seam::{Event, Exit, FrameSource, Register, SegmentName, TableName, V
 use x86::{GpRegs, Segment, TableRegister};
 
 pub use bitmaps::VmxBitmaps;
-pub use caps::Capabilities;
-pub use enable::{Enabled, capabilities, check, enable};
+pub use enable::{capabilities, check, enable};
 
 use caps::FixedBits;
+use enable::Enabled;
 use entry::EntryFrame;
 use slat::Translations;
 use vmcs::Vmcs;
@@ -85,19 +85,25 @@ pub struct VmxVp {
     /// Rules for the guest's CR0 and CR4.
     cr0: FixedBits,
     cr4: FixedBits,
+    /// VMX operation lasts as long as the VP.
+    _enabled: Enabled,
 }
 
 impl VmxVp {
-    /// A VP in the state that INIT leaves, which runs on the calling LP. VMX must be enabled there.
+    /// A VP in the state that INIT leaves, which runs on the calling LP. Dropping it leaves VMX operation.
     ///
     /// The host state is what the LP's registers hold now: page tables, descriptor tables, TR, segment bases, EFER,
     /// PAT. None of it may change while the VP lives.
     ///
     /// # Errors
     /// [`Status::NO_MEMORY`]; [`Status::MISSING_FEATURE`]; [`Status::ENABLE_FAILED`] when the processor refuses the
-    /// VMCS.
-    pub fn new(frames: &mut dyn FrameSource, shared: &Shared<'_>) -> Result<Self, Status> {
-        control::build(frames, shared)
+    /// VMCS. VMX operation has ended then.
+    pub fn new(
+        enabled: Enabled,
+        frames: &mut dyn FrameSource,
+        shared: &Shared<'_>,
+    ) -> Result<Self, Status> {
+        control::build(enabled, frames, shared)
     }
 }
 
