@@ -37,11 +37,12 @@ fn main() -> Status {
 }
 
 fn run(options: &Options, platform: &Platform) {
-    let groups: [(Group, &str, fn(&Options, &Platform)); 5] = [
+    let groups: [(Group, &str, fn(&Options, &Platform)); 6] = [
         (Group::CPUID, "cpuid", group::cpuid::run),
         (Group::MSR, "msr", group::msr::run),
         (Group::EXCEPTIONS, "exceptions", group::exceptions::run),
         (Group::HYPERCALL, "hypercall", group::hypercall::run),
+        (Group::APIC, "apic", group::apic::run),
         (Group::BENCH, "bench", group::bench::run),
     ];
     for (group, name, run) in groups {

@@ -1,5 +1,6 @@
 //! The tests, by subject.
 
+pub mod apic;
 pub mod bench;
 pub mod cpuid;
 pub mod exceptions;

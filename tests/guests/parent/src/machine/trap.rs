@@ -14,6 +14,9 @@ use super::{apic, cpu, insn};
 /// First vector that is an interrupt and not an exception.
 const FIRST_INTERRUPT: u64 = 32;
 
+/// A vector below 32 that no exception has: what QEMU's APIC delivers for an illegal one.
+const NO_EXCEPTION: u64 = 15;
+
 /// Bytes of code per gate.
 pub const STUB_SIZE: u64 = 16;
 
@@ -242,7 +245,7 @@ pub fn call(snippet: Snippet, regs: &mut Regs) -> Result<(), Fault> {
 extern "sysv64" fn handle(frame: &mut Frame) {
     let cpu = cpu::this();
     let vector = frame.vector as u8;
-    if frame.vector >= FIRST_INTERRUPT {
+    if frame.vector >= FIRST_INTERRUPT || frame.vector == NO_EXCEPTION {
         cpu.record(vector);
         if let Some(hook) = cpu.hook() {
             hook(cpu, vector);
