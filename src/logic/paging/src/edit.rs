@@ -146,8 +146,11 @@ pub(crate) fn tables_needed<F: Format>(
         if let Step::Descend = edit.step::<F>(&slot, level, entry, max_leaf)
             && level > 1
         {
-            needed += u64::from(!matches!(entry, Entry::Table(_)))
-                + tables_needed::<F>(mem, entry, level - 1, slot.part, edit, max_leaf);
+            // Address space ends long before 2^64 tables; saturating only keeps the sum free of a check.
+            let below = tables_needed::<F>(mem, entry, level - 1, slot.part, edit, max_leaf);
+            needed = below
+                .saturating_add(needed)
+                .saturating_add(u64::from(!matches!(entry, Entry::Table(_))));
         }
     }
     needed

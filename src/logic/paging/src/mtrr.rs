@@ -145,6 +145,6 @@ fn fixed_range(at: u64) -> (usize, usize, u64) {
     (
         first_register + (number / 8) as usize,
         (number % 8) as usize,
-        base + (number + 1) * size,
+        (at | (size - 1)).saturating_add(1),
     )
 }

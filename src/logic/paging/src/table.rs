@@ -274,7 +274,7 @@ impl<F: Format> Table<F> {
     pub fn finish(&mut self, mem: &mut impl TableMemory, mut cleanup: Cleanup) -> u64 {
         let mut freed = 0;
         while let Some((table, level)) = cleanup.pop(mem) {
-            freed += free_tree::<F>(mem, table, level);
+            freed = free_tree::<F>(mem, table, level).saturating_add(freed);
         }
         freed
     }
@@ -383,7 +383,7 @@ fn free_tree<F: Format>(mem: &mut impl TableMemory, table: Spa, level: u32) -> u
         for index in 0..ENTRIES {
             let entry = mem.load(entry_at(table, index));
             if let Entry::Table(below) = F::decode(entry, PageSize::from_level(level)) {
-                freed += free_tree::<F>(mem, below, level - 1);
+                freed = free_tree::<F>(mem, below, level - 1).saturating_add(freed);
             }
         }
     }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use addr::{Gpa, Gva};
-use paging::walk::{Access, Fault, GuestPhysical, PagingState, fetch_address, pf, translate};
+use paging::walk::{
+    Access, Fault, GuestPhysical, PagingState, fetch, fetch_address, pf, translate,
+};
 use proptest::prelude::*;
 use x86::{Segment, cr0, cr4, efer, rflags};
 
@@ -427,6 +429,66 @@ fn where_instructions_are_fetched() {
         fetch_address(&segment(0xFFFF_0000, 0), 0x1_0000, efer::LMA).get(),
         0
     );
+}
+
+#[test]
+fn instructions_are_fetched_across_pages() {
+    let mut m = four_levels(0x5000 | P);
+    m.set(0x4010, 0x7_9000 | P);
+    m.set(0x5FF0, 0x0706_0504_0302_0100);
+    m.set(0x5FF8, 0x0F0E_0D0C_0B0A_0908);
+    m.set(0x7_9000, 0x1716_1514_1312_1110);
+    let cs = Segment {
+        attributes: Segment::LONG,
+        ..Segment::default()
+    };
+    let get = |m: &Memory, offset: u64, len: usize| {
+        let mut bytes = vec![0xEE; len];
+        fetch(&LONG, m, &cs, ADDRESS + offset, &mut bytes).map(|count| {
+            bytes.truncate(count);
+            bytes
+        })
+    };
+    assert_eq!(get(&m, 0xFF3, 4), Ok(vec![3, 4, 5, 6]));
+    assert_eq!(get(&m, 0xFF3, 15), Ok((3..18).collect()));
+    assert_eq!(get(&m, 0xFFF, 9), Ok((15..24).collect()));
+    // What lies behind an absent page or absent memory is left out.
+    m.set(0x4010, 0);
+    assert_eq!(get(&m, 0xFF9, 15), Ok((9..16).collect()));
+    assert_eq!(get(&m, 0xFF1, 0), Ok(vec![]));
+    assert_eq!(
+        get(&m, 0x1000, 15),
+        Err(Fault::Page {
+            error_code: pf::FETCH
+        })
+    );
+    assert_eq!(get(&m, 0xFE0, 15), Err(Fault::NoTable(Gpa::new(0x5FE0))));
+    let no_execute = four_levels(0x5000 | P | NX);
+    assert_eq!(
+        get(&no_execute, 0, 15),
+        Err(Fault::Page {
+            error_code: pf::PRESENT | pf::FETCH
+        })
+    );
+}
+
+#[test]
+fn instructions_wrap_at_4_gib_outside_64_bit_code() {
+    let mut m = Memory::default();
+    m.set(0xFFFF_FFF8, 0x0706_0504_0302_0100);
+    m.set(0, 0x0F0E_0D0C_0B0A_0908);
+    let cs = Segment {
+        base: 0xFFFF_0000,
+        ..Segment::default()
+    };
+    let state = PagingState {
+        cr0: 0,
+        efer: 0,
+        ..LONG
+    };
+    let mut bytes = [0; 15];
+    assert_eq!(fetch(&state, &m, &cs, 0xFFFE, &mut bytes), Ok(10));
+    assert_eq!(bytes[..10], [6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 }
 
 /// Every read gives the same value, so tables lead anywhere, themselves included.

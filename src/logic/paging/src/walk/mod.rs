@@ -12,10 +12,13 @@
 //! Sources: Intel SDM vol. 3A, "Paging"; AMD APM vol. 2, "Page Translation and Protection".
 
 use addr::{Gpa, Gva};
-use x86::{Segment, cr0, cr4, efer, rflags};
+use x86::{cr0, cr4, efer, rflags};
 
+mod fetch;
 mod legacy;
 mod rights;
+
+pub use fetch::{fetch, fetch_address};
 
 use rights::Rights;
 
@@ -95,16 +98,6 @@ pub enum Fault {
     NonCanonical,
     /// A table lies at a guest physical address without memory.
     NoTable(Gpa),
-}
-
-/// The linear address of the instruction at `rip` in code segment `cs`: in 64-bit code `rip` itself, elsewhere
-/// the sum with the segment's base, of 32 bits.
-pub fn fetch_address(cs: &Segment, rip: u64, efer: u64) -> Gva {
-    if efer & efer::LMA != 0 && cs.attributes & Segment::LONG != 0 {
-        Gva::new(rip)
-    } else {
-        Gva::new(cs.base.wrapping_add(rip) & 0xFFFF_FFFF)
-    }
 }
 
 /// Translates `gva` for `access`, by at most five reads of guest memory. Outside the 64-bit modes only its
