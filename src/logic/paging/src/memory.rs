@@ -15,7 +15,7 @@ pub trait TableMemory {
     fn load(&self, entry: Spa) -> u64;
     /// Writes an entry in one store that no earlier store of this LP can pass (release).
     fn store(&mut self, entry: Spa, value: u64);
-    /// A frame of 4 KiB, filled with zeroes.
+    /// A frame of 4 KiB, filled with zeroes. Never the one at address 0.
     ///
     /// # Errors
     /// [`OutOfFrames`] when there is none. Nothing changed.
@@ -47,7 +47,7 @@ impl Reserve {
         for _ in 0..count {
             match mem.alloc() {
                 Ok(table) => {
-                    // Frame 0 is never handed out for tables, so 0 ends the list.
+                    // 0 ends the list: no table lies there.
                     mem.store(table, reserve.head.map_or(0, Spa::get));
                     reserve.head = Some(table);
                 }
