@@ -117,6 +117,18 @@ mod tests {
     }
 
     #[test]
+    fn a_vector_recorded_again_is_not_ready() {
+        let mut stack = EoiStack::new();
+        stack.push(0x31);
+        stack.push(0x61);
+        stack.mark_ready(0x31);
+        stack.push(0x31);
+        stack.mark_ready(0x61);
+        assert_eq!(stack.retire(), 1);
+        assert!(stack.contains(0x31));
+    }
+
+    #[test]
     fn all_vectors_at_once_fit_and_leave() {
         let mut stack = EoiStack::new();
         for vector in 16..=255 {

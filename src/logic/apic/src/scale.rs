@@ -149,6 +149,7 @@ mod tests {
             (4_000_000, 100_000_000),
         ] {
             let scale = Scale::new(tsc, apic).unwrap();
+            assert!(scale.fixed(apic) >= u128::from(tsc) << scale.shift());
             for count in [1, 2, 1000, 0xFFFF_FFFF, 0xFFFF_FFFF << 7] {
                 let exact = (u128::from(count) * u128::from(tsc)).div_ceil(u128::from(apic));
                 let got = u128::from(ceil(scale.fixed(count), scale.shift()));

@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use addr::ApicId;
 use apic::{Apic, Destination, Effect, Inbox, Ipi, IpiKind, StartEvent};
@@ -189,6 +190,12 @@ fn no_wake_up_is_lost_between_threads() {
     const ROUNDS: u64 = if cfg!(miri) { 20 } else { 20_000 };
     let inbox = Inbox::new();
     let started = AtomicU64::new(0);
+    // A lost wake-up is a failure, not a test that hangs.
+    let end = Instant::now() + Duration::from_secs(60);
+    let pause = || {
+        assert!(Instant::now() < end, "a wake-up was lost");
+        std::thread::yield_now();
+    };
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for round in 0..ROUNDS {
@@ -198,7 +205,7 @@ fn no_wake_up_is_lost_between_threads() {
                 while started.load(SeqCst) == round {
                     // A stray second SIPI is never to count.
                     assert!(!inbox.post_sipi(!vector));
-                    std::thread::yield_now();
+                    pause();
                 }
             }
         });
@@ -216,7 +223,7 @@ fn no_wake_up_is_lost_between_threads() {
                         was_reset = false;
                         break;
                     }
-                    None => std::thread::yield_now(),
+                    None => pause(),
                 }
             }
             started.store(round + 1, SeqCst);
