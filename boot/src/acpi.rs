@@ -14,8 +14,8 @@ use uefi::proto::acpi::AcpiTable;
 use uefi::system;
 use uefi::table::cfg::ConfigTableEntry;
 
-use crate::say::say;
 use crate::ecam;
+use crate::say::say;
 
 /// The device exists for the parent's operating system only once the hypervisor answers on VMBus: a present one
 /// would make Linux wait for an answer.
@@ -46,7 +46,10 @@ impl Table {
         }
         // SAFETY: the firmware's tables lead here; it maps all memory, and a header is 36 bytes.
         let header = unsafe { core::slice::from_raw_parts(address as *const u8, HEADER_LEN) };
-        let table = Self { address, len: acpi_patch::table_len(header)? };
+        let table = Self {
+            address,
+            len: acpi_patch::table_len(header)?,
+        };
         acpi_patch::is_intact(table.bytes()).then_some(table)
     }
 
@@ -67,15 +70,35 @@ impl Acpi {
     /// Reads the tables; `None`, with a line, when the machine has no usable ones.
     pub fn find() -> Option<Self> {
         let tables = list();
-        let with = |name: &[u8; 4]| tables.iter().copied().filter(|t| t.bytes().starts_with(name)).collect::<Vec<_>>();
-        let Some(fadt) = with(b"FACP").first().and_then(|table| Fadt::parse(table.bytes())) else {
-            say!("warning: no usable ACPI tables; nothing is hidden from the parent and nothing added");
+        let with = |name: &[u8; 4]| {
+            tables
+                .iter()
+                .copied()
+                .filter(|t| t.bytes().starts_with(name))
+                .collect::<Vec<_>>()
+        };
+        let Some(fadt) = with(b"FACP")
+            .first()
+            .and_then(|table| Fadt::parse(table.bytes()))
+        else {
+            say!(
+                "warning: no usable ACPI tables; nothing is hidden from the parent and nothing added"
+            );
             return None;
         };
         let mut definitions = with(b"SSDT");
         definitions.extend(Table::at(fadt.dsdt));
-        let ecam = if with(b"MCFG").is_empty() { ecam::choose() } else { EcamShim::default() };
-        Some(Self { fadt, definitions, remapping: [with(b"DMAR"), with(b"IVRS")].concat(), ecam })
+        let ecam = if with(b"MCFG").is_empty() {
+            ecam::choose()
+        } else {
+            EcamShim::default()
+        };
+        Some(Self {
+            fadt,
+            definitions,
+            remapping: [with(b"DMAR"), with(b"IVRS")].concat(),
+            ecam,
+        })
     }
 
     /// The fixed hardware.
@@ -91,8 +114,14 @@ impl Acpi {
     /// Registers and values that end or suspend the machine's work.
     pub fn power(&self) -> AcpiPower {
         const NO_S5: u32 = 0xFFFF;
-        let found = |search: fn(&[u8]) -> Option<u16>| self.definitions.iter().find_map(|table| search(table.bytes()));
-        let p_lvl2 = found(acpi_patch::processor_block).filter(|_| self.fadt.has_c2).and_then(|port| port.checked_add(4));
+        let found = |search: fn(&[u8]) -> Option<u16>| {
+            self.definitions
+                .iter()
+                .find_map(|table| search(table.bytes()))
+        };
+        let p_lvl2 = found(acpi_patch::processor_block)
+            .filter(|_| self.fadt.has_c2)
+            .and_then(|port| port.checked_add(4));
         AcpiPower {
             pm1a_control: self.fadt.pm1a_control,
             pm1b_control: self.fadt.pm1b_control,
@@ -108,7 +137,11 @@ impl Acpi {
     ///
     /// Nothing here is vital: what cannot be done is said.
     pub fn apply(mut self, diagnostics: SpaRange, highest_apic_id: u32) {
-        let hidden: usize = self.definitions.iter_mut().map(|table| acpi_patch::hide_s3(table.bytes_mut())).sum();
+        let hidden: usize = self
+            .definitions
+            .iter_mut()
+            .map(|table| acpi_patch::hide_s3(table.bytes_mut()))
+            .sum();
         if hidden > 0 {
             say!("sleep to memory (S3) is hidden from the parent");
         }
@@ -116,7 +149,11 @@ impl Acpi {
             hide_remapping(table, highest_apic_id);
         }
         let mut new = Vec::new();
-        if self.definitions.iter().any(|table| acpi_patch::mentions_vmbus(table.bytes())) {
+        if self
+            .definitions
+            .iter()
+            .any(|table| acpi_patch::mentions_vmbus(table.bytes()))
+        {
             say!("the firmware has a VMBus device of its own; none is added");
         } else {
             new.push(acpi_patch::vmbus_ssdt(VMBUS));
@@ -135,13 +172,22 @@ impl Acpi {
 fn hide_remapping(table: &mut Table, highest_apic_id: u32) {
     let signature = acpi_patch::signature(table.bytes()).unwrap_or_default();
     let name = core::str::from_utf8(&signature).unwrap_or_default();
-    let is_on = acpi_patch::remapping_units(table.bytes()).iter().any(|unit| {
-        // SAFETY: the table names this as a unit's 32-bit register; reading it has no effect.
-        let status = unsafe { (unit.status as *const u32).read_volatile() };
-        status & unit.active != 0
-    });
+    let is_on = acpi_patch::remapping_units(table.bytes())
+        .iter()
+        .any(|unit| {
+            // SAFETY: the table names this as a unit's 32-bit register; reading it has no effect.
+            let status = unsafe { (unit.status as *const u32).read_volatile() };
+            status & unit.active != 0
+        });
     if highest_apic_id > 255 || is_on {
-        say!("{name} stays visible: {}", if is_on { "the firmware left remapping on" } else { "APIC ids above 255" });
+        say!(
+            "{name} stays visible: {}",
+            if is_on {
+                "the firmware left remapping on"
+            } else {
+                "APIC ids above 255"
+            }
+        );
         return;
     }
     say!("{name} is hidden from the parent");
@@ -152,15 +198,27 @@ fn hide_remapping(table: &mut Table, highest_apic_id: u32) {
 
 /// All intact tables that the root pointer leads to, DSDT and FACS not among them.
 fn list() -> Vec<Table> {
-    let Some(rsdp) = root_pointer() else { return Vec::new() };
+    let Some(rsdp) = root_pointer() else {
+        return Vec::new();
+    };
     let roots = [rsdp.xsdt, rsdp.rsdt.into()];
-    let Some(root) = roots.into_iter().find_map(Table::at) else { return Vec::new() };
-    acpi_patch::table_addresses(root.bytes()).into_iter().filter_map(Table::at).collect()
+    let Some(root) = roots.into_iter().find_map(Table::at) else {
+        return Vec::new();
+    };
+    acpi_patch::table_addresses(root.bytes())
+        .into_iter()
+        .filter_map(Table::at)
+        .collect()
 }
 
 fn root_pointer_address() -> Option<u64> {
     system::with_config_table(|entries| {
-        let find = |guid| entries.iter().find(|entry| entry.guid == guid).map(|entry| entry.address as u64);
+        let find = |guid| {
+            entries
+                .iter()
+                .find(|entry| entry.guid == guid)
+                .map(|entry| entry.address as u64)
+        };
         find(ConfigTableEntry::ACPI2_GUID).or_else(|| find(ConfigTableEntry::ACPI_GUID))
     })
 }
@@ -175,18 +233,30 @@ fn root_pointer() -> Option<Rsdp> {
 /// Adds `tables` to the list that the parent will find.
 fn install(tables: &[Vec<u8>]) {
     let by_protocol = boot::get_handle_for_protocol::<AcpiTable>().and_then(|handle| {
-        let params = boot::OpenProtocolParams { handle, agent: boot::image_handle(), controller: None };
+        let params = boot::OpenProtocolParams {
+            handle,
+            agent: boot::image_handle(),
+            controller: None,
+        };
         // SAFETY: the protocol belongs to the firmware's ACPI driver and stays.
-        unsafe { boot::open_protocol::<AcpiTable>(params, boot::OpenProtocolAttributes::GetProtocol) }
+        unsafe {
+            boot::open_protocol::<AcpiTable>(params, boot::OpenProtocolAttributes::GetProtocol)
+        }
     });
-    let Ok(protocol) = by_protocol else { return install_by_hand(tables) };
+    let Ok(protocol) = by_protocol else {
+        return install_by_hand(tables);
+    };
     for table in tables {
         // SAFETY: the firmware copies the table; its length is in its header.
-        let result = unsafe { protocol.install_acpi_table(table.as_ptr().cast::<c_void>(), table.len()) };
+        let result =
+            unsafe { protocol.install_acpi_table(table.as_ptr().cast::<c_void>(), table.len()) };
         if let Err(error) = result {
             let signature = acpi_patch::signature(table).unwrap_or_default();
             let name = core::str::from_utf8(&signature).unwrap_or_default();
-            say!("warning: the ACPI table {name} could not be added: {}", error.status());
+            say!(
+                "warning: the ACPI table {name} could not be added: {}",
+                error.status()
+            );
         }
     }
 }
@@ -211,6 +281,10 @@ fn install_by_hand(tables: &[Vec<u8>]) {
 fn keep(bytes: &[u8]) -> Option<u64> {
     let place = boot::allocate_pool(MemoryType::ACPI_RECLAIM, bytes.len()).ok()?;
     // SAFETY: the pool allocation is as long as `bytes` and nobody else's.
-    unsafe { place.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    unsafe {
+        place
+            .as_ptr()
+            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+    };
     Some(place.as_ptr() as u64)
 }

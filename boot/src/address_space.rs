@@ -56,7 +56,8 @@ struct Descriptor {
 
 const _: () = assert!(size_of::<Descriptor>() == 56);
 
-type AddMemorySpace = unsafe extern "efiapi" fn(kind: u32, base: u64, len: u64, capabilities: u64) -> Status;
+type AddMemorySpace =
+    unsafe extern "efiapi" fn(kind: u32, base: u64, len: u64, capabilities: u64) -> Status;
 type RemoveMemorySpace = unsafe extern "efiapi" fn(base: u64, len: u64) -> Status;
 type GetMemorySpaceMap = unsafe extern "efiapi" fn(*mut usize, *mut *mut Descriptor) -> Status;
 
@@ -75,7 +76,10 @@ struct Services {
 
 fn services() -> Option<&'static Services> {
     let table = system::with_config_table(|entries| {
-        entries.iter().find(|entry| entry.guid == ConfigTableEntry::DXE_SERVICES_GUID).map(|entry| entry.address)
+        entries
+            .iter()
+            .find(|entry| entry.guid == ConfigTableEntry::DXE_SERVICES_GUID)
+            .map(|entry| entry.address)
     })?;
     // SAFETY: the table under this GUID is EFI_DXE_SERVICES, which lives as long as boot services do.
     unsafe { table.cast::<Services>().as_ref() }
@@ -83,17 +87,24 @@ fn services() -> Option<&'static Services> {
 
 /// The map; empty when the firmware offers none.
 pub fn spaces() -> Vec<Space> {
-    let Some(services) = services() else { return Vec::new() };
+    let Some(services) = services() else {
+        return Vec::new();
+    };
     let (mut count, mut list) = (0usize, core::ptr::null_mut());
     // SAFETY: both arguments are out parameters.
     let status = unsafe { (services.get_memory_space_map)(&mut count, &mut list) };
-    let Some(pool) = core::ptr::NonNull::new(list).filter(|_| status.is_success()) else { return Vec::new() };
+    let Some(pool) = core::ptr::NonNull::new(list).filter(|_| status.is_success()) else {
+        return Vec::new();
+    };
     // SAFETY: on success the list holds `count` descriptors.
     let descriptors = unsafe { core::slice::from_raw_parts(pool.as_ptr(), count) };
     let spaces = descriptors
         .iter()
         .map(|d| Space {
-            range: SpaRange { start: Spa::new(d.base), len: d.len },
+            range: SpaRange {
+                start: Spa::new(d.base),
+                len: d.len,
+            },
             kind: d.kind,
             is_allocated: d.image_handle != 0,
         })
@@ -106,7 +117,9 @@ pub fn spaces() -> Vec<Space> {
 /// Makes the vacant `range` one of type *reserved*, which the memory map then lists. False when the firmware
 /// refuses.
 pub fn reserve(range: SpaRange) -> bool {
-    let Some(services) = services() else { return false };
+    let Some(services) = services() else {
+        return false;
+    };
     for space in spaces() {
         let start = space.range.start.max(range.start);
         let end = space.range.end().min(range.end());
@@ -117,5 +130,6 @@ pub fn reserve(range: SpaRange) -> bool {
         let _ = unsafe { (services.remove_memory_space)(start.get(), end.get() - start.get()) };
     }
     // SAFETY: adding checks that the space is not in use.
-    unsafe { (services.add_memory_space)(RESERVED, range.start.get(), range.len, UNCACHED) }.is_success()
+    unsafe { (services.add_memory_space)(RESERVED, range.start.get(), range.len, UNCACHED) }
+        .is_success()
 }

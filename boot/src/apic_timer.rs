@@ -31,7 +31,14 @@ impl ApicTimer {
     pub fn stopped() -> Self {
         // SAFETY: every processor with virtualization has this register.
         let base = unsafe { rdmsr(msr::IA32_APIC_BASE) };
-        let mut timer = Self { base, lvt: 0, divide: 0, initial: 0, deadline: 0, is_running: false };
+        let mut timer = Self {
+            base,
+            lvt: 0,
+            divide: 0,
+            initial: 0,
+            deadline: 0,
+            is_running: false,
+        };
         timer.lvt = timer.read(LVT_TIMER);
         timer.divide = timer.read(DIVIDE);
         timer.initial = timer.read(INITIAL_COUNT);

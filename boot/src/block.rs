@@ -22,7 +22,9 @@ impl Block {
         const FOUR_GIB: u64 = 1 << 32;
         let map = boot::memory_map(MemoryType::LOADER_DATA).map_err(firmware("memory map"))?;
         let highest_start = |limit: u64| {
-            let free = map.entries().filter(|entry| entry.ty == MemoryType::CONVENTIONAL);
+            let free = map
+                .entries()
+                .filter(|entry| entry.ty == MemoryType::CONVENTIONAL);
             free.filter_map(|entry| {
                 let end = (entry.phys_start + entry.page_count * PAGE).min(limit);
                 let start = end.checked_sub(len)? & !(BLOCK_ALIGN - 1);
@@ -42,7 +44,13 @@ impl Block {
         let pages = (len / PAGE) as usize;
         boot::allocate_pages(AllocateType::Address(start), MemoryType::RESERVED, pages)
             .map_err(firmware("memory for the hypervisor"))?;
-        Ok(Self { range: SpaRange { start: Spa::new(start), len }, is_kept: false })
+        Ok(Self {
+            range: SpaRange {
+                start: Spa::new(start),
+                len,
+            },
+            is_kept: false,
+        })
     }
 
     /// Where it lies.
@@ -60,7 +68,11 @@ impl Block {
     /// # Panics
     /// If `part` is not in the block or `bytes` does not fit.
     pub fn fill(&mut self, part: SpaRange, bytes: &[u8]) {
-        assert!(part.start >= self.range.start && part.end() <= self.range.end() && bytes.len() as u64 <= part.len);
+        assert!(
+            part.start >= self.range.start
+                && part.end() <= self.range.end()
+                && bytes.len() as u64 <= part.len
+        );
         let start = part.start.get() as *mut u8;
         // SAFETY: the firmware maps all memory at its physical address, the part lies in the block, and the block
         // is ours alone.
@@ -99,8 +111,14 @@ impl<'a> Pages<'a> {
     pub fn take(&mut self, len: u64) -> Option<SpaRange> {
         let len = len.checked_next_multiple_of(PAGE)?;
         let left = self.free.len.checked_sub(len)?;
-        let part = SpaRange { start: self.free.start, len };
-        self.free = SpaRange { start: part.end(), len: left };
+        let part = SpaRange {
+            start: self.free.start,
+            len,
+        };
+        self.free = SpaRange {
+            start: part.end(),
+            len: left,
+        };
         self.block.fill(part, &[]);
         Some(part)
     }
@@ -118,13 +136,15 @@ impl TableMemory for Pages<'_> {
 
     fn read(&self, table: Spa, index: usize) -> u64 {
         assert!(index < 512);
+        let entry = (table.get() as *const u64).wrapping_add(index);
         // SAFETY: `table` is a page from `allocate`, mapped at its physical address, and `index` lies in it.
-        unsafe { (table.get() as *const u64).add(index).read() }
+        unsafe { entry.read() }
     }
 
     fn write(&mut self, table: Spa, index: usize, entry: u64) {
         assert!(index < 512);
+        let place = (table.get() as *mut u64).wrapping_add(index);
         // SAFETY: as in `read`; the page is ours alone.
-        unsafe { (table.get() as *mut u64).add(index).write(entry) };
+        unsafe { place.write(entry) };
     }
 }

@@ -39,14 +39,19 @@ pub fn measure(timer: Option<PmTimer>) -> Frequencies {
     let guard = unsafe { boot::raise_tpl(Tpl::HIGH_LEVEL) };
     let running = apic.run();
     let measured = timer.and_then(|timer| {
-        (0..WINDOWS).filter_map(|_| window(&timer, &running)).min_by_key(|window| window.blur).map(|window| window.result)
+        (0..WINDOWS)
+            .filter_map(|_| window(&timer, &running))
+            .min_by_key(|window| window.blur)
+            .map(|window| window.result)
     });
     let measured_well = measured.is_some();
     let measured = measured.unwrap_or_else(|| by_stall(&running));
     drop(running);
     drop(guard);
     if !measured_well {
-        say!("warning: no ACPI timer counts; the clock is only as good as the firmware's delay loop");
+        say!(
+            "warning: no ACPI timer counts; the clock is only as good as the firmware's delay loop"
+        );
     }
     refine(measured)
 }
@@ -71,9 +76,16 @@ fn read(counter: impl Fn() -> u32) -> Reading {
         let before = cpu::tsc();
         let value = counter();
         let blur = cpu::tsc().wrapping_sub(before);
-        Reading { value, tsc: before.wrapping_add(blur / 2), blur }
+        Reading {
+            value,
+            tsc: before.wrapping_add(blur / 2),
+            blur,
+        }
     };
-    (1..READINGS).map(|_| once()).fold(once(), |best, next| if next.blur < best.blur { next } else { best })
+    (1..READINGS).map(|_| once()).fold(
+        once(),
+        |best, next| if next.blur < best.blur { next } else { best },
+    )
 }
 
 fn window(timer: &PmTimer, apic: &ApicTimer) -> Option<Window> {
@@ -93,7 +105,10 @@ fn window(timer: &PmTimer, apic: &ApicTimer) -> Option<Window> {
     // The APIC timer counts down.
     let apic_ticks = u64::from(apic_start.value.wrapping_sub(apic_end.value));
     let apic = ratio(apic_ticks, tsc, apic_end.tsc.wrapping_sub(apic_start.tsc))?;
-    Some(Window { result: Frequencies { tsc, apic }, blur: pm_start.blur.saturating_add(pm_end.blur) })
+    Some(Window {
+        result: Frequencies { tsc, apic },
+        blur: pm_start.blur.saturating_add(pm_end.blur),
+    })
 }
 
 /// For a machine whose power management timer is missing or stands still: the firmware's Stall.
@@ -103,19 +118,32 @@ fn by_stall(apic: &ApicTimer) -> Frequencies {
     boot::stall(core::time::Duration::from_micros(STALL_US));
     let (tsc_end, apic_end) = (cpu::tsc(), apic.count());
     let hz = |ticks: u64| ratio(ticks, 1_000_000, STALL_US).unwrap_or_default();
-    Frequencies { tsc: hz(tsc_end.wrapping_sub(tsc_start)), apic: hz(apic_start.wrapping_sub(apic_end).into()) }
+    Frequencies {
+        tsc: hz(tsc_end.wrapping_sub(tsc_start)),
+        apic: hz(apic_start.wrapping_sub(apic_end).into()),
+    }
 }
 
 /// Takes the frequencies that CPUID gives where the measurement is within 0.5 % of them (Intel SDM vol. 3B,
 /// "Determining the Processor Base Frequency"; vol. 3A, "APIC Timer").
 fn refine(measured: Frequencies) -> Frequencies {
     let leaf = cpu::cpuid(0x15, 0);
-    let (denominator, numerator, crystal) = (u64::from(leaf.eax), u64::from(leaf.ebx), u64::from(leaf.ecx));
+    let (denominator, numerator, crystal) = (
+        u64::from(leaf.eax),
+        u64::from(leaf.ebx),
+        u64::from(leaf.ecx),
+    );
     let told_tsc = ratio(crystal, numerator, denominator).filter(|&hz| hz != 0);
     let agrees = |told: u64, found: u64| told.abs_diff(found) <= found / 200;
     Frequencies {
-        tsc: told_tsc.filter(|&told| agrees(told, measured.tsc)).unwrap_or(measured.tsc),
-        apic: if crystal != 0 && agrees(crystal, measured.apic) { crystal } else { measured.apic },
+        tsc: told_tsc
+            .filter(|&told| agrees(told, measured.tsc))
+            .unwrap_or(measured.tsc),
+        apic: if crystal != 0 && agrees(crystal, measured.apic) {
+            crystal
+        } else {
+            measured.apic
+        },
     }
 }
 

@@ -17,7 +17,10 @@ pub struct Failure {
 impl Failure {
     /// A failure with its line.
     pub fn new(status: Status, message: fmt::Arguments<'_>) -> Self {
-        Self { status, message: message.to_string() }
+        Self {
+            status,
+            message: message.to_string(),
+        }
     }
 
     /// The hypervisor or a check refused this machine.
@@ -28,5 +31,10 @@ impl Failure {
 
 /// For `map_err` on firmware calls: "`what`: `status`".
 pub fn firmware<D: fmt::Debug>(what: &'static str) -> impl FnOnce(uefi::Error<D>) -> Failure {
-    move |error| Failure::new(error.status(), format_args!("{what}: firmware reports {}", error.status()))
+    move |error| {
+        Failure::new(
+            error.status(),
+            format_args!("{what}: firmware reports {}", error.status()),
+        )
+    }
 }

@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use core::ffi::c_void;
 
 use uefi::proto::device_path::build::{DevicePathBuilder, media};
-use uefi::{Guid, Identify, Status, boot, guid};
+use uefi::proto::media::load_file::LoadFile2;
+use uefi::{Guid, Handle, Identify, Status, boot, guid};
 use uefi_raw::protocol::device_path::DevicePathProtocol;
 use uefi_raw::protocol::media::LoadFile2Protocol;
 
@@ -22,24 +23,66 @@ struct Provider {
     contents: Vec<u8>,
 }
 
-/// Installs the protocol. It stays for as long as boot services live, and so does `contents`.
-pub fn offer(contents: Vec<u8>) -> Result<(), Failure> {
-    let path: &'static mut Vec<u8> = Box::leak(Box::default());
-    let vendor = media::Vendor { vendor_guid: LINUX_INITRD_MEDIA, vendor_defined_data: &[] };
-    let path = DevicePathBuilder::with_vec(path)
-        .push(&vendor)
-        .and_then(DevicePathBuilder::finalize)
-        .map_err(|_| Failure::new(Status::LOAD_ERROR, format_args!("initial RAM disk: no device path can be built")))?;
-    let provider = Box::leak(Box::new(Provider { protocol: LoadFile2Protocol { load_file }, contents }));
+/// The protocol, installed. Dropping it takes it away again.
+pub struct InitialRamDisk {
+    handle: Handle,
+    path: *const c_void,
+    provider: *mut Provider,
+}
 
-    let install = |handle, guid: &Guid, interface: *const c_void| {
-        // SAFETY: the interface lives for ever, being leaked, and is what the GUID names.
-        unsafe { boot::install_protocol_interface(handle, guid, interface) }.map_err(firmware("initial RAM disk"))
-    };
-    let handle = install(None, &DevicePathProtocol::GUID, path.as_ffi_ptr().cast())?;
-    let interface: *const Provider = provider;
-    install(Some(handle), &uefi::proto::media::load_file::LoadFile2::GUID, interface.cast())?;
-    Ok(())
+impl InitialRamDisk {
+    /// Installs the protocol, with `contents` behind it.
+    pub fn offer(contents: Vec<u8>) -> Result<Self, Failure> {
+        // The device path is a few bytes, and the firmware may keep references to it: it is never freed.
+        let path: &'static mut Vec<u8> = Box::leak(Box::default());
+        let vendor = media::Vendor {
+            vendor_guid: LINUX_INITRD_MEDIA,
+            vendor_defined_data: &[],
+        };
+        let path: *const c_void = DevicePathBuilder::with_vec(path)
+            .push(&vendor)
+            .and_then(DevicePathBuilder::finalize)
+            .map_err(|_| {
+                Failure::new(
+                    Status::LOAD_ERROR,
+                    format_args!("initial RAM disk: no device path can be built"),
+                )
+            })?
+            .as_ffi_ptr()
+            .cast();
+        let provider = Box::into_raw(Box::new(Provider {
+            protocol: LoadFile2Protocol { load_file },
+            contents,
+        }));
+        let install = |handle, guid: &Guid, interface: *const c_void| {
+            // SAFETY: the interface is what the GUID names, and lives until `drop` has uninstalled it.
+            unsafe { boot::install_protocol_interface(handle, guid, interface) }
+                .map_err(firmware("initial RAM disk"))
+        };
+        let handle = install(None, &DevicePathProtocol::GUID, path)?;
+        let offered = Self {
+            handle,
+            path,
+            provider,
+        };
+        install(Some(handle), &LoadFile2::GUID, provider.cast_const().cast())?;
+        Ok(offered)
+    }
+}
+
+impl Drop for InitialRamDisk {
+    fn drop(&mut self) {
+        let uninstall = |guid: &Guid, interface: *const c_void| {
+            // SAFETY: installed by `offer` on this handle; whoever loaded the file has returned.
+            unsafe { boot::uninstall_protocol_interface(self.handle, guid, interface) }
+        };
+        let is_gone = uninstall(&LoadFile2::GUID, self.provider.cast_const().cast()).is_ok();
+        let _ = uninstall(&DevicePathProtocol::GUID, self.path);
+        if is_gone {
+            // SAFETY: made by `Box::into_raw` in `offer`, and the firmware does not know it any more.
+            drop(unsafe { Box::from_raw(self.provider) });
+        }
+    }
 }
 
 /// `EFI_LOAD_FILE2_PROTOCOL.LoadFile` (UEFI, "Load File 2 Protocol").
@@ -56,7 +99,7 @@ unsafe extern "efiapi" fn load_file(
     if bool::from(boot_policy) {
         return Status::UNSUPPORTED;
     }
-    // SAFETY: `this` is the first field of a leaked `Provider`, which is only read.
+    // SAFETY: `this` is the first field of the `Provider` of an installed protocol, which is only read.
     let contents = unsafe { &(*this.cast::<Provider>()).contents };
     // SAFETY: the caller passes a valid size.
     let room = unsafe { buffer_size.read() };
@@ -66,6 +109,10 @@ unsafe extern "efiapi" fn load_file(
         return Status::BUFFER_TOO_SMALL;
     }
     // SAFETY: the caller's buffer has `room` bytes, which suffice, and is not our own memory.
-    unsafe { buffer.cast::<u8>().copy_from_nonoverlapping(contents.as_ptr(), contents.len()) };
+    unsafe {
+        buffer
+            .cast::<u8>()
+            .copy_from_nonoverlapping(contents.as_ptr(), contents.len())
+    };
     Status::SUCCESS
 }

@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 use bootinfo::{AcpiPower, BLOCK_ALIGN, EcamShim, Operation};
 use config::OnPanic;
 use placement::{DigestError, Image};
+use uefi::Status;
 use uefi::boot::{self, Tpl};
 use uefi::runtime::{self, ResetType};
-use uefi::Status;
 use x86::{efer, msr};
 
 use crate::acpi::Acpi;
@@ -30,7 +30,10 @@ pub fn bring_up(config: &config::Hypervisor, own: &Volume) -> Result<(), Failure
     check_processors(&processors)?;
     let file = read_image(&config.image, own)?;
     let image = Image::parse(&file).map_err(|error| {
-        Failure::new(Status::LOAD_ERROR, format_args!("hypervisor image {} {}", config.image, error.message()))
+        Failure::new(
+            Status::LOAD_ERROR,
+            format_args!("hypervisor image {} {}", config.image, error.message()),
+        )
     })?;
 
     let ram = memory::ram()?;
@@ -62,9 +65,17 @@ pub fn bring_up(config: &config::Hypervisor, own: &Volume) -> Result<(), Failure
     );
     say::leave_serial_line();
     launch(&processors, &mut placed, config.on_panic)?;
-    say!("the hypervisor runs on {} processors", processors.lps().len());
+    say!(
+        "the hypervisor runs on {} processors",
+        processors.lps().len()
+    );
     if let Some(acpi) = acpi {
-        let highest = processors.lps().iter().map(|lp| lp.apic_id).max().unwrap_or_default();
+        let highest = processors
+            .lps()
+            .iter()
+            .map(|lp| lp.apic_id)
+            .max()
+            .unwrap_or_default();
         acpi.apply(placed.diagnostics, highest);
     }
     Ok(())
@@ -77,7 +88,10 @@ fn check_processors(processors: &Processors) -> Result<(), Failure> {
         if status == bootinfo::Status::SUCCESS {
             return Ok(());
         }
-        Err(Failure::new(Status::UNSUPPORTED, format_args!("processor {index}: {}", status.message())))
+        Err(Failure::new(
+            Status::UNSUPPORTED,
+            format_args!("processor {index}: {}", status.message()),
+        ))
     };
     // The boot processor speaks for all in most cases; its line needs no number.
     match virtualization::check(levels) {
@@ -91,7 +105,10 @@ fn check_processors(processors: &Processors) -> Result<(), Failure> {
             None => {
                 return Err(Failure::new(
                     Status::UNSUPPORTED,
-                    format_args!("processor {index} (APIC id {:#x}) did not run when asked to", lp.apic_id),
+                    format_args!(
+                        "processor {index} (APIC id {:#x}) did not run when asked to",
+                        lp.apic_id
+                    ),
                 ));
             }
         }
@@ -102,11 +119,16 @@ fn check_processors(processors: &Processors) -> Result<(), Failure> {
 /// The image file, compared with its checksum when there is one beside it.
 fn read_image(path: &str, own: &Volume) -> Result<Vec<u8>, Failure> {
     let file = own.read(path)?.ok_or_else(|| {
-        Failure::new(Status::NOT_FOUND, format_args!("hypervisor image {path} not found on the loader's volume"))
+        Failure::new(
+            Status::NOT_FOUND,
+            format_args!("hypervisor image {path} not found on the loader's volume"),
+        )
     })?;
     let sidecar_path = format!("{path}.sha256");
     let Some(sidecar) = own.read(&sidecar_path)? else {
-        say!("warning: {sidecar_path} is missing; damage to the hypervisor's file would not be noticed");
+        say!(
+            "warning: {sidecar_path} is missing; damage to the hypervisor's file would not be noticed"
+        );
         return Ok(file);
     };
     placement::check_digest(&file, &sidecar).map_err(|error| {
@@ -114,7 +136,10 @@ fn read_image(path: &str, own: &Volume) -> Result<Vec<u8>, Failure> {
             DigestError::Mismatch => "is damaged: its SHA-256 is not that of",
             DigestError::Malformed => "cannot be checked: no SHA-256 in",
         };
-        Failure::new(Status::CRC_ERROR, format_args!("hypervisor image {path} {fault} {sidecar_path}"))
+        Failure::new(
+            Status::CRC_ERROR,
+            format_args!("hypervisor image {path} {fault} {sidecar_path}"),
+        )
     })?;
     Ok(file)
 }
@@ -141,8 +166,13 @@ fn launch(processors: &Processors, placed: &mut Placed, on_panic: OnPanic) -> Re
         .filter(|(_, lp)| lp.answer() != Some(bootinfo::Status::SUCCESS))
         .collect();
     for (index, lp) in &refused {
-        let why = lp.answer().map_or("did not answer", bootinfo::Status::message);
-        say!("processor {index} (APIC id {:#x}) was not launched: {why}", lp.apic_id);
+        let why = lp
+            .answer()
+            .map_or("did not answer", bootinfo::Status::message);
+        say!(
+            "processor {index} (APIC id {:#x}) was not launched: {why}",
+            lp.apic_id
+        );
     }
     if let Err(failure) = &others {
         say!("{}", failure.message);
@@ -184,7 +214,9 @@ fn enter(placed: &Placed, operation: Operation, lp: u32) -> bootinfo::Status {
     }
     // SAFETY: `placed` holds the hypervisor, its tables map the trampoline, and each LP has its own stack.
     let status = unsafe { trampoline::enter(&placed.jump(operation, lp)) };
-    if before & efer::NXE == 0 && (status != bootinfo::Status::SUCCESS || operation == Operation::PREPARE) {
+    if before & efer::NXE == 0
+        && (status != bootinfo::Status::SUCCESS || operation == Operation::PREPARE)
+    {
         // SAFETY: this was the register's value.
         unsafe { wrmsr(msr::EFER, before) };
     }

@@ -1,10 +1,11 @@
 //! The loader: a UEFI application that puts the hypervisor under the running firmware and then starts the
 //! parent partition's EFI program.
 //!
-//! The order is that of `docs/boot.md`: read, check, place, prepare, launch, start. Up to the launch nothing of
-//! the machine is changed, so that every fault found on the way leads back to the firmware or, if the
-//! configuration says so, to the parent's program on the bare machine. After the launch this program runs inside
-//! the parent partition, and nothing of it is needed by the hypervisor.
+//! The order: read the configuration, load the parent's program, check every processor, place the hypervisor,
+//! let it prepare, launch it, start the program. Up to the launch nothing of the machine is changed, so that
+//! every fault found on the way leads back to the firmware or, if the configuration says so, to the parent's
+//! program on the bare machine. After the launch this program runs inside the parent partition, and nothing of
+//! it is needed by the hypervisor.
 #![no_std]
 #![no_main]
 
@@ -54,8 +55,8 @@ fn run() -> Result<(), Failure> {
     if let Some(console) = config.hypervisor.console {
         say::take_serial_line(console);
     }
-    // The parent's files are looked for first: a machine on which a hypervisor runs without a parent helps nobody.
-    let parent = parent::Program::find(&config.parent, &own)?;
+    // The parent's files come first: a machine on which a hypervisor runs without a parent helps nobody.
+    let parent = parent::Program::load(&config.parent, &own)?;
     match launch::bring_up(&config.hypervisor, &own) {
         Ok(()) => {}
         Err(failure) if config.hypervisor.on_failure == OnFailure::Parent => {
@@ -70,10 +71,16 @@ fn run() -> Result<(), Failure> {
 fn read_config(own: &Volume) -> Result<Config, Failure> {
     let path = config::CONFIG_PATH;
     let bytes = own.read(path)?.ok_or_else(|| {
-        Failure::new(Status::NOT_FOUND, format_args!("configuration {path} not found on the loader's volume; create it"))
+        Failure::new(
+            Status::NOT_FOUND,
+            format_args!("configuration {path} not found on the loader's volume; create it"),
+        )
     })?;
     let fault = |what: &dyn core::fmt::Display| {
-        Failure::new(Status::INVALID_PARAMETER, format_args!("configuration {path}: {what}"))
+        Failure::new(
+            Status::INVALID_PARAMETER,
+            format_args!("configuration {path}: {what}"),
+        )
     };
     let text = core::str::from_utf8(&bytes).map_err(|_| fault(&"is not UTF-8 text"))?;
     config::parse(text).map_err(|error| fault(&error))

@@ -19,9 +19,17 @@ pub fn ram() -> Result<Vec<SpaRange>, Failure> {
     let mut ranges: Vec<SpaRange> = map
         .entries()
         .filter(|entry| is_ram(entry.ty))
-        .map(|entry| SpaRange { start: Spa::new(entry.phys_start), len: entry.page_count * placement::PAGE })
+        .map(|entry| SpaRange {
+            start: Spa::new(entry.phys_start),
+            len: entry.page_count * placement::PAGE,
+        })
         .collect();
-    ranges.extend(address_space::spaces().into_iter().filter(Space::is_ram).map(|space| placement::align_out(space.range)));
+    ranges.extend(
+        address_space::spaces()
+            .into_iter()
+            .filter(Space::is_ram)
+            .map(|space| placement::align_out(space.range)),
+    );
     let count = placement::merge(&mut ranges).len();
     ranges.truncate(count);
     Ok(ranges)

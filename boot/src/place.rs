@@ -2,9 +2,11 @@
 #![allow(unsafe_code)]
 
 use addr::Spa;
-use bootinfo::{BootInfo, Console, IMAGE_BASE, LP_AREA_BASE, LpInfo, PHYS_MAP_BASE, PanicAction, SpaRange};
+use bootinfo::{
+    BootInfo, Console, IMAGE_BASE, LP_AREA_BASE, LpInfo, PHYS_MAP_BASE, PanicAction, SpaRange,
+};
 use config::OnPanic;
-use placement::{Access, Image, LayoutError, Layout, LeafLimit, MapError, PAGE, Tables};
+use placement::{Access, Image, Layout, LayoutError, LeafLimit, MapError, PAGE, Tables};
 use uefi::Status;
 
 use crate::block::{Block, Pages};
@@ -73,40 +75,69 @@ pub fn place(
 ) -> Result<Placed, Failure> {
     let range = block.range();
     let layout = Layout::new(range, image.size()).map_err(|error| match error {
-        LayoutError::Misaligned => Failure::new(Status::DEVICE_ERROR, format_args!("the firmware's memory is misaligned")),
+        LayoutError::Misaligned => Failure::new(
+            Status::DEVICE_ERROR,
+            format_args!("the firmware's memory is misaligned"),
+        ),
         LayoutError::TooSmall => Failure::refused(bootinfo::Status::NO_MEMORY),
     })?;
     block.fill(layout.diagnostics, &[]);
     block.fill(layout.image, &[]);
     for segment in image.segments() {
-        let part = SpaRange { start: offset(layout.image.start, segment.offset), len: segment.len };
+        let part = SpaRange {
+            start: offset(layout.image.start, segment.offset),
+            len: segment.len,
+        };
         block.fill(part, segment.bytes);
     }
 
     let levels = virtualization::paging_levels();
-    let mut tables =
-        Tables::new(Pages::new(&mut block, layout.rest), levels).ok_or_else(|| map_failure(MapError::NoMemory))?;
+    let mut tables = Tables::new(Pages::new(&mut block, layout.rest), levels)
+        .ok_or_else(|| map_failure(MapError::NoMemory))?;
     map_image(&mut tables, image, layout.image).map_err(map_failure)?;
     map_memory(&mut tables, machine.ram, layout.image).map_err(map_failure)?;
     let trampoline = trampoline::page()?;
-    tables.map(trampoline, Spa::new(trampoline), PAGE, Access::ReadExecute, LeafLimit::Size4K).map_err(map_failure)?;
+    tables
+        .map(
+            trampoline,
+            Spa::new(trampoline),
+            PAGE,
+            Access::ReadExecute,
+            LeafLimit::Size4K,
+        )
+        .map_err(map_failure)?;
     let root_table = tables.root();
 
     for lp in 0..machine.lps.len() as u32 {
-        let stack = tables.memory_mut().take(STACK_LEN).ok_or_else(|| map_failure(MapError::NoMemory))?;
+        let stack = tables
+            .memory_mut()
+            .take(STACK_LEN)
+            .ok_or_else(|| map_failure(MapError::NoMemory))?;
         tables
-            .map(stack_bottom(lp), stack.start, STACK_LEN, Access::ReadWrite, LeafLimit::Size4K)
+            .map(
+                stack_bottom(lp),
+                stack.start,
+                STACK_LEN,
+                Access::ReadWrite,
+                LeafLimit::Size4K,
+            )
             .map_err(map_failure)?;
     }
 
     let mut pages = tables.into_memory();
     let lps = write_lps(&mut pages, machine.lps)?;
-    let record = pages.take(size_of::<BootInfo>() as u64).ok_or_else(|| map_failure(MapError::NoMemory))?;
+    let record = pages
+        .take(size_of::<BootInfo>() as u64)
+        .ok_or_else(|| map_failure(MapError::NoMemory))?;
     let mut memory = [SpaRange::default(); bootinfo::MEMORY_RANGES];
     let Some(known) = memory.get_mut(..machine.ram.len()) else {
         return Err(Failure::new(
             Status::UNSUPPORTED,
-            format_args!("the machine's memory is in {} pieces; at most {} are handled", machine.ram.len(), memory.len()),
+            format_args!(
+                "the machine's memory is in {} pieces; at most {} are handled",
+                machine.ram.len(),
+                memory.len()
+            ),
         ));
     };
     known.copy_from_slice(machine.ram);
@@ -138,24 +169,54 @@ pub fn place(
     };
     // SAFETY: `record` is a page of the block, large enough (asserted in `bootinfo`), aligned and ours alone.
     unsafe { (record.start.get() as *mut BootInfo).write(info) };
-    Ok(Placed { diagnostics: layout.diagnostics, block, boot_info: record.start, root_table, entry: image.entry() })
+    Ok(Placed {
+        diagnostics: layout.diagnostics,
+        block,
+        boot_info: record.start,
+        root_table,
+        entry: image.entry(),
+    })
 }
 
-fn map_image(tables: &mut Tables<Pages<'_>>, image: &Image<'_>, place: SpaRange) -> Result<(), MapError> {
+fn map_image(
+    tables: &mut Tables<Pages<'_>>,
+    image: &Image<'_>,
+    place: SpaRange,
+) -> Result<(), MapError> {
     for segment in image.segments() {
         let spa = offset(place.start, segment.offset);
-        tables.map(IMAGE_BASE + segment.offset, spa, segment.len, segment.access, LeafLimit::Size4K)?;
+        tables.map(
+            IMAGE_BASE + segment.offset,
+            spa,
+            segment.len,
+            segment.access,
+            LeafLimit::Size4K,
+        )?;
     }
     Ok(())
 }
 
 /// The physical map: all memory but the image.
-fn map_memory(tables: &mut Tables<Pages<'_>>, ram: &[SpaRange], image: SpaRange) -> Result<(), MapError> {
-    let limit = if virtualization::has_giant_pages() { LeafLimit::Size1G } else { LeafLimit::Size2M };
-    for part in ram.iter().flat_map(|&range| placement::subtract(range, image)) {
+fn map_memory(
+    tables: &mut Tables<Pages<'_>>,
+    ram: &[SpaRange],
+    image: SpaRange,
+) -> Result<(), MapError> {
+    let limit = if virtualization::has_giant_pages() {
+        LeafLimit::Size1G
+    } else {
+        LeafLimit::Size2M
+    };
+    for part in ram
+        .iter()
+        .flat_map(|&range| placement::subtract(range, image))
+    {
         let va = PHYS_MAP_BASE
             .checked_add(part.start.get())
-            .filter(|va| va.checked_add(part.len).is_some_and(|end| end <= LP_AREA_BASE))
+            .filter(|va| {
+                va.checked_add(part.len)
+                    .is_some_and(|end| end <= LP_AREA_BASE)
+            })
             .ok_or(MapError::OutOfRange)?;
         tables.map(va, part.start, part.len, Access::ReadWrite, limit)?;
     }
@@ -164,11 +225,17 @@ fn map_memory(tables: &mut Tables<Pages<'_>>, ram: &[SpaRange], image: SpaRange)
 
 fn write_lps(pages: &mut Pages<'_>, lps: &[Lp]) -> Result<Spa, Failure> {
     let len = (lps.len() * size_of::<LpInfo>()) as u64;
-    let array = pages.take(len).ok_or_else(|| map_failure(MapError::NoMemory))?;
+    let array = pages
+        .take(len)
+        .ok_or_else(|| map_failure(MapError::NoMemory))?;
     for (index, lp) in lps.iter().enumerate() {
-        let info = LpInfo { apic_id: lp.apic_id, is_bsp: u32::from(index == 0) };
+        let info = LpInfo {
+            apic_id: lp.apic_id,
+            is_bsp: u32::from(index == 0),
+        };
+        let place = (array.start.get() as *mut LpInfo).wrapping_add(index);
         // SAFETY: the array lies in the block, is aligned to a page and has room for `lps.len()` entries.
-        unsafe { (array.start.get() as *mut LpInfo).add(index).write(info) };
+        unsafe { place.write(info) };
     }
     Ok(array.start)
 }
@@ -176,8 +243,16 @@ fn write_lps(pages: &mut Pages<'_>, lps: &[Lp]) -> Result<Spa, Failure> {
 fn console(config: &config::Hypervisor) -> Console {
     let level = config.log_level as u32;
     match config.console {
-        Some(console) => Console { port: console.port, divisor: console.divisor, level },
-        None => Console { port: 0, divisor: 1, level },
+        Some(console) => Console {
+            port: console.port,
+            divisor: console.divisor,
+            level,
+        },
+        None => Console {
+            port: 0,
+            divisor: 1,
+            level,
+        },
     }
 }
 
@@ -189,6 +264,9 @@ const fn offset(base: Spa, by: u64) -> Spa {
 fn map_failure(error: MapError) -> Failure {
     match error {
         MapError::NoMemory => Failure::refused(bootinfo::Status::NO_MEMORY),
-        error => Failure::new(Status::UNSUPPORTED, format_args!("the memory map cannot be mapped ({error:?})")),
+        error => Failure::new(
+            Status::UNSUPPORTED,
+            format_args!("the memory map cannot be mapped ({error:?})"),
+        ),
     }
 }

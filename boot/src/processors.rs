@@ -26,12 +26,17 @@ pub struct Lp {
 
 impl Lp {
     fn new(apic_id: u32) -> Self {
-        Self { apic_id, answer: AtomicU64::new(NO_ANSWER) }
+        Self {
+            apic_id,
+            answer: AtomicU64::new(NO_ANSWER),
+        }
     }
 
     /// The answer of the last pass, `None` when the LP gave none.
     pub fn answer(&self) -> Option<Status> {
-        Some(self.answer.load(Ordering::Acquire)).filter(|&answer| answer != NO_ANSWER).map(Status)
+        Some(self.answer.load(Ordering::Acquire))
+            .filter(|&answer| answer != NO_ANSWER)
+            .map(Status)
     }
 }
 
@@ -52,29 +57,47 @@ impl Processors {
     /// Asks the firmware. LPs that are disabled or unhealthy are not ours; without the MP services protocol there
     /// is the boot processor only.
     pub fn find() -> Result<Self, Failure> {
-        let mut found = Self { lps: alloc::vec![Lp::new(cpu::apic_id())], services: None };
+        let mut found = Self {
+            lps: alloc::vec![Lp::new(cpu::apic_id())],
+            services: None,
+        };
         let Ok(handle) = boot::get_handle_for_protocol::<MpServices>() else {
             say!("the firmware offers no MP services; only the boot processor is used");
             return Ok(found);
         };
-        let params = boot::OpenProtocolParams { handle, agent: boot::image_handle(), controller: None };
+        let params = boot::OpenProtocolParams {
+            handle,
+            agent: boot::image_handle(),
+            controller: None,
+        };
         // SAFETY: the protocol belongs to the firmware's core and stays until ExitBootServices.
         let services = unsafe {
             boot::open_protocol::<MpServices>(params, boot::OpenProtocolAttributes::GetProtocol)
         }
         .map_err(firmware("MP services"))?;
-        let total = services.get_number_of_processors().map_err(firmware("number of processors"))?.total;
+        let total = services
+            .get_number_of_processors()
+            .map_err(firmware("number of processors"))?
+            .total;
         for number in 0..total {
-            let info = services.get_processor_info(number).map_err(firmware("processor information"))?;
+            let info = services
+                .get_processor_info(number)
+                .map_err(firmware("processor information"))?;
             if info.is_bsp() {
                 continue;
             }
             if !info.is_enabled() || !info.is_healthy() {
-                say!("processor {number} (APIC id {:#x}) is disabled by the firmware and left out", info.processor_id);
+                say!(
+                    "processor {number} (APIC id {:#x}) is disabled by the firmware and left out",
+                    info.processor_id
+                );
                 continue;
             }
             let apic_id = u32::try_from(info.processor_id).map_err(|_| {
-                Failure::new(uefi::Status::UNSUPPORTED, format_args!("processor {number} has no 32-bit APIC id"))
+                Failure::new(
+                    uefi::Status::UNSUPPORTED,
+                    format_args!("processor {number} has no 32-bit APIC id"),
+                )
             })?;
             found.lps.push(Lp::new(apic_id));
         }
@@ -92,14 +115,26 @@ impl Processors {
     ///
     /// `action` runs on the firmware's stacks and must use no firmware service and no allocation.
     pub fn on_others(&self, action: &(dyn Fn(u32) -> Status + Sync)) -> Result<(), Failure> {
-        let Some(services) = self.services.as_ref().filter(|_| self.lps.len() > 1) else { return Ok(()) };
+        let Some(services) = self.services.as_ref().filter(|_| self.lps.len() > 1) else {
+            return Ok(());
+        };
         for lp in &self.lps {
             lp.answer.store(NO_ANSWER, Ordering::Release);
         }
-        let pass = Pass { lps: &self.lps, action, strangers: AtomicU32::new(0) };
+        let pass = Pass {
+            lps: &self.lps,
+            action,
+            strangers: AtomicU32::new(0),
+        };
         let argument: *const Pass<'_> = &pass;
         services
-            .startup_all_aps(false, run_pass, argument.cast_mut().cast::<c_void>(), None, None)
+            .startup_all_aps(
+                false,
+                run_pass,
+                argument.cast_mut().cast::<c_void>(),
+                None,
+                None,
+            )
             .map_err(firmware("the other processors cannot be started"))?;
         match pass.strangers.load(Ordering::Acquire) {
             0 => Ok(()),

@@ -36,11 +36,19 @@ pub fn take_serial_line(console: Console) {
     }
     // SAFETY: the configuration names this port as a 16550 that is the hypervisor's, and no firmware console is
     // on it. A wrong port in the configuration would write to another device's registers; the person was asked.
-    let Ok(mut uart) = (unsafe { Uart16550::new_port(console.port) }) else { return };
-    let config = Config { baud_rate: baud_rate(console), ..Config::default() };
+    let Ok(mut uart) = (unsafe { Uart16550::new_port(console.port) }) else {
+        return;
+    };
+    let config = Config {
+        baud_rate: baud_rate(console),
+        ..Config::default()
+    };
     match uart.init(config) {
         Ok(()) => *SERIAL.lock() = Some(uart),
-        Err(_) => say!("no serial port answers at {:#x}; the hypervisor's log will not be seen", console.port),
+        Err(_) => say!(
+            "no serial port answers at {:#x}; the hypervisor's log will not be seen",
+            console.port
+        ),
     }
 }
 
@@ -77,17 +85,28 @@ impl Write for Serial<'_> {
 fn firmware_console_is_on(port: u16) -> bool {
     const CONSOLE_OUT_DEVICE: uefi::Guid = guid!("d3b36f2c-d551-11d4-9a46-0090273fc14d");
     const PORTS: [u16; 4] = [0x3F8, 0x2F8, 0x3E8, 0x2E8];
-    let Some(number) = PORTS.iter().position(|&known| known == port) else { return false };
-    let Ok(handles) = boot::locate_handle_buffer(boot::SearchType::ByProtocol(&CONSOLE_OUT_DEVICE)) else {
+    let Some(number) = PORTS.iter().position(|&known| known == port) else {
         return false;
     };
-    handles.iter().any(|&handle| has_serial_node(handle, number as u32))
+    let Ok(handles) = boot::locate_handle_buffer(boot::SearchType::ByProtocol(&CONSOLE_OUT_DEVICE))
+    else {
+        return false;
+    };
+    handles
+        .iter()
+        .any(|&handle| has_serial_node(handle, number as u32))
 }
 
 fn has_serial_node(handle: Handle, number: u32) -> bool {
-    let params = boot::OpenProtocolParams { handle, agent: boot::image_handle(), controller: None };
+    let params = boot::OpenProtocolParams {
+        handle,
+        agent: boot::image_handle(),
+        controller: None,
+    };
     // SAFETY: the path is only read, within this call; the splitter's devices do not go away meanwhile.
-    let path = unsafe { boot::open_protocol::<DevicePath>(params, boot::OpenProtocolAttributes::GetProtocol) };
+    let path = unsafe {
+        boot::open_protocol::<DevicePath>(params, boot::OpenProtocolAttributes::GetProtocol)
+    };
     path.is_ok_and(|path| path.node_iter().any(|node| is_serial_node(node, number)))
 }
 

@@ -41,7 +41,9 @@ const _: () = assert!(offset_of!(Jump, stack_top) == 24);
 const _: () = assert!(offset_of!(Jump, entry) == 32);
 
 // The pushes below build a `LaunchCall`, last field first.
-const _: () = assert!(offset_of!(bootinfo::LaunchCall, operation) == 0 && offset_of!(bootinfo::LaunchCall, lp) == 4);
+const _: () = assert!(
+    offset_of!(bootinfo::LaunchCall, operation) == 0 && offset_of!(bootinfo::LaunchCall, lp) == 4
+);
 const _: () = assert!(offset_of!(bootinfo::LaunchCall, boot_info) == 8);
 const _: () = assert!(offset_of!(bootinfo::LaunchCall, guest_rsp) == 16);
 const _: () = assert!(offset_of!(bootinfo::LaunchCall, guest_rip) == 24);
@@ -126,7 +128,10 @@ pub fn page() -> Result<u64, Failure> {
     let start = verdigris_trampoline as *const () as u64;
     let end = &raw const verdigris_trampoline_end as u64;
     if !start.is_multiple_of(PAGE) || end - start > PAGE {
-        return Err(Failure::new(Status::LOAD_ERROR, format_args!("the loader's image is damaged: its trampoline is not one page")));
+        return Err(Failure::new(
+            Status::LOAD_ERROR,
+            format_args!("the loader's image is damaged: its trampoline is not one page"),
+        ));
     }
     Ok(start)
 }

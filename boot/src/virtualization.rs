@@ -57,7 +57,11 @@ pub fn check(levels: u32) -> Status {
 
 /// Depth of paging on this LP.
 pub fn paging_levels() -> u32 {
-    if crate::cpu::cr4() & cr4::LA57 != 0 { 5 } else { 4 }
+    if crate::cpu::cr4() & cr4::LA57 != 0 {
+        5
+    } else {
+        4
+    }
 }
 
 /// Intel SDM vol. 3D, "VMX Capability Reporting Facility".
@@ -88,7 +92,11 @@ fn check_vmx() -> Status {
     const NEEDED: u64 = WALK_4 | WRITE_BACK | LEAVES_2M | INVEPT | INVVPID;
     // SAFETY: EPT or VPID is allowed, so this register exists.
     let caps = unsafe { rdmsr(msr::IA32_VMX_EPT_VPID_CAP) };
-    if caps & NEEDED != NEEDED { Status::MISSING_FEATURE } else { Status::SUCCESS }
+    if caps & NEEDED != NEEDED {
+        Status::MISSING_FEATURE
+    } else {
+        Status::SUCCESS
+    }
 }
 
 /// AMD APM vol. 2, "Enabling SVM".
@@ -100,7 +108,11 @@ fn check_svm() -> Status {
     }
     let svm = cpuid(CPUID_SVM, 0);
     let (nested_paging, asids) = (svm.edx & 1, svm.ebx);
-    if nested_paging == 0 || asids < 2 { Status::MISSING_FEATURE } else { Status::SUCCESS }
+    if nested_paging == 0 || asids < 2 {
+        Status::MISSING_FEATURE
+    } else {
+        Status::SUCCESS
+    }
 }
 
 /// Allows VMXON on this LP where the firmware left that open. To be called after [`check`] passed on every LP.
@@ -114,6 +126,11 @@ pub fn open_feature_control() {
     let control = unsafe { rdmsr(msr::IA32_FEATURE_CONTROL) };
     if control & FEATURE_LOCK == 0 {
         // SAFETY: unlocked, and both bits are defined on every processor with VMX.
-        unsafe { wrmsr(msr::IA32_FEATURE_CONTROL, control | FEATURE_LOCK | FEATURE_VMX) };
+        unsafe {
+            wrmsr(
+                msr::IA32_FEATURE_CONTROL,
+                control | FEATURE_LOCK | FEATURE_VMX,
+            )
+        };
     }
 }

@@ -26,12 +26,17 @@ impl Console {
 
     fn new(port: u16, baud: u32) -> Result<Self, String> {
         if !(0x100..=0xFFF8).contains(&port) {
-            return Err(format!("console port {port:#x} is not the port of a serial line; 0x3F8 is com1"));
+            return Err(format!(
+                "console port {port:#x} is not the port of a serial line; 0x3F8 is com1"
+            ));
         }
         if baud == 0 || !BASE_BAUD.is_multiple_of(baud) {
-            return Err(format!("{baud} baud cannot be set; use a divisor of 115200, such as 115200, 57600, 38400 or 9600"));
+            return Err(format!(
+                "{baud} baud cannot be set; use a divisor of 115200, such as 115200, 57600, 38400 or 9600"
+            ));
         }
-        let divisor = u16::try_from(BASE_BAUD / baud).map_err(|_| format!("{baud} baud is too slow"))?;
+        let divisor =
+            u16::try_from(BASE_BAUD / baud).map_err(|_| format!("{baud} baud is too slow"))?;
         Ok(Self { port, divisor })
     }
 }
@@ -71,7 +76,9 @@ impl<'de> Visitor<'de> for ChoiceVisitor {
             }
         }
         let port = port.ok_or_else(|| de::Error::missing_field("port"))?;
-        Console::new(port, baud).map(|console| Choice(Some(console))).map_err(de::Error::custom)
+        Console::new(port, baud)
+            .map(|console| Choice(Some(console)))
+            .map_err(de::Error::custom)
     }
 }
 

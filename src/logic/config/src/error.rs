@@ -15,7 +15,10 @@ pub struct Error {
 impl Error {
     /// A fault that has no line.
     pub(crate) fn without_line(message: impl Into<String>) -> Self {
-        Self { line: None, message: message.into() }
+        Self {
+            line: None,
+            message: message.into(),
+        }
     }
 
     /// The fault that the TOML parser found in `text`, brought to one line.

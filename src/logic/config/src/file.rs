@@ -64,9 +64,14 @@ key!(OnFailureKey for OnFailure { Firmware, Parent });
 pub fn parse(text: &str) -> Result<Config, Error> {
     let file: File = toml::from_str(text).map_err(|error| Error::from_toml(text, &error))?;
     let Some(parent) = file.parent else {
-        return Err(Error::without_line("table [parent] is missing; it names the EFI program to start"));
+        return Err(Error::without_line(
+            "table [parent] is missing; it names the EFI program to start",
+        ));
     };
-    Ok(Config { parent: parent.check()?, hypervisor: file.hypervisor.check()? })
+    Ok(Config {
+        parent: parent.check()?,
+        hypervisor: file.hypervisor.check()?,
+    })
 }
 
 fn path(key: &str, value: &str) -> Result<String, Error> {
@@ -76,10 +81,15 @@ fn path(key: &str, value: &str) -> Result<String, Error> {
 impl ParentTable {
     fn check(self) -> Result<Parent, Error> {
         let Some(image) = self.image else {
-            return Err(Error::without_line(r"key parent.image is missing; write image = '\EFI\...' under [parent]"));
+            return Err(Error::without_line(
+                r"key parent.image is missing; write image = '\EFI\...' under [parent]",
+            ));
         };
         let command_line = self.command_line.unwrap_or_default();
-        if command_line.chars().any(|c| c.is_control() || c.len_utf16() != 1) {
+        if command_line
+            .chars()
+            .any(|c| c.is_control() || c.len_utf16() != 1)
+        {
             return Err(Error::without_line(
                 "parent.command_line: must be one line without control characters or characters beyond UCS-2",
             ));
@@ -87,7 +97,10 @@ impl ParentTable {
         Ok(Parent {
             image: path("parent.image", &image)?,
             command_line,
-            initrd: self.initrd.map(|initrd| path("parent.initrd", &initrd)).transpose()?,
+            initrd: self
+                .initrd
+                .map(|initrd| path("parent.initrd", &initrd))
+                .transpose()?,
             volume: self.volume.map_or_else(Volume::default, Volume::from),
         })
     }
@@ -106,7 +119,9 @@ impl HypervisorTable {
             )));
         }
         Ok(Hypervisor {
-            image: self.image.map_or(Ok(default.image), |image| path("hypervisor.image", &image))?,
+            image: self
+                .image
+                .map_or(Ok(default.image), |image| path("hypervisor.image", &image))?,
             console: self.console.and_then(|choice| choice.0),
             log_level: self.log_level.map_or(default.log_level, LogLevel::from),
             memory_reserve_mib: self.memory_reserve_mib,
