@@ -1,8 +1,10 @@
 //! What is on the disk that a test machine boots from.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use sha2::{Digest, Sha256};
 
 use crate::build::Images;
 use crate::disk_image::Entry;
@@ -47,11 +49,25 @@ pub fn configuration(guest: &Guest, hypervisor_section: &str) -> String {
     text + "\n[hypervisor]\n" + hypervisor_section
 }
 
+/// What `sha256sum hypervisor.elf` prints; the loader checks the image against it.
+fn checksum_file(hypervisor: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in Sha256::digest(hypervisor) {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text + "  hypervisor.elf\n"
+}
+
 /// The files of a disk that boots the hypervisor and then `guest`.
 pub fn with_hypervisor(images: &Images, guest: &Guest, configuration: &str) -> Result<Vec<Entry>> {
+    let hypervisor = fs::read(&images.hypervisor)?;
     let mut entries = vec![
         Entry::from_file("EFI/BOOT/BOOTX64.EFI", &images.loader)?,
-        Entry::from_file("EFI/verdigris/hypervisor.elf", &images.hypervisor)?,
+        Entry::new(
+            "EFI/verdigris/hypervisor.elf.sha256",
+            checksum_file(&hypervisor),
+        ),
+        Entry::new("EFI/verdigris/hypervisor.elf", hypervisor),
         Entry::new("EFI/verdigris/verdigris.toml", configuration),
     ];
     match guest {

@@ -12,6 +12,7 @@ use crate::workspace::Workspace;
 
 mod cpio;
 mod modules;
+mod tools;
 
 use cpio::Archive;
 
@@ -51,18 +52,56 @@ const MODULES: &[&str] = &[
 
 /// The initial file system for `kernel`, compressed. Kept in the target directory until one of its parts changes.
 pub fn obtain(workspace: &Workspace, kernel: &Kernel, busybox: &Path) -> Result<PathBuf> {
+    let scripts = workspace.root().join("tests/initramfs");
+    let sources = [&*scripts, busybox, &std::env::current_exe()?];
+    keep(workspace, &kernel.release, &sources, || {
+        build(kernel, busybox, &scripts)
+    })
+}
+
+/// [`obtain`]'s, followed by the programs of `tree`: Linux unpacks one archive after the other.
+pub fn obtain_with_tools(
+    workspace: &Workspace,
+    plain: &Path,
+    kernel: &Kernel,
+    tree: &Path,
+) -> Result<PathBuf> {
+    let tools = keep(
+        workspace,
+        "tools",
+        &[tree, &std::env::current_exe()?],
+        || tools::build(tree),
+    )?;
+    let mut both = fs::read(plain)?;
+    both.resize(both.len().next_multiple_of(4), 0);
+    both.extend(fs::read(tools)?);
+    let place = directory(workspace)?.join(format!("{}-tools.cpio.gz", kernel.release));
+    fs::write(&place, both)?;
+    Ok(place)
+}
+
+fn directory(workspace: &Workspace) -> Result<PathBuf> {
     let directory = workspace.target().join("initramfs");
     fs::create_dir_all(&directory)?;
-    let scripts = workspace.root().join("tests/initramfs");
-    let place = directory.join(format!("{}.cpio.gz", kernel.release));
-    if is_newer_than_all(&place, &[&scripts, busybox, &std::env::current_exe()?]) {
+    Ok(directory)
+}
+
+/// Makes and compresses an archive, unless there is one that is newer than its sources.
+fn keep(
+    workspace: &Workspace,
+    name: &str,
+    sources: &[&Path],
+    make: impl FnOnce() -> Result<Vec<u8>>,
+) -> Result<PathBuf> {
+    let directory = directory(workspace)?;
+    let place = directory.join(format!("{name}.cpio.gz"));
+    if is_newer_than_all(&place, sources) {
         return Ok(place);
     }
-    let archive = build(kernel, busybox, &scripts)?;
     let partial = tempfile::NamedTempFile::new_in(&directory)?;
     // Level 1: the emulated processor inflates it, and it is small anyway.
     let mut encoder = flate2::write::GzEncoder::new(&partial, flate2::Compression::fast());
-    encoder.write_all(&archive)?;
+    encoder.write_all(&make()?)?;
     encoder.finish()?;
     partial.persist(&place)?;
     Ok(place)

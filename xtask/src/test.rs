@@ -31,7 +31,10 @@ pub struct Options {
     machines: Vec<Model>,
     /// How many machines may run at a time
     #[arg(long, default_value_t = 2)]
-    jobs: usize,
+    pub jobs: usize,
+    /// Give every machine this many times its time, where the host is slow or busy
+    #[arg(long, default_value_t = 1)]
+    pub patience: u32,
 }
 
 impl Options {
@@ -43,6 +46,7 @@ impl Options {
             cases: Vec::new(),
             machines: Vec::new(),
             jobs: 2,
+            patience: 1,
         }
     }
 }
@@ -77,7 +81,7 @@ pub fn run(options: &Options) -> Result<()> {
         host(&workspace, &mut totals)?;
     }
     if options.tier != Some(Tier::Host) {
-        boot::run(&workspace, &selected, options.jobs.max(1), &mut totals)?;
+        boot::run(&workspace, &selected, options, &mut totals)?;
     }
     totals.print();
     if totals.failed() > 0 {

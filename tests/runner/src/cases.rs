@@ -57,6 +57,9 @@ pub struct Case {
     /// More disks, empty and of 64 MiB, besides the one that is booted.
     #[serde(default)]
     pub disks: Vec<Bus>,
+    /// Whether Linux gets `kexec` and `stress-ng` in a second initial file system.
+    #[serde(default)]
+    pub tools: bool,
     /// More arguments for QEMU.
     #[serde(default)]
     pub qemu: Vec<String>,
@@ -103,6 +106,8 @@ pub enum Damage {
     ShortHypervisor,
     /// The hypervisor image does not start as an ELF file does.
     WrongHypervisor,
+    /// One bit of the hypervisor image is not as it was built.
+    AlteredHypervisor,
     /// There is no image for the parent.
     NoParent,
 }

@@ -46,6 +46,28 @@ const BUSYBOX: Thing = Thing {
     versioned_by: |package| package.name == "busybox-static",
 };
 
+/// Programs of the heavier tests, with the libraries they need.
+const TOOLS: Thing = Thing {
+    name: "tools",
+    suites: SUITES,
+    release: "trixie",
+    packages: &["kexec-tools", "stress-ng"],
+    keep: |package| {
+        // Graphics drivers that are loaded on demand, and the package manager: large, and never reached.
+        ![
+            "mesa-libgallium",
+            "libllvm",
+            "libz3",
+            "dpkg",
+            "tar",
+            "debconf",
+        ]
+        .iter()
+        .any(|prefix| package.name.starts_with(prefix))
+    },
+    versioned_by: |package| package.name == "stress-ng",
+};
+
 /// The image is in `linux-binary-*` and the modules in `linux-modules-*` since 6.19; older kernels have
 /// both in `linux-image-VERSION`.
 fn is_kernel_part(name: &str) -> bool {
@@ -100,4 +122,9 @@ pub fn kernel(flavour: Flavour) -> Result<Kernel> {
 pub fn busybox() -> Result<PathBuf> {
     let tree = BUSYBOX.obtain()?;
     Ok(tree.join("usr/bin/busybox"))
+}
+
+/// The unpacked tree of `kexec` and `stress-ng` with their libraries.
+pub fn tools() -> Result<PathBuf> {
+    TOOLS.obtain()
 }

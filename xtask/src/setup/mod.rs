@@ -138,5 +138,6 @@ pub fn everything() -> Result<()> {
         say(&format!("Debian's kernel {}", kernel.release));
     }
     debian::busybox()?;
+    debian::tools()?;
     Ok(())
 }

@@ -14,9 +14,9 @@ use runner::machine::{Disk, Machine, Model};
 use runner::session::{self, Limits, Outcome};
 use runner::verdict;
 
-use super::Row;
 use super::prepare::Parts;
 use super::report::{Totals, Verdict};
+use super::{Options, Row};
 use crate::disk_image;
 use crate::workspace::Workspace;
 
@@ -36,13 +36,14 @@ struct Job<'a> {
     directory: std::path::PathBuf,
     model: Model,
     case: &'a Case,
+    patience: u32,
 }
 
 /// Runs `rows` and adds their verdicts to `totals`.
 pub fn run(
     workspace: &Workspace,
     rows: &[Row],
-    machines_at_a_time: usize,
+    options: &Options,
     totals: &mut Totals,
 ) -> Result<()> {
     println!("== boot tests");
@@ -51,7 +52,7 @@ pub fn run(
     let queue = Mutex::new(rows.iter());
     let (sender, results) = mpsc::channel();
     std::thread::scope(|scope| {
-        for _ in 0..machines_at_a_time {
+        for _ in 0..options.jobs.max(1) {
             let sender = sender.clone();
             scope.spawn(|| {
                 let sender = sender;
@@ -66,6 +67,7 @@ pub fn run(
                         directory: workspace.target().join(format!("tests/{model}-{name}")),
                         model,
                         case,
+                        patience: options.patience,
                     };
                     if sender.send((name, model, case, job.run())).is_err() {
                         return;
@@ -143,7 +145,7 @@ impl Job<'_> {
             machine.disks.push(Disk { image, bus });
         }
         let limits = Limits {
-            timeout: time_limit(self.model, case),
+            timeout: time_limit(self.model, case) * self.patience,
             stop_lines: verdict::stop_lines(case),
         };
         let outcome = session::run(&self.parts.emulators, &machine, &files, &limits)?;

@@ -19,7 +19,7 @@ pub struct Parts {
     /// The emulators and the firmware.
     pub emulators: Emulators,
     images: BTreeMap<Vec<String>, Images>,
-    debian: BTreeMap<Flavour, Guest>,
+    debian: BTreeMap<(Flavour, bool), Guest>,
     test_parent: Option<PathBuf>,
 }
 
@@ -37,10 +37,13 @@ impl Parts {
         };
         for case in cases {
             match flavour(case.guest) {
-                Some(flavour) if !parts.debian.contains_key(&flavour) => {
-                    parts
-                        .debian
-                        .insert(flavour, guest::debian(workspace, flavour, "")?);
+                Some(flavour) if !parts.debian.contains_key(&(flavour, case.tools)) => {
+                    let guest = if case.tools {
+                        guest::debian_with_tools(workspace, flavour)?
+                    } else {
+                        guest::debian(workspace, flavour, "")?
+                    };
+                    parts.debian.insert((flavour, case.tools), guest);
                 }
                 None if parts.test_parent.is_none() => {
                     parts.test_parent = Some(build::test_parent(workspace)?);
@@ -96,7 +99,7 @@ impl Parts {
         };
         let mut guest = self
             .debian
-            .get(&flavour)
+            .get(&(flavour, case.tools))
             .context("this kernel was not obtained")?
             .clone();
         if let Guest::Linux { command_line, .. } = &mut guest {
@@ -131,6 +134,15 @@ fn apply(damage: Damage, entries: &mut Vec<Entry>) {
         Damage::NoParent => entries.retain(|entry| {
             !entry.path().ends_with("vmlinuz") && !entry.path().ends_with("parent.efi")
         }),
+        Damage::AlteredHypervisor => {
+            for entry in entries
+                .iter_mut()
+                .filter(|entry| entry.path().ends_with("hypervisor.elf"))
+            {
+                let middle = entry.content_mut().len() / 2;
+                entry.content_mut()[middle] ^= 1;
+            }
+        }
         Damage::ShortHypervisor => {
             for entry in entries.iter_mut().filter(|entry| is_hypervisor(entry)) {
                 let length = entry.content_mut().len() / 2;

@@ -1,0 +1,64 @@
+//! The second initial file system, with programs of Debian packages and the libraries they are linked to.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::cpio::Archive;
+
+const PROGRAMS: [&str; 2] = ["usr/sbin/kexec", "usr/bin/stress-ng"];
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
+
+/// The archive, made from the unpacked packages in `tree`.
+pub fn build(tree: &Path) -> Result<Vec<u8>> {
+    let mut archive = Archive::new();
+    for directory in ["lib", "usr", "usr/bin", "usr/sbin", "usr/lib", LIBRARIES] {
+        archive.directory(directory);
+    }
+    let mut libraries = BTreeSet::new();
+    for program in PROGRAMS {
+        archive.file(program, 0o755, &fs::read(tree.join(program))?);
+        libraries.extend(libraries_of(tree, program)?);
+    }
+    for library in libraries {
+        let name = library
+            .file_name()
+            .context("a library has a name")?
+            .to_string_lossy()
+            .into_owned();
+        archive.file(&format!("{LIBRARIES}/{name}"), 0o644, &fs::read(&library)?);
+    }
+    // The first initial file system has lib64 as a link to lib.
+    archive.file(
+        "lib/ld-linux-x86-64.so.2",
+        0o755,
+        &fs::read(tree.join(LOADER))?,
+    );
+    Ok(archive.finish())
+}
+
+/// The libraries that the dynamic loader would load: lines of `name => path (address)`.
+fn libraries_of(tree: &Path, program: &str) -> Result<Vec<PathBuf>> {
+    let output = Command::new(tree.join(LOADER))
+        .arg("--library-path")
+        .arg(tree.join(LIBRARIES))
+        .arg("--list")
+        .arg(tree.join(program))
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success() && !text.contains("not found"),
+        "the libraries of {program} are not complete: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once(" => ")?.1.split_whitespace().next())
+        .map(PathBuf::from)
+        .filter(|path| path.starts_with(tree.join(LIBRARIES)))
+        .collect())
+}
