@@ -192,3 +192,31 @@ fn host_ranges_stay_in_one_half_and_reach_the_last_page() {
     );
     assert_eq!(b.table.lookup(&b.mem, u64::MAX), None);
 }
+
+#[test]
+fn merging_stops_at_the_largest_leaf_and_at_misalignment() {
+    let mut b = simple();
+    b.table = Table::new(b.table.root(), Levels::Four, PageSize::Size2M);
+    for page in 0..G1 / M2 {
+        drop(
+            b.table
+                .map(
+                    &mut b.mem,
+                    page * M2,
+                    M2,
+                    Spa::new(page * M2),
+                    Attributes::RWX,
+                )
+                .unwrap(),
+        );
+    }
+    assert!(!b.table.coalesce(&mut b.mem, 0).flush_needed());
+    assert_eq!(b.table.lookup(&b.mem, 0).unwrap().size, PageSize::Size2M);
+    drop(
+        b.table
+            .map(&mut b.mem, G1, M2, Spa::new(K4), Attributes::RWX)
+            .unwrap(),
+    );
+    assert!(!b.table.coalesce(&mut b.mem, G1).flush_needed());
+    assert_eq!(b.table.lookup(&b.mem, G1).unwrap().size, PageSize::Size4K);
+}

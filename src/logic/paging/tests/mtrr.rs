@@ -135,6 +135,16 @@ fn ranges_past_the_count_and_disabled_ones_are_ignored() {
     );
 }
 
+#[test]
+fn base_bits_outside_the_mask_do_not_count() {
+    let mut state = machine();
+    state.variable[0].0 |= 0x0010_0000;
+    assert_eq!(
+        state.type_at(Spa::new(0xC000_0000)),
+        (MemoryType::Uncacheable, G1)
+    );
+}
+
 proptest! {
     /// Against the definition, byte range by byte range; whatever the registers hold, runs make progress.
     #[test]

@@ -58,6 +58,7 @@ struct Bench<F> {
     mem: Fake,
     table: Table<F>,
     levels: u32,
+    max_leaf: PageSize,
     base: u64,
     model: Model,
     overlay: Option<(usize, Option<paging::Mapping>, Cell)>,
@@ -82,6 +83,7 @@ impl<F: Format> Bench<F> {
             mem,
             table,
             levels: levels.count(),
+            max_leaf,
             base,
             model: Model(vec![None; POINTS.len() - 1]),
             overlay: None,
@@ -180,6 +182,10 @@ impl<F: Format> Bench<F> {
         assert_eq!(self.mem.frames.len() as u64, live - freed);
         for (cell, at) in probes() {
             let mapping = self.table.lookup(&self.mem, self.base + at);
+            assert!(
+                mapping.is_none_or(|mapping| mapping.size <= self.max_leaf),
+                "a leaf too large at {at:#x}"
+            );
             let found = mapping.map(|m| (m.spa.get(), m.attributes));
             assert_eq!(found, self.expected(cell, at), "at {at:#x} after {op:?}");
         }
@@ -285,7 +291,12 @@ impl<F: Format> Bench<F> {
             let mut sum = 1;
             for index in 0..512 {
                 let raw = mem.slot(table + index * 8);
-                if let paging::Entry::Table(below) = F::decode(raw, fake::leaf_size(level)) {
+                let entry = F::decode(raw, fake::leaf_size(level));
+                assert!(
+                    entry != paging::Entry::Empty || raw == 0,
+                    "an empty entry that is not 0"
+                );
+                if let paging::Entry::Table(below) = entry {
                     assert!(level > 1);
                     sum += count::<F>(mem, below.get(), level - 1);
                 }

@@ -45,6 +45,15 @@ fn four_levels_and_each_page_size() {
         code(&small, &m, ADDRESS, Access::Read),
         Some(pf::PRESENT | pf::RESERVED)
     );
+    let reserved = Some(pf::PRESENT | pf::RESERVED);
+    m.set(0x2008, 0x8_4000_2000 | P | PS);
+    assert_eq!(code(&LONG, &m, ADDRESS, Access::Read), reserved);
+    // Bit 12 of a large page is PAT, not address.
+    m.set(0x2008, 0x8_4000_1000 | P | PS);
+    assert_eq!(gpa(&LONG, &m, ADDRESS | 0x123), 0x8_4020_1123);
+    m.set(0x2008, 0x3000 | P);
+    m.set(0x3008, 0x8060_2000 | P | PS);
+    assert_eq!(code(&LONG, &m, ADDRESS, Access::Read), reserved);
     // A page size bit in the top level is reserved.
     m.set(0x1000 + 0x7F * 8, 0x2000 | P | PS);
     assert_eq!(
