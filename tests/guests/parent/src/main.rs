@@ -37,13 +37,20 @@ fn main() -> Status {
 }
 
 fn run(options: &Options, platform: &Platform) {
-    let groups: [(Group, &str, fn(&Options, &Platform)); 6] = [
+    let groups: [(Group, &str, fn(&Options, &Platform)); 13] = [
         (Group::CPUID, "cpuid", group::cpuid::run),
         (Group::MSR, "msr", group::msr::run),
         (Group::EXCEPTIONS, "exceptions", group::exceptions::run),
         (Group::HYPERCALL, "hypercall", group::hypercall::run),
+        (Group::TIME, "time", group::time::run),
         (Group::APIC, "apic", group::apic::run),
+        (Group::SYNIC, "synic", group::synic::run),
+        (Group::STIMER, "stimer", group::stimer::run),
+        (Group::TIMER, "timer", group::accuracy::run),
+        (Group::MEMORY, "memory", group::memory::run),
         (Group::BENCH, "bench", group::bench::run),
+        (Group::FUZZ, "fuzz", group::fuzz::run),
+        (Group::IPI, "ipi", group::ipi::run),
     ];
     for (group, name, run) in groups {
         if options.has(group) {

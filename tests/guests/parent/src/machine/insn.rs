@@ -121,6 +121,12 @@ pub fn halt_once() {
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
 }
 
+/// Halts with interrupts held back: only an NMI, INIT or reset goes on from here.
+pub fn halt_forever() {
+    // SAFETY: stops this processor, which is what the caller wants.
+    unsafe { asm!("cli", "hlt", options(nostack)) };
+}
+
 /// Tells the processor, and a hypervisor, that this is a spin loop.
 pub fn pause() {
     core::hint::spin_loop();

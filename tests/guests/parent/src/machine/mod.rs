@@ -9,5 +9,7 @@ pub mod cpu;
 pub mod insn;
 pub mod paging;
 pub mod probe;
+pub mod smp;
 pub mod tables;
+pub mod trampoline;
 pub mod trap;

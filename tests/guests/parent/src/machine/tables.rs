@@ -67,8 +67,13 @@ pub fn image_base() -> u64 {
     IMAGE_BASE.load(Ordering::SeqCst)
 }
 
-/// Base and limit of the descriptor table, for the code that starts other processors.
-pub fn gdt_pointer() -> TablePointer {
+/// Limit and base of the descriptor table, for the code that starts other processors.
+pub fn gdt() -> (u16, u64) {
+    let pointer = gdt_pointer();
+    (pointer.limit, pointer.base)
+}
+
+fn gdt_pointer() -> TablePointer {
     TablePointer {
         limit: (GDT_ENTRIES * 8 - 1) as u16,
         base: core::ptr::from_ref(&GDT) as u64,

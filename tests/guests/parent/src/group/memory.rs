@@ -1,0 +1,181 @@
+//! The hypervisor's memory: the parent reads constant data from it, and changes nothing.
+//!
+//! The block is found as the loader describes it: the reserved range of the firmware's memory map that is aligned
+//! to 2 MiB and holds the diagnostics area, which the ACPI table `VDGS` names.
+
+use crate::machine::{clock, insn, paging, probe};
+use crate::options::Options;
+use crate::platform::{Platform, Range};
+use crate::verdict::{check, equal, note};
+
+const TWO_MIB: u64 = 2 << 20;
+const PAGE: u64 = 4096;
+
+/// "VERDIGRI", the first bytes of the boot record, which lies page-aligned in the block.
+const BOOT_INFO_MAGIC: u64 = u64::from_le_bytes(*b"VERDIGRI");
+/// First bytes of an ELF file.
+const ELF_MAGIC: u32 = u32::from_le_bytes([0x7F, b'E', b'L', b'F']);
+
+/// Runs the group.
+pub fn run(_: &Options, platform: &Platform) {
+    let Some(diagnostics) = platform.diagnostics else {
+        check("memory: the table VDGS names the diagnostics area", false);
+        return;
+    };
+    note(format_args!(
+        "diagnostics at {:#x}, {:#x} bytes",
+        diagnostics.start, diagnostics.len
+    ));
+    let block = platform.reserved().iter().find(|range| {
+        range.start % TWO_MIB == 0 && range.holds(&diagnostics) && range.len >= TWO_MIB
+    });
+    let Some(block) = block else {
+        check(
+            "memory: a reserved block of 2 MiB alignment holds the diagnostics area",
+            false,
+        );
+        return;
+    };
+    note(format_args!(
+        "block at {:#x}, {:#x} bytes",
+        block.start, block.len
+    ));
+    check(
+        "memory: the block can be looked at",
+        block.start + block.len <= paging::end(),
+    );
+    reads(*block, diagnostics);
+    writes(*block, diagnostics);
+    the_area(diagnostics);
+    check(
+        "memory: the hypervisor still answers",
+        !clock::has_reference() || clock::reference() != 0,
+    );
+    equal(
+        "memory: CPUID still answers",
+        insn::cpuid(0x4000_0001, 0).eax.into(),
+        0x3123_7648,
+    );
+}
+
+fn outside(area: Range, address: u64) -> bool {
+    address < area.start || address >= area.start + area.len
+}
+
+fn reads(block: Range, area: Range) {
+    let (mut faults, mut other, mut secrets, mut first) = (0, 0, 0, 0);
+    let mut constant = None;
+    // Four places per page: a page is either hidden or not.
+    for address in (block.start..block.start + block.len)
+        .step_by(PAGE as usize)
+        .filter(|page| outside(area, *page))
+    {
+        for offset in [0, 8, 2048, 4088] {
+            let Ok(value) = probe::read32(address + offset) else {
+                faults += 1;
+                continue;
+            };
+            if value != 0 && value != u32::MAX {
+                if other == 0 {
+                    first = address + offset;
+                }
+                other += 1;
+            }
+            if *constant.get_or_insert(value) != value {
+                other += 1;
+            }
+            secrets += u64::from(value == ELF_MAGIC || value == BOOT_INFO_MAGIC as u32);
+        }
+    }
+    if other != 0 {
+        note(format_args!("first at {first:#x}"));
+    }
+    equal("memory: reads of the block fault", faults, 0);
+    equal(
+        "memory: reads of the block show anything but one constant",
+        other,
+        0,
+    );
+    equal(
+        "memory: reads of the block show an ELF header or the boot record",
+        secrets,
+        0,
+    );
+    note(format_args!(
+        "the block reads as {:#x}",
+        constant.unwrap_or(0)
+    ));
+}
+
+fn writes(block: Range, area: Range) {
+    let (mut stuck, mut faults, mut pages) = (0, 0, 0);
+    for address in (block.start..block.start + block.len)
+        .step_by(16 * PAGE as usize)
+        .filter(|page| outside(area, *page))
+    {
+        let before = probe::read32(address);
+        if probe::write32(address, 0x5A5A_A5A5).is_err() {
+            faults += 1;
+        }
+        let after = probe::read32(address);
+        stuck += u64::from(before != after);
+        pages += 1;
+    }
+    note(format_args!(
+        "{pages} pages written to, {faults} writes faulted"
+    ));
+    equal("memory: writes to the block stick", stuck, 0);
+    atomics(block, area);
+}
+
+/// Accesses that read and write at once, that are wide, or that cross into the block.
+fn atomics(block: Range, area: Range) {
+    let middle = block.start + block.len / 2;
+    let target = if outside(area, middle) {
+        middle
+    } else {
+        block.start
+    };
+    let before = probe::read32(target);
+    let wide = probe::write64(target, u64::MAX / 3);
+    let crossing = probe::write64(target + PAGE - 4, u64::MAX / 3);
+    check(
+        "memory: a wide write and one over a page end",
+        probe::read32(target) == before,
+    );
+    note(format_args!(
+        "wide write {wide:x?}, crossing write {crossing:x?}"
+    ));
+    // The page before the block belongs to the parent: a write across must not change the block.
+    let edge = block.start + block.len - 4;
+    let before = probe::read32(edge);
+    let _ = probe::write32(edge, 0x1234_5678);
+    check(
+        "memory: the block's last word",
+        probe::read32(edge) == before || !outside(area, edge),
+    );
+}
+
+fn the_area(area: Range) {
+    check(
+        "memory: the diagnostics area has a size",
+        area.len >= PAGE && area.start % PAGE == 0,
+    );
+    let readable = (area.start..area.start + area.len)
+        .step_by(PAGE as usize)
+        .all(|page| probe::read32(page).is_ok());
+    check("memory: the diagnostics area can be read", readable);
+    let head = [0, 4, 8, 12].map(|offset| probe::read32(area.start + offset).unwrap_or(0));
+    check(
+        "memory: and holds something",
+        head.iter().any(|word| *word != 0 && *word != u32::MAX),
+    );
+    note(format_args!("it begins with {head:x?}"));
+    let before = probe::read32(area.start);
+    let write = probe::write32(area.start, 0x5A5A_A5A5);
+    check(
+        "memory: the diagnostics area cannot be written",
+        probe::read32(area.start) == before,
+    );
+    note(format_args!("a write to it gives {write:x?}"));
+}
