@@ -19,7 +19,8 @@ fn taken(id: u64, wants_eom: bool) -> Option<Taken> {
 
 #[test]
 fn a_message_lands_in_the_slot_of_its_sint_and_raises_its_vector() {
-    let (mut vp, page) = (linux_vp(4), Page::new());
+    let room = &mut [QueueEntry::EMPTY; 4];
+    let (mut vp, page) = (linux_vp(room), Page::new());
     let interrupts = vp.post(2, &message(7), RefTime(0), Some(&page)).unwrap();
     assert_eq!(
         interrupts.collect::<Vec<_>>(),
@@ -40,7 +41,8 @@ fn a_message_lands_in_the_slot_of_its_sint_and_raises_its_vector() {
 
 #[test]
 fn a_busy_slot_sets_message_pending_and_eom_brings_the_next() {
-    let (mut vp, page) = (linux_vp(4), Page::new());
+    let room = &mut [QueueEntry::EMPTY; 4];
+    let (mut vp, page) = (linux_vp(room), Page::new());
     assert_eq!(
         vectors(vp.post(2, &message(1), RefTime(0), Some(&page)).unwrap()),
         [VECTOR]
@@ -66,7 +68,8 @@ fn a_busy_slot_sets_message_pending_and_eom_brings_the_next() {
 
 #[test]
 fn a_slot_emptied_without_eom_is_noticed_at_the_next_message() {
-    let (mut vp, page) = (linux_vp(4), Page::new());
+    let room = &mut [QueueEntry::EMPTY; 4];
+    let (mut vp, page) = (linux_vp(room), Page::new());
     let _ = vp.post(2, &message(1), RefTime(0), Some(&page)).unwrap();
     assert_eq!(page.take(2), taken(1, false));
     assert_eq!(
@@ -79,7 +82,8 @@ fn a_slot_emptied_without_eom_is_noticed_at_the_next_message() {
 #[test]
 fn a_guest_that_empties_the_slot_at_any_step_gets_every_message() {
     for steps in 0..8 {
-        let mut vp = linux_vp(4);
+        let room = &mut [QueueEntry::EMPTY; 4];
+        let mut vp = linux_vp(room);
         let racing = Racing {
             page: Page::new(),
             steps: Cell::new(-1),
@@ -116,7 +120,8 @@ fn messages_wait_while_synic_page_or_source_are_off() {
         (msr::SIMP, 0x5000, 0x5001),
         (msr::SINT0 + 2, 0x1_00F3, VECTOR.into()),
     ] {
-        let (mut vp, page) = (linux_vp(4), Page::new());
+        let room = &mut [QueueEntry::EMPTY; 4];
+        let (mut vp, page) = (linux_vp(room), Page::new());
         write(&mut vp, number, off);
         assert!(
             vp.post(2, &message(1), RefTime(0), Some(&page))
@@ -129,7 +134,8 @@ fn messages_wait_while_synic_page_or_source_are_off() {
         assert_eq!(vectors(vp.service(RefTime(0), Some(&page))), [VECTOR]);
         assert_eq!(page.take(2), taken(1, false));
     }
-    let (mut vp, page) = (linux_vp(4), Page::new());
+    let room = &mut [QueueEntry::EMPTY; 4];
+    let (mut vp, page) = (linux_vp(room), Page::new());
     assert!(
         vp.post(2, &message(1), RefTime(0), NO_PAGE)
             .unwrap()
@@ -140,7 +146,8 @@ fn messages_wait_while_synic_page_or_source_are_off() {
 
 #[test]
 fn a_full_queue_refuses_and_keeps_what_it_has() {
-    let (mut vp, page) = (linux_vp(1), Page::new());
+    let room = &mut [QueueEntry::EMPTY; 1];
+    let (mut vp, page) = (linux_vp(room), Page::new());
     for id in 1..=2 {
         assert!(vp.post(2, &message(id), RefTime(0), Some(&page)).is_ok());
     }
@@ -161,7 +168,8 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
 
 #[test]
 fn a_polled_source_gets_its_message_without_interrupt_and_auto_eoi_is_told() {
-    let (mut vp, page) = (linux_vp(4), Page::new());
+    let room = &mut [QueueEntry::EMPTY; 4];
+    let (mut vp, page) = (linux_vp(room), Page::new());
     write(&mut vp, msr::SINT0 + 2, u64::from(VECTOR) | 1 << 18);
     assert!(
         vp.post(2, &message(1), RefTime(0), Some(&page))
@@ -185,7 +193,7 @@ fn a_polled_source_gets_its_message_without_interrupt_and_auto_eoi_is_told() {
 
 #[test]
 fn an_event_raises_its_vector_once_until_the_guest_clears_it() {
-    let (mut vp, page) = (linux_vp(0), Page::new());
+    let (mut vp, page) = (linux_vp(&mut []), Page::new());
     let interrupt = Some(Interrupt {
         vector: VECTOR,
         auto_eoi: false,
@@ -209,12 +217,12 @@ fn an_event_for_a_source_that_is_off_is_lost() {
         (msr::SIEFP, 0x6000),
         (msr::SINT0 + 2, 0x1_00F3),
     ] {
-        let (mut vp, page) = (linux_vp(0), Page::new());
+        let (mut vp, page) = (linux_vp(&mut []), Page::new());
         write(&mut vp, number, off);
         assert_eq!(vp.signal_event(2, 5, Some(&page)), Err(EventError::Lost));
         assert_eq!(page.peek(0x200), 0);
     }
-    let (mut vp, page) = (linux_vp(0), Page::new());
+    let (mut vp, page) = (linux_vp(&mut []), Page::new());
     assert_eq!(vp.signal_event(2, 5, NO_PAGE), Err(EventError::Lost));
     assert_eq!(
         vp.signal_event(2, 2048, Some(&page)),
@@ -228,7 +236,7 @@ fn an_event_for_a_source_that_is_off_is_lost() {
 
 #[test]
 fn the_timer_of_linux_fires_as_an_interrupt() {
-    let mut vp = linux_vp(0);
+    let mut vp = linux_vp(&mut []);
     write(&mut vp, msr::STIMER0_CONFIG, 0x1ED9);
     assert_eq!(vp.deadline(), None);
     assert_eq!(
@@ -261,7 +269,7 @@ fn the_timer_of_linux_fires_as_an_interrupt() {
 
 #[test]
 fn the_earliest_of_the_timers_is_the_deadline() {
-    let mut vp = linux_vp(0);
+    let mut vp = linux_vp(&mut []);
     for (timer, count) in [(0, 900), (1, 300), (3, 600)] {
         write(
             &mut vp,
@@ -277,7 +285,8 @@ fn the_earliest_of_the_timers_is_the_deadline() {
 
 #[test]
 fn timers_in_message_mode_wait_behind_the_queue_and_for_eom() {
-    let (mut vp, page) = (linux_vp(4), Page::new());
+    let room = &mut [QueueEntry::EMPTY; 4];
+    let (mut vp, page) = (linux_vp(room), Page::new());
     for timer in [0, 2] {
         write(&mut vp, msr::STIMER0_CONFIG + 2 * timer, 0x2_0009);
         write(
@@ -313,7 +322,8 @@ fn timers_in_message_mode_wait_behind_the_queue_and_for_eom() {
 
 #[test]
 fn a_reset_forgets_everything() {
-    let (mut vp, page) = (linux_vp(4), Page::new());
+    let room = &mut [QueueEntry::EMPTY; 4];
+    let (mut vp, page) = (linux_vp(room), Page::new());
     write(&mut vp, msr::STIMER0_CONFIG, 0x1ED9);
     write(&mut vp, msr::STIMER0_COUNT, 400);
     for id in 1..4 {
@@ -339,7 +349,8 @@ proptest! {
     fn a_hostile_guest_harms_only_itself(
         steps in proptest::collection::vec((0u8..5, any::<u32>(), any::<u64>()), 0..120)
     ) {
-        let (mut vp, page) = (vp(3), Page::new());
+        let room = &mut [QueueEntry::EMPTY; 3];
+        let (mut vp, page) = (vp(room), Page::new());
         let mut now = 0u64;
         for (what, number, value) in steps {
             match what {

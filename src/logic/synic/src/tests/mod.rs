@@ -5,8 +5,6 @@ mod delivery;
 mod page;
 mod registers;
 
-use std::boxed::Box;
-
 use addr::{Gpn, VpIndex};
 use tlfs::{Features, Message, MessageType, Privileges, msr};
 
@@ -31,16 +29,12 @@ fn at(now: u64) -> WriteContext<'static> {
     }
 }
 
-fn vp(room: usize) -> VpSynic<'static> {
-    VpSynic::new(
-        &CONFIG,
-        VpIndex::new(3),
-        Box::leak(std::vec![QueueEntry::EMPTY; room].into_boxed_slice()),
-    )
+fn vp(room: &mut [QueueEntry]) -> VpSynic<'_> {
+    VpSynic::new(&CONFIG, VpIndex::new(3), room)
 }
 
 /// A VP that Linux has set up: both pages, SINT 2, the SynIC on.
-fn linux_vp(room: usize) -> VpSynic<'static> {
+fn linux_vp(room: &mut [QueueEntry]) -> VpSynic<'_> {
     let mut vp = vp(room);
     for (number, value) in [
         (msr::SIMP, 0x5001),

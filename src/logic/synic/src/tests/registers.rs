@@ -132,7 +132,7 @@ fn read_only_registers_fault_on_writes() {
         assert_eq!(partition().write(number, 0, &at(0)), Err(GpFault));
     }
     for number in [msr::VP_INDEX, msr::SVERSION] {
-        assert_eq!(vp(0).write(number, 0, &at(0)), Err(GpFault));
+        assert_eq!(vp(&mut []).write(number, 0, &at(0)), Err(GpFault));
     }
 }
 
@@ -159,7 +159,7 @@ fn what_was_not_offered_faults_but_for_the_two_that_linux_takes_for_granted() {
 
 #[test]
 fn linux_sets_up_a_vp() {
-    let mut v = vp(0);
+    let mut v = vp(&mut []);
     assert_eq!(v.read(msr::VP_INDEX), Ok(3));
     assert_eq!(
         v.write(msr::VP_ASSIST_PAGE, 0x4001, &at(0)),
@@ -204,7 +204,7 @@ fn bad_pages_of_a_vp_fault_and_change_nothing() {
         (msr::SIEFP, false),
         (msr::VP_ASSIST_PAGE, true),
     ] {
-        let mut v = vp(0);
+        let mut v = vp(&mut []);
         for bad in [100 << 12 | 1, u64::MAX, 1] {
             assert_eq!(v.write(number, bad, &at(0)), Err(GpFault));
         }
@@ -220,7 +220,7 @@ fn bad_pages_of_a_vp_fault_and_change_nothing() {
 
 #[test]
 fn an_unmasked_source_needs_a_vector_that_is_no_exception() {
-    let mut v = vp(0);
+    let mut v = vp(&mut []);
     for sint in 0..16 {
         assert_eq!(v.write(msr::SINT0 + sint, 15, &at(0)), Err(GpFault));
         assert_eq!(
@@ -238,7 +238,7 @@ fn an_unmasked_source_needs_a_vector_that_is_no_exception() {
 
 #[test]
 fn each_timer_has_its_own_pair_of_registers() {
-    let mut v = vp(0);
+    let mut v = vp(&mut []);
     for timer in 0..4u32 {
         write(
             &mut v,
@@ -300,7 +300,7 @@ proptest! {
     fn a_register_answers_only_to_its_owner(
         number in prop_oneof![0x4000_0000u32..0x4000_0140, any::<u32>()], value: u64
     ) {
-        let (mut p, mut v) = (partition(), vp(0));
+        let (mut p, mut v) = (partition(), vp(&mut []));
         prop_assert_eq!(p.read(number, NOW).is_ok(), scope(number) == Some(Scope::Partition));
         prop_assert_eq!(v.read(number).is_ok(), scope(number) == Some(Scope::Vp));
         if p.write(number, value, &at(0)).is_ok() {
@@ -317,7 +317,7 @@ proptest! {
         which in 0usize..4, page in 0u64..200, low in prop_oneof![Just(0u64), Just(1), 0u64..0x1000]
     ) {
         let value = page << 12 | low;
-        let (mut p, mut v) = (partition(), vp(0));
+        let (mut p, mut v) = (partition(), vp(&mut []));
         let number = [msr::REFERENCE_TSC, msr::SIMP, msr::SIEFP, msr::VP_ASSIST_PAGE][which];
         let (effect, read) = if scope(number) == Some(Scope::Partition) {
             (p.write(number, value, &at(0)), p.read(number, NOW))
