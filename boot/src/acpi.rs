@@ -21,6 +21,13 @@ use crate::say::say;
 /// would make Linux wait for an answer.
 const VMBUS: VmbusPresence = VmbusPresence::Absent;
 
+/// Whether the tables are those of a parent partition: they name the hypervisor's diagnostics.
+pub fn is_hypervisor_there() -> bool {
+    list()
+        .iter()
+        .any(|table| table.bytes().starts_with(b"VDGS"))
+}
+
 /// The tables as the firmware left them, by address.
 pub struct Acpi {
     fadt: Fadt,

@@ -12,7 +12,7 @@ use uefi::boot::{self, Tpl};
 use uefi::runtime::{self, ResetType};
 use x86::{efer, msr};
 
-use crate::acpi::Acpi;
+use crate::acpi::{self, Acpi};
 use crate::block::Block;
 use crate::cpu::{rdmsr, wrmsr};
 use crate::failure::Failure;
@@ -24,8 +24,13 @@ use crate::{clock, memory, trampoline, virtualization};
 
 /// Launches the hypervisor on every LP. When it returns, this program runs in the parent partition.
 ///
-/// After an error nothing of the machine is changed.
+/// After an error nothing of the machine is changed. On a machine where the hypervisor runs already, because an
+/// earlier parent's program returned and the loader was started again, there is nothing to do.
 pub fn bring_up(config: &config::Hypervisor, own: &Volume) -> Result<(), Failure> {
+    if acpi::is_hypervisor_there() {
+        say!("the hypervisor runs already");
+        return Ok(());
+    }
     let processors = Processors::find()?;
     check_processors(&processors)?;
     let file = read_image(&config.image, own)?;
@@ -63,7 +68,6 @@ pub fn bring_up(config: &config::Hypervisor, own: &Volume) -> Result<(), Failure
         machine.frequencies.tsc / 1000,
         machine.frequencies.apic / 1000
     );
-    say::leave_serial_line();
     launch(&processors, &mut placed, config.on_panic)?;
     say!(
         "the hypervisor runs on {} processors",
@@ -149,8 +153,10 @@ fn read_image(path: &str, own: &Volume) -> Result<Vec<u8>, Failure> {
 /// The order is not free: the firmware starts the others by INIT and SIPI, and a processor that is launched
 /// first would have those taken from it.
 fn launch(processors: &Processors, placed: &mut Placed, on_panic: OnPanic) -> Result<(), Failure> {
+    say::leave_serial_line();
     let status = at_high_level(|| enter(placed, Operation::PREPARE, 0));
     if status != bootinfo::Status::SUCCESS {
+        say::take_back_serial_line();
         return Err(Failure::refused(status));
     }
 
@@ -165,6 +171,9 @@ fn launch(processors: &Processors, placed: &mut Placed, on_panic: OnPanic) -> Re
         .skip(1)
         .filter(|(_, lp)| lp.answer() != Some(bootinfo::Status::SUCCESS))
         .collect();
+    if others.is_err() || !refused.is_empty() {
+        say::take_back_serial_line();
+    }
     for (index, lp) in &refused {
         let why = lp
             .answer()
@@ -183,6 +192,9 @@ fn launch(processors: &Processors, placed: &mut Placed, on_panic: OnPanic) -> Re
 
     // No MP service is called after this, and no firmware output happens until it is over.
     let status = at_high_level(|| enter(placed, Operation::LAUNCH, 0));
+    if status != bootinfo::Status::SUCCESS {
+        say::take_back_serial_line();
+    }
     match status {
         bootinfo::Status::SUCCESS => Ok(()),
         status if processors.lps().len() == 1 => Err(Failure::refused(status)),

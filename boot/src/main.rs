@@ -52,7 +52,9 @@ fn main() -> Status {
 fn run() -> Result<(), Failure> {
     let own = Volume::of_loader()?;
     let config = read_config(&own)?;
-    if let Some(console) = config.hypervisor.console {
+    if let Some(console) = config.hypervisor.console
+        && !acpi::is_hypervisor_there()
+    {
         say::take_serial_line(console);
     }
     // The parent's files come first: a machine on which a hypervisor runs without a parent helps nobody.

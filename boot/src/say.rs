@@ -1,9 +1,11 @@
 //! The loader's words: one line each, on the firmware's console and on the hypervisor's serial line.
 //!
-//! The serial line is given up before the launch, since from then on it belongs to the hypervisor.
+//! The serial line is left before the hypervisor is called, since from then on it is the hypervisor's, and taken
+//! back only when there is no launch.
 #![allow(unsafe_code)]
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use config::Console;
 use spin::Mutex;
@@ -12,7 +14,10 @@ use uart_16550::{BaudRate, Config, Uart16550};
 use uefi::proto::device_path::{DevicePath, DevicePathNode};
 use uefi::{Handle, boot, guid};
 
+/// The port, once it was found to be one.
 static SERIAL: Mutex<Option<Uart16550<PioBackend>>> = Mutex::new(None);
+/// Whether the port is the hypervisor's.
+static IS_LEFT: AtomicBool = AtomicBool::new(false);
 
 /// Writes one line that begins with "verdigris: ".
 macro_rules! say {
@@ -23,6 +28,9 @@ pub(crate) use say;
 /// Writes `text` as one line to every console.
 pub fn line(text: fmt::Arguments<'_>) {
     uefi::println!("verdigris: {text}");
+    if IS_LEFT.load(Ordering::Relaxed) {
+        return;
+    }
     if let Some(uart) = SERIAL.lock().as_mut() {
         // Writing to the serial line cannot fail: a dead line is skipped, see `Serial`.
         let _ = write!(Serial(uart), "verdigris: {text}\r\n");
@@ -54,7 +62,12 @@ pub fn take_serial_line(console: Console) {
 
 /// The serial line is the hypervisor's from now on.
 pub fn leave_serial_line() {
-    *SERIAL.lock() = None;
+    IS_LEFT.store(true, Ordering::Relaxed);
+}
+
+/// There is no hypervisor on this LP after all.
+pub fn take_back_serial_line() {
+    IS_LEFT.store(false, Ordering::Relaxed);
 }
 
 fn baud_rate(console: Console) -> BaudRate {
