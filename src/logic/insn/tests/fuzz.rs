@@ -1,6 +1,6 @@
 //! Whatever the bytes are: no panic, and flags as plain arithmetic gives them.
 
-use insn::{MmioBus, Mode, Width, decode_mmio, execute, length, mov_to_cr};
+use insn::{MmioBus, Mode, Width, decode_mmio, execute, length, mov_from_cr, mov_to_cr};
 use proptest::prelude::*;
 use x86::{Gp, GpRegs, Segment, cr0, efer, rflags};
 
@@ -72,7 +72,7 @@ proptest! {
     ) {
         for mode in MODES {
             let len = length(&bytes, mode);
-            let _ = mov_to_cr(&bytes, mode);
+            let _ = (mov_to_cr(&bytes, mode), mov_from_cr(&bytes, mode));
             if let Ok(insn) = decode_mmio(&bytes, mode) {
                 prop_assert_eq!(Ok(insn.length), len);
                 let (mut regs, mut after) = (GpRegs(regs), flags);
@@ -154,9 +154,9 @@ proptest! {
 #[test]
 fn control_register_writes() {
     let found = mov_to_cr(&[0x0F, 0x22, 0xDF], Mode::Bits64).unwrap();
-    assert_eq!((found.cr, found.source, found.length), (3, Gp::Rdi, 3));
+    assert_eq!((found.cr, found.gp, found.length), (3, Gp::Rdi, 3));
     let found = mov_to_cr(&[0x45, 0x0F, 0x22, 0xC1], Mode::Bits64).unwrap();
-    assert_eq!((found.cr, found.source, found.length), (8, Gp::R9, 4));
+    assert_eq!((found.cr, found.gp, found.length), (8, Gp::R9, 4));
     // The mod field does not count, and no displacement follows.
     assert_eq!(
         mov_to_cr(&[0x0F, 0x22, 0x20], Mode::Bits32).map(|found| (found.cr, found.length)),

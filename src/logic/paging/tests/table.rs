@@ -24,21 +24,13 @@ const POINTS: &[u64] = &[
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
-    Map {
-        from: usize,
-        to: usize,
-        shift: u64,
-        attributes: Attributes,
-    },
+    /// From, to, distance of the target from identity.
+    Map(usize, usize, u64, Attributes),
     Unmap {
         from: usize,
         to: usize,
     },
-    Protect {
-        from: usize,
-        to: usize,
-        attributes: Attributes,
-    },
+    Protect(usize, usize, Attributes),
     Overlay {
         at: usize,
         attributes: Attributes,
@@ -103,12 +95,7 @@ impl<F: Format> Bench<F> {
     ) -> Result<(Cleanup, Option<paging::Mapping>), EditError> {
         let range = |from: usize, to: usize| (base + POINTS[from], POINTS[to] - POINTS[from]);
         Ok(match op {
-            Op::Map {
-                from,
-                to,
-                shift,
-                attributes,
-            } => {
+            Op::Map(from, to, shift, attributes) => {
                 let (start, len) = range(from, to);
                 (
                     table.map(mem, start, len, Spa::new(POINTS[from] + shift), attributes)?,
@@ -119,11 +106,7 @@ impl<F: Format> Bench<F> {
                 let (start, len) = range(from, to);
                 (table.unmap(mem, start, len)?, None)
             }
-            Op::Protect {
-                from,
-                to,
-                attributes,
-            } => {
+            Op::Protect(from, to, attributes) => {
                 let (start, len) = range(from, to);
                 (table.protect(mem, start, len, attributes)?, None)
             }
@@ -148,7 +131,7 @@ impl<F: Format> Bench<F> {
             {
                 return;
             }
-            Op::Map { .. } | Op::Unmap { .. } | Op::Protect { .. } if self.overlay.is_some() => {
+            Op::Map(..) | Op::Unmap { .. } | Op::Protect(..) if self.overlay.is_some() => {
                 return;
             }
             _ => {}
@@ -199,22 +182,13 @@ impl<F: Format> Bench<F> {
     fn update(&mut self, op: Op, below: Option<paging::Mapping>) {
         let Model(cells) = &mut self.model;
         match op {
-            Op::Map {
-                from,
-                to,
-                shift,
-                attributes,
-            } => {
+            Op::Map(from, to, shift, attributes) => {
                 for cell in from..to {
                     cells[cell] = Some((POINTS[cell] + shift, F::keep(attributes)));
                 }
             }
             Op::Unmap { from, to } => cells[from..to].fill(None),
-            Op::Protect {
-                from,
-                to,
-                attributes,
-            } => {
+            Op::Protect(from, to, attributes) => {
                 for (_, old) in cells[from..to].iter_mut().flatten() {
                     *old = F::keep(attributes);
                 }
@@ -353,10 +327,10 @@ fn op() -> impl Strategy<Value = Op> {
                     other => other,
                 };
                 let shift = if shift == M2 && len > 4 * G1 { 0 } else { shift };
-                Op::Map { from, to, shift, attributes }
+                Op::Map(from, to, shift, attributes)
             }),
         2 => range.clone().prop_map(|(from, to)| Op::Unmap { from, to }),
-        2 => (range, attributes()).prop_map(|((from, to), attributes)| Op::Protect { from, to, attributes }),
+        2 => (range, attributes()).prop_map(|((from, to), attributes)| Op::Protect(from, to, attributes)),
         2 => (0..last, attributes()).prop_map(|(at, attributes)| Op::Overlay { at, attributes }),
         2 => Just(Op::Restore),
         2 => (0..last).prop_map(|at| Op::Coalesce { at }),
@@ -367,12 +341,12 @@ fn run_all<F: Format>(levels: Levels, max_leaf: PageSize, base: u64, ops: &[Op])
     let mut bench = Bench::<F>::new(levels, max_leaf, base);
     for op in ops {
         let wide = match *op {
-            Op::Map { from, to, .. } => POINTS[to] - POINTS[from] > 4 * G1,
+            Op::Map(from, to, ..) => POINTS[to] - POINTS[from] > 4 * G1,
             _ => false,
         };
         if wide && max_leaf != PageSize::Size1G
             || (max_leaf == PageSize::Size4K
-                && matches!(*op, Op::Map { from, to, .. } if POINTS[to] - POINTS[from] > 8 * M2))
+                && matches!(*op, Op::Map(from, to, ..) if POINTS[to] - POINTS[from] > 8 * M2))
         {
             continue;
         }
