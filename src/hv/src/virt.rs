@@ -104,9 +104,7 @@ impl Virt for Vmx {
         tag: u16,
     ) -> Result<Self::Vp, Status> {
         let enabled = vmx::enable(frames)?;
-        let vp = vmx::VmxVp::new(frames, &vmx::Shared { bitmaps, slat_root, slat_levels, tag })?;
-        core::mem::forget(enabled);
-        Ok(vp)
+        vmx::VmxVp::new(enabled, frames, &vmx::Shared { bitmaps, slat_root, slat_levels, tag })
     }
 
     fn missing() -> Missing {

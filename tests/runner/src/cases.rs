@@ -78,6 +78,9 @@ pub struct Case {
     /// How often the guest is to reset the machine before that.
     #[serde(default)]
     pub resets: usize,
+    /// Whether the guest crashes on purpose, so that its last words do not end the run.
+    #[serde(default)]
+    pub crashes: bool,
     /// Whether the parent's console carries test results, which must be complete and good.
     #[serde(default = "yes")]
     pub tap: bool,

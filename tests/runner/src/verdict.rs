@@ -71,7 +71,7 @@ pub fn stop_lines(case: &Case) -> Vec<String> {
     if case.end == ExpectedEnd::Lines {
         // The last one: the others are looked for in what was printed by then.
         lines.extend(case.expect.last().cloned());
-    } else if case.resets > 0 || case.append.contains("panic=") {
+    } else if case.crashes {
         lines.clear();
     }
     lines

@@ -139,15 +139,15 @@ pub fn dependencies(modules: &BTreeMap<String, Module>) -> String {
     text
 }
 
-/// The buses whose devices are asked for their drivers. A short table is read sooner.
-const BUSES: [&str; 3] = ["pci:", "virtio:", "vmbus:"];
+/// What is asked for by alias: drivers of devices on these buses, and file systems. A short table is read sooner.
+const KINDS: [&str; 4] = ["pci:", "virtio:", "vmbus:", "fs-"];
 
 /// The content of `modules.alias`.
 pub fn aliases(modules: &BTreeMap<String, Module>) -> String {
     let mut text = String::new();
     for (name, module) in modules {
-        let of_buses = |alias: &&String| BUSES.iter().any(|bus| alias.starts_with(bus));
-        for alias in module.aliases.iter().filter(of_buses) {
+        let is_wanted = |alias: &&String| KINDS.iter().any(|kind| alias.starts_with(kind));
+        for alias in module.aliases.iter().filter(is_wanted) {
             let _ = writeln!(text, "alias {alias} {name}");
         }
     }

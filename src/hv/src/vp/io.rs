@@ -104,8 +104,7 @@ impl<V: Virt> Vp<V> {
 
     fn port_in(&mut self, port: u16, width: u8) -> u32 {
         match device(port) {
-            // The hypervisor's: as if there were none.
-            Device::Uart => u32::MAX,
+            Device::Uart => uart_in(port),
             Device::CState => {
                 self.counters.add(Counter::CState);
                 self.activity = Activity::Idle;
@@ -168,6 +167,19 @@ impl<V: Virt> Vp<V> {
 
 /// The machine's configuration ports. Used under the lock of the parent's shadow of CF8.
 pub(super) struct PciPorts;
+
+/// The hypervisor's UART as the parent reads it: always ready to send, never a byte received. Firmware that found it
+/// before the launch goes on polling it, and all ones would be an endless stream of bytes; a driver that looks for
+/// it later finds registers that keep nothing, so no UART.
+fn uart_in(port: u16) -> u32 {
+    const NO_INTERRUPT: u32 = 0x01;
+    const TRANSMITTER_EMPTY: u32 = 0x60;
+    match console::port().map(|first| port.wrapping_sub(first)) {
+        Some(2) => NO_INTERRUPT,
+        Some(5) => TRANSMITTER_EMPTY,
+        _ => 0,
+    }
+}
 
 fn config_width(bytes: u8) -> Option<Width> {
     match bytes {

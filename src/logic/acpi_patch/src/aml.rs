@@ -31,14 +31,19 @@ pub fn s5_types(table: &[u8]) -> Option<u16> {
             return u16::try_from(a).ok();
         }
         let (b, _) = small_integer(table, next)?;
-        Some(u16::from_le_bytes([u8::try_from(a & 0xFF).ok()?, u8::try_from(b & 0xFF).ok()?]))
+        Some(u16::from_le_bytes([
+            u8::try_from(a & 0xFF).ok()?,
+            u8::try_from(b & 0xFF).ok()?,
+        ]))
     })
 }
 
 /// Renames every declaration of `_S3_` in `table`, a DSDT or SSDT, to `XS3_` and corrects the checksum: sleep to
 /// memory is not offered then. Returns how many there were.
 pub fn hide_s3(table: &mut [u8]) -> usize {
-    let names: Vec<usize> = declarations(table, *b"_S3_").map(|declaration| declaration.name).collect();
+    let names: Vec<usize> = declarations(table, *b"_S3_")
+        .map(|declaration| declaration.name)
+        .collect();
     for &name in &names {
         if let Some(first) = table.get_mut(name) {
             *first = b'X';
@@ -52,7 +57,9 @@ pub fn hide_s3(table: &mut [u8]) -> usize {
 
 /// Whether `table` has a string that names a VMBus device: the machine is then itself a Hyper-V guest.
 pub fn mentions_vmbus(table: &[u8]) -> bool {
-    table.windows(7).any(|window| window == [STRING_PREFIX, b'V', b'M', b'B', b'u', b's', 0] || window == b"\x0DVMBUS\0")
+    table.windows(7).any(|window| {
+        window == [STRING_PREFIX, b'V', b'M', b'B', b'u', b's', 0] || window == b"\x0DVMBUS\0"
+    })
 }
 
 /// The first P_BLK port that a `Processor` declaration of `table` gives ("Processor Register Block").
@@ -63,13 +70,22 @@ pub fn processor_block(table: &[u8]) -> Option<u16> {
             return None;
         }
         let (_, name) = package_length(body, at.checked_add(2)?)?;
-        let name = if u8_at(body, name)? == ROOT_CHAR { name.checked_add(1)? } else { name };
+        let name = if u8_at(body, name)? == ROOT_CHAR {
+            name.checked_add(1)?
+        } else {
+            name
+        };
         if !is_name_segment(body.get(name..)?.first_chunk()?) {
             return None;
         }
         let after = name.checked_add(4)?;
-        let (port, len) = (u32_at(body, after.checked_add(1)?)?, u8_at(body, after.checked_add(5)?)?);
-        u16::try_from(port).ok().filter(|&port| len == 6 && port != 0)
+        let (port, len) = (
+            u32_at(body, after.checked_add(1)?)?,
+            u8_at(body, after.checked_add(5)?)?,
+        );
+        u16::try_from(port)
+            .ok()
+            .filter(|&port| len == 6 && port != 0)
     })
 }
 
@@ -92,7 +108,11 @@ fn declarations(table: &[u8], name: [u8; 4]) -> impl Iterator<Item = Declaration
             before = before.checked_sub(1)?;
         }
         let is_name = u8_at(table, before)? == NAME_OP;
-        let found = Declaration { name: at, after: at.checked_add(4)?, is_name };
+        let found = Declaration {
+            name: at,
+            after: at.checked_add(4)?,
+            is_name,
+        };
         (is_name || is_method_before(table, before)).then_some(found)
     })
 }
@@ -100,8 +120,12 @@ fn declarations(table: &[u8], name: [u8; 4]) -> impl Iterator<Item = Declaration
 /// Whether a MethodOp and its package length end with the byte at `last`.
 fn is_method_before(table: &[u8], last: usize) -> bool {
     (1..=4usize).any(|bytes| {
-        let Some(start) = (last + 1).checked_sub(bytes) else { return false };
-        let Some(op) = start.checked_sub(1) else { return false };
+        let Some(start) = (last + 1).checked_sub(bytes) else {
+            return false;
+        };
+        let Some(op) = start.checked_sub(1) else {
+            return false;
+        };
         u8_at(table, op) == Some(METHOD_OP)
             && package_length(table, start).is_some_and(|(_, content)| content == last + 1)
     })
@@ -116,7 +140,10 @@ fn package_length(from: &[u8], at: usize) -> Option<(usize, usize)> {
         return Some((usize::from(lead & 0x3F), next));
     }
     let tail = from.get(next..next.checked_add(more)?)?;
-    let high = tail.iter().rev().fold(0usize, |value, &byte| value << 8 | usize::from(byte));
+    let high = tail
+        .iter()
+        .rev()
+        .fold(0usize, |value, &byte| value << 8 | usize::from(byte));
     Some((high << 4 | usize::from(lead & 0xF), next.checked_add(more)?))
 }
 
@@ -136,7 +163,10 @@ fn small_integer(from: &[u8], at: usize) -> Option<(u32, usize)> {
 
 fn is_name_segment(name: &[u8; 4]) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
-    is_letter(name[0]) && name[1..].iter().all(|&byte| is_letter(byte) || byte.is_ascii_digit())
+    is_letter(name[0])
+        && name[1..]
+            .iter()
+            .all(|&byte| is_letter(byte) || byte.is_ascii_digit())
 }
 
 #[cfg(test)]

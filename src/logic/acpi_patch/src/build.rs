@@ -98,7 +98,11 @@ mod tests {
 
     #[test]
     fn an_mcfg_has_one_window_from_bus_0() {
-        let table = mcfg(EcamShim { base: Spa::new(0xB000_0000), last_bus: 255, reserved: 0 });
+        let table = mcfg(EcamShim {
+            base: Spa::new(0xB000_0000),
+            last_bus: 255,
+            reserved: 0,
+        });
         assert!(is_intact(&table));
         assert_eq!(table.len(), 60);
         assert_eq!(&table[44..], b"\0\0\0\xB0\0\0\0\0\0\0\0\xFF\0\0\0\0");
@@ -106,7 +110,10 @@ mod tests {
 
     #[test]
     fn the_diagnostics_table_names_the_area() {
-        let table = diagnostics_table(SpaRange { start: Spa::new(0x3C60_0000), len: 1 << 20 });
+        let table = diagnostics_table(SpaRange {
+            start: Spa::new(0x3C60_0000),
+            len: 1 << 20,
+        });
         assert!(is_intact(&table));
         assert_eq!(&table[..4], b"VDGS");
         assert_eq!(&table[36..44], &0x3C60_0000u64.to_le_bytes());

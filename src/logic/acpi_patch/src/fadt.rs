@@ -48,15 +48,25 @@ impl Fadt {
             return None;
         }
         let flags = u32_at(table, 112)?;
-        let dsdt = u64_at(table, 140).filter(|&address| address != 0).or(u32_at(table, 40).map(u64::from))?;
+        let dsdt = u64_at(table, 140)
+            .filter(|&address| address != 0)
+            .or(u32_at(table, 40).map(u64::from))?;
         let timer = register(table, 76, u8_at(table, 91)?, 208);
-        let reset = generic(table, 116).filter(|_| flags & FLAG_RESET != 0).unwrap_or_default();
+        let reset = generic(table, 116)
+            .filter(|_| flags & FLAG_RESET != 0)
+            .unwrap_or_default();
         Some(Self {
             dsdt,
             pm1a_control: register(table, 64, u8_at(table, 89)?, 172),
             pm1b_control: register(table, 68, u8_at(table, 89)?, 184),
-            pm_timer: (timer.space != 0)
-                .then_some(PmTimer { register: timer, mask: if flags & FLAG_TIMER_32 != 0 { u32::MAX } else { 0xFF_FFFF } }),
+            pm_timer: (timer.space != 0).then_some(PmTimer {
+                register: timer,
+                mask: if flags & FLAG_TIMER_32 != 0 {
+                    u32::MAX
+                } else {
+                    0xFF_FFFF
+                },
+            }),
             reset,
             reset_value: u8_at(table, 128).unwrap_or_default(),
             has_c2: u16_at(table, 96)? <= 100,
@@ -68,7 +78,11 @@ impl Fadt {
 fn register(table: &[u8], legacy: usize, len: u8, extended: usize) -> AcpiRegister {
     let port = u32_at(table, legacy).unwrap_or_default();
     generic(table, extended).unwrap_or(if port != 0 && len != 0 {
-        AcpiRegister { space: AcpiRegister::IO, width: u32::from(len) * 8, address: port.into() }
+        AcpiRegister {
+            space: AcpiRegister::IO,
+            width: u32::from(len) * 8,
+            address: port.into(),
+        }
     } else {
         AcpiRegister::default()
     })
@@ -84,8 +98,15 @@ fn generic(table: &[u8], at: usize) -> Option<AcpiRegister> {
         SYSTEM_IO => AcpiRegister::IO,
         _ => return None,
     };
-    let (width, address) = (u8_at(table, at.checked_add(1)?)?, u64_at(table, at.checked_add(4)?)?);
-    (address != 0).then_some(AcpiRegister { space, width: width.into(), address })
+    let (width, address) = (
+        u8_at(table, at.checked_add(1)?)?,
+        u64_at(table, at.checked_add(4)?)?,
+    );
+    (address != 0).then_some(AcpiRegister {
+        space,
+        width: width.into(),
+        address,
+    })
 }
 
 #[cfg(test)]
@@ -113,7 +134,11 @@ mod tests {
     }
 
     fn io(width: u32, address: u64) -> AcpiRegister {
-        AcpiRegister { space: AcpiRegister::IO, width, address }
+        AcpiRegister {
+            space: AcpiRegister::IO,
+            width,
+            address,
+        }
     }
 
     #[test]
@@ -122,7 +147,13 @@ mod tests {
         assert_eq!(fadt.dsdt, 0x7000);
         assert_eq!(fadt.pm1a_control, io(16, 0x604));
         assert_eq!(fadt.pm1b_control, AcpiRegister::default());
-        assert_eq!(fadt.pm_timer, Some(PmTimer { register: io(32, 0x608), mask: 0xFF_FFFF }));
+        assert_eq!(
+            fadt.pm_timer,
+            Some(PmTimer {
+                register: io(32, 0x608),
+                mask: 0xFF_FFFF
+            })
+        );
         assert_eq!(fadt.reset, AcpiRegister::default());
         assert!(!fadt.has_c2);
     }
@@ -141,7 +172,14 @@ mod tests {
         });
         let fadt = Fadt::parse(&table).unwrap();
         assert_eq!(fadt.dsdt, 0x1_0000_0000);
-        assert_eq!(fadt.pm1a_control, AcpiRegister { space: AcpiRegister::MEMORY, width: 16, address: 0xFED0_0000 });
+        assert_eq!(
+            fadt.pm1a_control,
+            AcpiRegister {
+                space: AcpiRegister::MEMORY,
+                width: 16,
+                address: 0xFED0_0000
+            }
+        );
         assert_eq!((fadt.reset, fadt.reset_value), (io(8, 0xCF9), 6));
         assert_eq!(fadt.pm_timer.unwrap().mask, u32::MAX);
         assert!(fadt.has_c2);

@@ -22,14 +22,22 @@ pub fn remapping_units(table: &[u8]) -> Vec<RemappingUnit> {
         return Vec::new();
     }
     match table.first_chunk() {
-        Some(b"DMAR") => blocks(table, 48, |at| u16_at(table, at)).filter_map(|at| intel_unit(table, at)).collect(),
-        Some(b"IVRS") => blocks(table, 48, |at| u8_at(table, at).map(u16::from)).filter_map(|at| amd_unit(table, at)).collect(),
+        Some(b"DMAR") => blocks(table, 48, |at| u16_at(table, at))
+            .filter_map(|at| intel_unit(table, at))
+            .collect(),
+        Some(b"IVRS") => blocks(table, 48, |at| u8_at(table, at).map(u16::from))
+            .filter_map(|at| amd_unit(table, at))
+            .collect(),
         _ => Vec::new(),
     }
 }
 
 /// Offsets of the blocks from `first` on. The type is read by `kind`; the length is the second 16-bit field.
-fn blocks(table: &[u8], first: usize, kind: impl Fn(usize) -> Option<u16>) -> impl Iterator<Item = usize> {
+fn blocks(
+    table: &[u8],
+    first: usize,
+    kind: impl Fn(usize) -> Option<u16>,
+) -> impl Iterator<Item = usize> {
     let mut next = Some(first);
     core::iter::from_fn(move || {
         let at = next?;
@@ -48,7 +56,10 @@ fn intel_unit(table: &[u8], at: usize) -> Option<RemappingUnit> {
         return None;
     }
     let base = u64_at(table, at.checked_add(8)?)?;
-    Some(RemappingUnit { status: base.checked_add(0x1C)?, active: 1 << 31 | 1 << 25 })
+    Some(RemappingUnit {
+        status: base.checked_add(0x1C)?,
+        active: 1 << 31 | 1 << 25,
+    })
 }
 
 /// An IVHD block: type 0x10, 0x11 or 0x40, register base at 8. The control register is at 0x18; bit 0 is the
@@ -58,7 +69,10 @@ fn amd_unit(table: &[u8], at: usize) -> Option<RemappingUnit> {
         return None;
     }
     let base = u64_at(table, at.checked_add(8)?)?;
-    Some(RemappingUnit { status: base.checked_add(0x18)?, active: 1 })
+    Some(RemappingUnit {
+        status: base.checked_add(0x18)?,
+        active: 1,
+    })
 }
 
 #[cfg(test)]
@@ -85,7 +99,13 @@ mod tests {
         body.extend_from_slice(&[0, 0, 16, 0, 1, 0, 0, 0]);
         body.extend_from_slice(&0xFED9_0000u64.to_le_bytes());
         let units = remapping_units(&table(b"DMAR", &body));
-        assert_eq!(units, [RemappingUnit { status: 0xFED9_001C, active: 0x8200_0000 }]);
+        assert_eq!(
+            units,
+            [RemappingUnit {
+                status: 0xFED9_001C,
+                active: 0x8200_0000
+            }]
+        );
     }
 
     #[test]
@@ -94,7 +114,13 @@ mod tests {
         body.extend_from_slice(&0xFEB8_0000u64.to_le_bytes());
         body.extend_from_slice(&[0; 8]);
         let units = remapping_units(&table(b"IVRS", &body));
-        assert_eq!(units, [RemappingUnit { status: 0xFEB8_0018, active: 1 }]);
+        assert_eq!(
+            units,
+            [RemappingUnit {
+                status: 0xFEB8_0018,
+                active: 1
+            }]
+        );
     }
 
     #[test]

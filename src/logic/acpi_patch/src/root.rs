@@ -32,7 +32,10 @@ impl Rsdp {
             return Some(Self { xsdt: 0, rsdt });
         }
         let whole = bytes.get(..Self::LEN)?;
-        (sum(whole) == 0).then_some(Self { xsdt: u64_at(bytes, 24)?, rsdt })
+        (sum(whole) == 0).then_some(Self {
+            xsdt: u64_at(bytes, 24)?,
+            rsdt,
+        })
     }
 }
 
@@ -42,7 +45,9 @@ pub fn set_xsdt(rsdp: &mut [u8], xsdt: u64) -> bool {
     if Rsdp::parse(rsdp).is_none_or(|found| found.xsdt == 0) {
         return false;
     }
-    let Some(whole) = rsdp.get_mut(..Rsdp::LEN) else { return false };
+    let Some(whole) = rsdp.get_mut(..Rsdp::LEN) else {
+        return false;
+    };
     if let Some(place) = whole.get_mut(24..32) {
         place.copy_from_slice(&xsdt.to_le_bytes());
     }
@@ -53,15 +58,30 @@ pub fn set_xsdt(rsdp: &mut [u8], xsdt: u64) -> bool {
 
 /// The physical addresses that an intact XSDT or RSDT lists, zeros left out.
 pub fn table_addresses(table: &[u8]) -> Vec<u64> {
-    let Some(entries) = table.get(HEADER_LEN..).filter(|_| is_intact(table)) else { return Vec::new() };
+    let Some(entries) = table.get(HEADER_LEN..).filter(|_| is_intact(table)) else {
+        return Vec::new();
+    };
     let addresses: Vec<u64> = if table.starts_with(b"XSDT") {
-        entries.as_chunks().0.iter().map(|&entry| u64::from_le_bytes(entry)).collect()
+        entries
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&entry| u64::from_le_bytes(entry))
+            .collect()
     } else if table.starts_with(b"RSDT") {
-        entries.as_chunks().0.iter().map(|&entry| u32::from_le_bytes(entry).into()).collect()
+        entries
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&entry| u32::from_le_bytes(entry).into())
+            .collect()
     } else {
         Vec::new()
     };
-    addresses.into_iter().filter(|&address| address != 0).collect()
+    addresses
+        .into_iter()
+        .filter(|&address| address != 0)
+        .collect()
 }
 
 /// A copy of the intact `xsdt` that lists `more` tables after its own; `None` when it is not an intact XSDT.
@@ -113,8 +133,20 @@ mod tests {
 
     #[test]
     fn the_root_pointer_is_checked_in_both_forms() {
-        assert_eq!(Rsdp::parse(&rsdp(2)), Some(Rsdp { xsdt: 0x2222, rsdt: 0x1111 }));
-        assert_eq!(Rsdp::parse(&rsdp(0)), Some(Rsdp { xsdt: 0, rsdt: 0x1111 }));
+        assert_eq!(
+            Rsdp::parse(&rsdp(2)),
+            Some(Rsdp {
+                xsdt: 0x2222,
+                rsdt: 0x1111
+            })
+        );
+        assert_eq!(
+            Rsdp::parse(&rsdp(0)),
+            Some(Rsdp {
+                xsdt: 0,
+                rsdt: 0x1111
+            })
+        );
         for at in [0, 17, 25] {
             let mut damaged = rsdp(2);
             damaged[at] ^= 4;
@@ -127,7 +159,13 @@ mod tests {
     fn a_new_xsdt_address_keeps_the_sums() {
         let mut bytes = rsdp(2);
         assert!(set_xsdt(&mut bytes, 0x1234_5678_9ABC));
-        assert_eq!(Rsdp::parse(&bytes), Some(Rsdp { xsdt: 0x1234_5678_9ABC, rsdt: 0x1111 }));
+        assert_eq!(
+            Rsdp::parse(&bytes),
+            Some(Rsdp {
+                xsdt: 0x1234_5678_9ABC,
+                rsdt: 0x1111
+            })
+        );
         let mut old = rsdp(0);
         assert!(!set_xsdt(&mut old, 1));
         assert_eq!(old, rsdp(0));

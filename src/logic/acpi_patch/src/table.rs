@@ -33,7 +33,9 @@ pub(crate) fn sum(bytes: &[u8]) -> u8 {
 
 /// Makes the byte at `checksum` such that all bytes sum up to zero.
 pub(crate) fn fix_sum(bytes: &mut [u8], checksum: usize) {
-    let Some(&old) = bytes.get(checksum) else { return };
+    let Some(&old) = bytes.get(checksum) else {
+        return;
+    };
     let new = old.wrapping_sub(sum(bytes));
     if let Some(byte) = bytes.get_mut(checksum) {
         *byte = new;

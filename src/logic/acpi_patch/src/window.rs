@@ -11,7 +11,10 @@ pub fn vacant_window(occupied: &[SpaRange], within: SpaRange, len: u64) -> Optio
     }
     let mut start = within.end().get().checked_sub(len)? & !(len - 1);
     while start >= within.start.get() {
-        let candidate = SpaRange { start: Spa::new(start), len };
+        let candidate = SpaRange {
+            start: Spa::new(start),
+            len,
+        };
         let in_the_way = occupied.iter().filter(|range| {
             range.len > 0 && range.start < candidate.end() && candidate.start < range.end()
         });
@@ -33,16 +36,28 @@ mod tests {
     use std::vec::Vec;
 
     fn range(start: u64, len: u64) -> SpaRange {
-        SpaRange { start: Spa::new(start), len }
+        SpaRange {
+            start: Spa::new(start),
+            len,
+        }
     }
 
-    const HOLE: SpaRange = SpaRange { start: Spa::new(0x8000_0000), len: 0x7C00_0000 };
+    const HOLE: SpaRange = SpaRange {
+        start: Spa::new(0x8000_0000),
+        len: 0x7C00_0000,
+    };
 
     #[test]
     fn the_highest_aligned_place_is_taken() {
-        assert_eq!(vacant_window(&[], HOLE, 256 << 20), Some(range(0xE000_0000, 256 << 20)));
+        assert_eq!(
+            vacant_window(&[], HOLE, 256 << 20),
+            Some(range(0xE000_0000, 256 << 20))
+        );
         let bars = [range(0xE100_0000, 0x1000), range(0xC000_0000, 0x100_0000)];
-        assert_eq!(vacant_window(&bars, HOLE, 256 << 20), Some(range(0xD000_0000, 256 << 20)));
+        assert_eq!(
+            vacant_window(&bars, HOLE, 256 << 20),
+            Some(range(0xD000_0000, 256 << 20))
+        );
     }
 
     #[test]

@@ -66,7 +66,9 @@ impl ImageError {
             Self::TooManySegments => "has too many loadable segments",
             Self::BadAddress => "has a segment at a wrong address",
             Self::Truncated => "is cut short",
-            Self::BadAccess => "has a segment that is both writable and executable, or not readable",
+            Self::BadAccess => {
+                "has a segment that is both writable and executable, or not readable"
+            }
             Self::BadEntry => "has its entry point outside of its code",
         }
     }
@@ -88,10 +90,15 @@ impl<'a> Image<'a> {
     pub fn parse(file: &'a [u8]) -> Result<Self, ImageError> {
         let elf = ElfBytes::<LittleEndian>::minimal_parse(file).map_err(|_| ImageError::NotElf)?;
         let header = elf.ehdr;
-        if header.class != Class::ELF64 || header.e_machine != EM_X86_64 || header.e_type != ET_EXEC {
+        if header.class != Class::ELF64 || header.e_machine != EM_X86_64 || header.e_type != ET_EXEC
+        {
             return Err(ImageError::WrongKind);
         }
-        let mut image = Self { segments: [None; MAX_SEGMENTS], len: 0, entry: header.e_entry };
+        let mut image = Self {
+            segments: [None; MAX_SEGMENTS],
+            len: 0,
+            entry: header.e_entry,
+        };
         let mut slots = image.segments.iter_mut();
         for program in elf.segments().ok_or(ImageError::Empty)?.iter() {
             if program.p_type == PT_INTERP {
@@ -109,7 +116,8 @@ impl<'a> Image<'a> {
         }
         let in_code = |segment: &Segment<'_>| {
             let start = IMAGE_BASE + segment.offset;
-            segment.access == Access::ReadExecute && (start..start + segment.bytes.len() as u64).contains(&image.entry)
+            segment.access == Access::ReadExecute
+                && (start..start + segment.bytes.len() as u64).contains(&image.entry)
         };
         if !image.segments().any(|segment| in_code(&segment)) {
             return Err(ImageError::BadEntry);
@@ -137,11 +145,17 @@ impl<'a> Image<'a> {
 impl<'a> Segment<'a> {
     /// Checks one program header; `floor` is the offset where the segment before it ends.
     fn check(file: &'a [u8], program: &ProgramHeader, floor: u64) -> Result<Self, ImageError> {
-        let offset = program.p_vaddr.checked_sub(IMAGE_BASE).ok_or(ImageError::BadAddress)?;
+        let offset = program
+            .p_vaddr
+            .checked_sub(IMAGE_BASE)
+            .ok_or(ImageError::BadAddress)?;
         if !offset.is_multiple_of(PAGE) || offset < floor {
             return Err(ImageError::BadAddress);
         }
-        let end = offset.checked_add(program.p_memsz).filter(|&end| end <= MAX_IMAGE).ok_or(ImageError::BadAddress)?;
+        let end = offset
+            .checked_add(program.p_memsz)
+            .filter(|&end| end <= MAX_IMAGE)
+            .ok_or(ImageError::BadAddress)?;
         if program.p_filesz > program.p_memsz {
             return Err(ImageError::BadAddress);
         }
@@ -153,8 +167,16 @@ impl<'a> Segment<'a> {
         };
         let start = usize::try_from(program.p_offset).map_err(|_| ImageError::Truncated)?;
         let filled = usize::try_from(program.p_filesz).map_err(|_| ImageError::Truncated)?;
-        let bytes = start.checked_add(filled).and_then(|end| file.get(start..end)).ok_or(ImageError::Truncated)?;
-        Ok(Self { offset, len: end.next_multiple_of(PAGE) - offset, bytes, access })
+        let bytes = start
+            .checked_add(filled)
+            .and_then(|end| file.get(start..end))
+            .ok_or(ImageError::Truncated)?;
+        Ok(Self {
+            offset,
+            len: end.next_multiple_of(PAGE) - offset,
+            bytes,
+            access,
+        })
     }
 }
 

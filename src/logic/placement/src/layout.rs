@@ -45,7 +45,10 @@ impl Layout {
             .and_then(|image| image.checked_add(DIAGNOSTICS_LEN))
             .filter(|&used| used < block.len)
             .ok_or(LayoutError::TooSmall)?;
-        let at = |offset: u64, len: u64| SpaRange { start: Spa::new(block.start.get() + offset), len };
+        let at = |offset: u64, len: u64| SpaRange {
+            start: Spa::new(block.start.get() + offset),
+            len,
+        };
         Ok(Self {
             diagnostics: at(0, DIAGNOSTICS_LEN),
             image: at(DIAGNOSTICS_LEN, used - DIAGNOSTICS_LEN),
@@ -67,7 +70,10 @@ mod tests {
     use super::*;
 
     fn block(start: u64, len: u64) -> SpaRange {
-        SpaRange { start: Spa::new(start), len }
+        SpaRange {
+            start: Spa::new(start),
+            len,
+        }
     }
 
     #[test]
@@ -82,9 +88,18 @@ mod tests {
 
     #[test]
     fn a_block_without_room_is_refused() {
-        assert_eq!(Layout::new(block(0x20_0000, 2 << 20), 1 << 20), Err(LayoutError::TooSmall));
-        assert_eq!(Layout::new(block(0x20_0000, 2 << 20), u64::MAX), Err(LayoutError::TooSmall));
-        assert_eq!(Layout::new(block(0x10_0000, 8 << 20), 1 << 20), Err(LayoutError::Misaligned));
+        assert_eq!(
+            Layout::new(block(0x20_0000, 2 << 20), 1 << 20),
+            Err(LayoutError::TooSmall)
+        );
+        assert_eq!(
+            Layout::new(block(0x20_0000, 2 << 20), u64::MAX),
+            Err(LayoutError::TooSmall)
+        );
+        assert_eq!(
+            Layout::new(block(0x10_0000, 8 << 20), 1 << 20),
+            Err(LayoutError::Misaligned)
+        );
     }
 
     #[test]

@@ -12,7 +12,10 @@ pub const fn align_out(range: SpaRange) -> SpaRange {
         Some(end) => end,
         None => range.end().align_down(PAGE).get(),
     };
-    SpaRange { start, len: end - start.get() }
+    SpaRange {
+        start,
+        len: end - start.get(),
+    }
 }
 
 /// Sorts `ranges` and joins those that touch or overlap. The result is the returned prefix: sorted, apart from
@@ -40,9 +43,18 @@ pub fn merge(ranges: &mut [SpaRange]) -> &mut [SpaRange] {
 
 /// What is left of `range` without `hole`: a part before it and a part after it, each empty when there is none.
 pub fn subtract(range: SpaRange, hole: SpaRange) -> [SpaRange; 2] {
-    let between = |start: Spa, end: Spa| SpaRange { start, len: end.get().saturating_sub(start.get()) };
+    let between = |start: Spa, end: Spa| SpaRange {
+        start,
+        len: end.get().saturating_sub(start.get()),
+    };
     if hole.len == 0 {
-        return [range, SpaRange { start: range.end(), len: 0 }];
+        return [
+            range,
+            SpaRange {
+                start: range.end(),
+                len: 0,
+            },
+        ];
     }
     [
         between(range.start, range.end().min(hole.start).max(range.start)),
@@ -59,7 +71,10 @@ mod tests {
     use std::vec::Vec;
 
     fn range(start: u64, len: u64) -> SpaRange {
-        SpaRange { start: Spa::new(start), len }
+        SpaRange {
+            start: Spa::new(start),
+            len,
+        }
     }
 
     fn covers(ranges: &[SpaRange], at: u64) -> bool {

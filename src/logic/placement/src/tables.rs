@@ -82,7 +82,11 @@ impl<M: TableMemory> Tables<M> {
             return None;
         }
         let root = memory.allocate()?;
-        Some(Self { memory, root, levels })
+        Some(Self {
+            memory,
+            root,
+            levels,
+        })
     }
 
     /// Address of the root table.
@@ -105,14 +109,24 @@ impl<M: TableMemory> Tables<M> {
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn map(&mut self, va: u64, spa: Spa, len: u64, access: Access, limit: LeafLimit) -> Result<(), MapError> {
+    pub fn map(
+        &mut self,
+        va: u64,
+        spa: Spa,
+        len: u64,
+        access: Access,
+        limit: LeafLimit,
+    ) -> Result<(), MapError> {
         if !va.is_multiple_of(PAGE) || !spa.is_aligned(PAGE) || !len.is_multiple_of(PAGE) {
             return Err(MapError::Misaligned);
         }
         let last = len.saturating_sub(1);
         let spa_end = spa.get().checked_add(len).ok_or(MapError::OutOfRange)?;
         let va_last = va.checked_add(last).ok_or(MapError::OutOfRange)?;
-        if spa_end & !(ADDRESS | (PAGE - 1)) != 0 || !self.is_canonical(va) || !self.is_canonical(va_last) {
+        if spa_end & !(ADDRESS | (PAGE - 1)) != 0
+            || !self.is_canonical(va)
+            || !self.is_canonical(va_last)
+        {
             return Err(MapError::OutOfRange);
         }
         let mut done = 0;
@@ -131,14 +145,21 @@ impl<M: TableMemory> Tables<M> {
         Ok(())
     }
 
-    fn map_leaf(&mut self, va: u64, spa: u64, leaf_level: u32, access: Access) -> Result<(), MapError> {
+    fn map_leaf(
+        &mut self,
+        va: u64,
+        spa: u64,
+        leaf_level: u32,
+        access: Access,
+    ) -> Result<(), MapError> {
         let mut table = self.root;
         for level in (leaf_level + 1..=self.levels).rev() {
             let index = table_index(va, level);
             let entry = self.memory.read(table, index);
             table = if entry & PRESENT == 0 {
                 let new = self.memory.allocate().ok_or(MapError::NoMemory)?;
-                self.memory.write(table, index, new.get() | PRESENT | WRITE | ACCESSED);
+                self.memory
+                    .write(table, index, new.get() | PRESENT | WRITE | ACCESSED);
                 new
             } else if entry & LARGE != 0 {
                 return Err(MapError::Overlap);
@@ -151,7 +172,11 @@ impl<M: TableMemory> Tables<M> {
             return Err(MapError::Overlap);
         }
         let large = if leaf_level > 1 { LARGE } else { 0 };
-        self.memory.write(table, index, spa | PRESENT | ACCESSED | DIRTY | large | access.bits());
+        self.memory.write(
+            table,
+            index,
+            spa | PRESENT | ACCESSED | DIRTY | large | access.bits(),
+        );
         Ok(())
     }
 

@@ -15,6 +15,7 @@ pub struct Captured {
     idtr: TableRegister,
     segments: [(SegmentName, Segment); 8],
     registers: [(Register, u64); 18],
+    rsp: u64,
     host_cr3: u64,
 }
 
@@ -72,6 +73,7 @@ impl Captured {
                 (SegmentName::Tr, tr),
             ],
             registers,
+            rsp: call.guest_rsp,
             host_cr3: insn::read_cr3(),
         }
     }
@@ -106,6 +108,7 @@ impl Captured {
         vp.set_table(TableName::Gdtr, self.gdtr);
         vp.set_table(TableName::Idtr, self.idtr);
         vp.gp_mut().set(Gp::Rax, 0);
+        vp.gp_mut().set(Gp::Rsp, self.rsp);
     }
 
     /// Gives firmware its state back, for a return to the loader with an error.

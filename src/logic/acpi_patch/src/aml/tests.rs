@@ -23,10 +23,16 @@ fn the_sleep_types_are_read_in_every_form() {
     let types = |body: &[u8]| s5_types(&table(body));
     // As QEMU writes it: Name (_S5, Package (4) { 0, 0, 0, 0 }).
     assert_eq!(types(b"\x08_S5_\x12\x06\x04\x00\x00\x00\x00"), Some(0));
-    assert_eq!(types(b"\x08\\_S5_\x12\x0A\x04\x0A\x05\x0A\x07\x00\x00"), Some(0x0705));
+    assert_eq!(
+        types(b"\x08\\_S5_\x12\x0A\x04\x0A\x05\x0A\x07\x00\x00"),
+        Some(0x0705)
+    );
     assert_eq!(types(b"\x08_S5_\x12\x06\x02\x01\x0A\x06"), Some(0x0601));
     assert_eq!(types(b"\x08_S5_\x12\x06\x01\x0B\x34\x12"), Some(0x1234));
-    assert_eq!(types(b"\x08_S5_\x12\x4A\x00\x02\x0A\x03\x0A\x04"), Some(0x0403));
+    assert_eq!(
+        types(b"\x08_S5_\x12\x4A\x00\x02\x0A\x03\x0A\x04"),
+        Some(0x0403)
+    );
 }
 
 #[test]
@@ -41,7 +47,8 @@ fn what_is_not_a_declaration_gives_no_sleep_types() {
 
 #[test]
 fn sleep_to_memory_is_hidden_and_the_checksum_kept() {
-    let mut dsdt = table(b"\x08_S3_\x12\x06\x04\x01\x01\x00\x00\x08_S4_\x12\x06\x04\x02\x02\x00\x00");
+    let mut dsdt =
+        table(b"\x08_S3_\x12\x06\x04\x01\x01\x00\x00\x08_S4_\x12\x06\x04\x02\x02\x00\x00");
     assert_eq!(hide_s3(&mut dsdt), 1);
     assert!(is_intact(&dsdt));
     assert!(dsdt.windows(4).any(|w| w == b"XS3_") && dsdt.windows(4).any(|w| w == b"_S4_"));
@@ -50,7 +57,11 @@ fn sleep_to_memory_is_hidden_and_the_checksum_kept() {
 
 #[test]
 fn declarations_as_methods_and_at_the_root_are_hidden_too() {
-    for body in [&b"\x14\x08_S3_\x00\xA4\x00"[..], b"\x14\x48\x01\\_S3_\x00", b"\x08\\_S3_\x12\x02\x00"] {
+    for body in [
+        &b"\x14\x08_S3_\x00\xA4\x00"[..],
+        b"\x14\x48\x01\\_S3_\x00",
+        b"\x08\\_S3_\x12\x02\x00",
+    ] {
         let mut dsdt = table(body);
         assert_eq!(hide_s3(&mut dsdt), 1, "{body:?}");
         assert!(is_intact(&dsdt));
@@ -85,7 +96,10 @@ fn the_processor_block_is_found() {
     assert_eq!(cpu(0x410, 0), None);
     assert_eq!(cpu(0, 6), None);
     assert_eq!(cpu(0x1_0000, 6), None);
-    assert_eq!(processor_block(&table(b"\x5B\x83\x0Bcpu0\x00\x10\x04\x00\x00\x06")), None);
+    assert_eq!(
+        processor_block(&table(b"\x5B\x83\x0Bcpu0\x00\x10\x04\x00\x00\x06")),
+        None
+    );
 }
 
 proptest! {

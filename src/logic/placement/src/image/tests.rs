@@ -49,14 +49,19 @@ fn file(programs: &[Program], entry: u64) -> Vec<u8> {
 fn fault_with(change: impl FnOnce(&mut Vec<Program>)) -> ImageError {
     let mut programs = good();
     change(&mut programs);
-    Image::parse(&file(&programs, ENTRY)).map(|_| ()).expect_err("must be refused")
+    Image::parse(&file(&programs, ENTRY))
+        .map(|_| ())
+        .expect_err("must be refused")
 }
 
 #[test]
 fn a_good_image_gives_its_segments() {
     let bytes = file(&good(), ENTRY);
     let image = Image::parse(&bytes).unwrap();
-    let segments: Vec<_> = image.segments().map(|s| (s.offset, s.len, s.bytes.len(), s.access)).collect();
+    let segments: Vec<_> = image
+        .segments()
+        .map(|s| (s.offset, s.len, s.bytes.len(), s.access))
+        .collect();
     assert_eq!(
         segments,
         [
@@ -73,14 +78,19 @@ fn foreign_files_are_told_apart_from_damaged_ones() {
     let kind = |at: usize, value: u8| {
         let mut bytes = file(&good(), ENTRY);
         bytes[at] = value;
-        Image::parse(&bytes).map(|_| ()).expect_err("must be refused")
+        Image::parse(&bytes)
+            .map(|_| ())
+            .expect_err("must be refused")
     };
     assert_eq!(kind(0, 0), ImageError::NotElf);
     assert_eq!(kind(5, 2), ImageError::NotElf);
     assert_eq!(kind(16, 3), ImageError::WrongKind);
     assert_eq!(kind(18, 3), ImageError::WrongKind);
     assert_eq!(Image::parse(b"").map(|_| ()), Err(ImageError::NotElf));
-    assert_eq!(Image::parse(&file(&[], ENTRY)).map(|_| ()), Err(ImageError::Empty));
+    assert_eq!(
+        Image::parse(&file(&[], ENTRY)).map(|_| ()),
+        Err(ImageError::Empty)
+    );
     assert_eq!(fault_with(|p| p[0].0 = PT_INTERP), ImageError::Dynamic);
 }
 
@@ -98,14 +108,20 @@ fn segments_stay_in_their_addresses_and_in_the_file() {
 
 #[test]
 fn no_page_is_writable_and_executable() {
-    assert_eq!(fault_with(|p| p[0].1 = PF_R | PF_W | PF_X), ImageError::BadAccess);
+    assert_eq!(
+        fault_with(|p| p[0].1 = PF_R | PF_W | PF_X),
+        ImageError::BadAccess
+    );
     assert_eq!(fault_with(|p| p[0].1 = PF_X), ImageError::BadAccess);
 }
 
 #[test]
 fn the_entry_lies_in_code_that_the_file_holds() {
     for entry in [0, IMAGE_BASE + 0x800, IMAGE_BASE + 0x1000, IMAGE_BASE - 1] {
-        assert_eq!(Image::parse(&file(&good(), entry)).map(|_| ()), Err(ImageError::BadEntry));
+        assert_eq!(
+            Image::parse(&file(&good(), entry)).map(|_| ()),
+            Err(ImageError::BadEntry)
+        );
     }
 }
 
@@ -114,7 +130,10 @@ fn too_many_segments_are_refused() {
     let many: Vec<Program> = (0..MAX_SEGMENTS as u64 + 1)
         .map(|n| (PT_LOAD, RX, 0x1000, IMAGE_BASE + n * PAGE, 0x100, 0x100))
         .collect();
-    assert_eq!(Image::parse(&file(&many, ENTRY)).map(|_| ()), Err(ImageError::TooManySegments));
+    assert_eq!(
+        Image::parse(&file(&many, ENTRY)).map(|_| ()),
+        Err(ImageError::TooManySegments)
+    );
     assert!(Image::parse(&file(&many[1..], IMAGE_BASE + PAGE)).is_ok());
 }
 
