@@ -28,8 +28,6 @@ pub mod reg {
     pub const ICR_LOW: u32 = 0x30;
     pub const ICR_HIGH: u32 = 0x31;
     pub const LVT_TIMER: u32 = 0x32;
-    pub const LVT_THERMAL: u32 = 0x33;
-    pub const LVT_PERFORMANCE: u32 = 0x34;
     pub const LVT_LINT0: u32 = 0x35;
     pub const LVT_LINT1: u32 = 0x36;
     pub const LVT_ERROR: u32 = 0x37;

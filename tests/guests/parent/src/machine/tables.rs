@@ -12,8 +12,6 @@ use super::{cpu, insn, paging, trap};
 pub const CODE: u16 = 0x08;
 /// Selector of data and stack.
 pub const DATA: u16 = 0x10;
-/// Selector of 32-bit code, for processors on their way up.
-pub const CODE_32: u16 = 0x18;
 /// Selector of data at CPL 3.
 pub const USER_DATA: u16 = 0x20 | 3;
 /// Selector of 64-bit code at CPL 3.

@@ -69,16 +69,6 @@ fn reaches(others: &Others, wanted: impl Fn(usize) -> u32) -> bool {
         (0..=others.count).all(|number| count(number, VECTOR) >= wanted(number))
     });
     insn::cli();
-    if !all || !(0..=others.count).all(|number| count(number, VECTOR) == wanted(number)) {
-        crate::verdict::note(format_args!("DEBUG all {all} c0 {} w0 {} c1 {} w1 {}", count(0,VECTOR), wanted(0), count(1,VECTOR), wanted(1)));
-        for n in others.all() {
-            if true {
-                let c0 = count(n, VECTOR);
-                let v = smp::on(n, |_| u64::from(apic::bit(reg::IRR, VECTOR)) | u64::from(apic::bit(reg::ISR, VECTOR)) << 4 | (insn::read_rflags() & 0x200), 0);
-                crate::verdict::note(format_args!("DEBUG cpu {n} irr/isr/if {v:x?} count {c0} then {} own irr {} own count {}", count(n, VECTOR), apic::bit(reg::IRR, VECTOR), count(0, VECTOR)));
-            }
-        }
-    }
     settle();
     all && (0..=others.count).all(|number| count(number, VECTOR) == wanted(number))
 }
