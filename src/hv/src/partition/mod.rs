@@ -5,6 +5,8 @@
 mod overlay;
 mod slat;
 
+use core::sync::atomic::AtomicBool;
+
 use addr::{Gpa, Gpn, PartitionId, Spa, VpIndex};
 use apic::{Features, Inbox, Timing};
 use bootinfo::{BootInfo, Status};
@@ -32,6 +34,8 @@ pub struct VpShared {
     pub inbox: Inbox,
     /// Synthetic interrupt controller and timers.
     pub synic: Mutex<VpSynic<'static>>,
+    /// Somebody made room for this VP's messages: its LP tries to deliver again.
+    pub rescan: AtomicBool,
     /// The LP that runs it.
     pub lp: &'static LpShared,
 }
@@ -153,7 +157,12 @@ fn place_vps(config: &PartitionConfig, lps: &'static [LpShared]) -> Result<&'sta
     let mut lps = lps.iter();
     let vps = frames::place_with(FrameUse::Partition, lps.len(), |index| {
         let synic = VpSynic::new(config, VpIndex::new(index as u32), queues.next()?);
-        Some(VpShared { inbox: Inbox::new(), synic: Mutex::new(synic), lp: lps.next()? })
+        Some(VpShared {
+            inbox: Inbox::new(),
+            synic: Mutex::new(synic),
+            rescan: AtomicBool::new(false),
+            lp: lps.next()?,
+        })
     });
     vps.map(|vps| &*vps).ok_or(Status::NO_MEMORY)
 }

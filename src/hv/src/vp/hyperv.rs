@@ -1,6 +1,9 @@
 //! The hypervisor interface of the parent: synthetic registers, overlay pages, hypercalls.
 
-use addr::{Gpa, VpIndex};
+use core::sync::atomic::Ordering;
+
+use addr::Gpa;
+use apic::Trigger;
 use hypercall::{Body, CALLS, Call, Handler, HypercallMemory, Mode, NoAccess, Outcome, Progress, Rip};
 use synic::{MsrEffect, Overlay, RefTime, Scope, SynicPage, WriteContext, scope};
 use tlfs::HvError;
@@ -51,10 +54,11 @@ impl<V: Virt> Vp<V> {
                 Ok(())
             }
             MsrEffect::EndOfMessage => {
-                for index in 0..partition.vps.len() {
-                    self.serve_synic_of(index);
+                // A crashing processor empties the slots of the others but writes its own EOM.
+                for vp in partition.vps {
+                    vp.rescan.store(true, Ordering::SeqCst);
+                    self.call(vp);
                 }
-                self.update_synic_due();
                 Ok(())
             }
             MsrEffect::Crash(report) => {
@@ -91,31 +95,24 @@ impl<V: Virt> Vp<V> {
 
     /// Expires this VP's synthetic timers and delivers its messages.
     pub(super) fn serve_synic(&mut self) {
-        self.serve_synic_of(self.index.get() as usize);
-        self.update_synic_due();
+        let now = self.reference_time();
+        let frame = self.partition.slat.lock().overlay_frame(Overlay::Messages, self.index);
+        let mut synic = self.shared.synic.lock();
+        for interrupt in synic.service(now, frame.map(Page).as_ref()) {
+            if interrupt.auto_eoi {
+                // Never in service, so nothing waits for an EOI: as an interrupt of the 8259.
+                self.apic.accept_extint(interrupt.vector);
+            } else {
+                // Lost where the virtual APIC is off (TLFS, "Virtual Interrupts").
+                let _ = self.apic.accept(interrupt.vector, Trigger::Edge);
+            }
+        }
+        self.synic_due = synic.deadline().map(|time| self.partition.clock.tsc_at(time));
     }
 
     /// Whether messages wait for this VP to make room.
     pub(super) fn synic_waits(&self) -> bool {
         self.shared.synic.lock().has_undelivered()
-    }
-
-    fn update_synic_due(&mut self) {
-        let deadline = self.shared.synic.lock().deadline();
-        self.synic_due = deadline.map(|time| self.partition.clock.tsc_at(time));
-    }
-
-    fn serve_synic_of(&mut self, index: usize) {
-        let Some(vp) = self.partition.vps.get(index) else { return };
-        let now = self.reference_time();
-        let frame = self.partition.slat.lock().overlay_frame(Overlay::Messages, VpIndex::new(index as u32));
-        let interrupts = vp.synic.lock().service(now, frame.map(Page).as_ref());
-        for interrupt in interrupts {
-            // Auto-EOI is not offered: every interrupt of the SynIC is ended by the guest.
-            if vp.inbox.post(interrupt.vector) {
-                self.call(vp);
-            }
-        }
     }
 
     pub(super) fn hypercall(&mut self) {

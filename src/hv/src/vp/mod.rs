@@ -149,6 +149,7 @@ impl<V: Virt> Vp<V> {
             self.attend();
         }
         self.pass_on_what_the_host_took();
+        // What expires here goes into the virtual APIC at once, not through the inbox that was emptied above.
         let now = insn::rdtsc();
         if self.deadline().is_some_and(|due| due <= now) {
             self.expire(now);
@@ -185,6 +186,9 @@ impl<V: Virt> Vp<V> {
             self.lp.shared.attention.store(true, Ordering::SeqCst);
         }
         self.apic.absorb(&self.shared.inbox);
+        if self.shared.rescan.swap(false, Ordering::SeqCst) {
+            self.serve_synic();
+        }
     }
 
     /// INIT.

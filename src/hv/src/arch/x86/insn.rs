@@ -23,19 +23,42 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     CpuidResult { eax: r.eax, ebx: r.ebx, ecx: r.ecx, edx: r.edx }
 }
 
+// In both windows an interrupt may be announced and then withdrawn: the parent masks LINT0 while the 8259 has its
+// line up. QEMU then delivers vector -1, which raises #GP; the fix-ups make that an interrupt that never was.
+
 /// Lets interrupts in for one instruction's time. The stubs of [`super::idt`] record the vector of the first
 /// one and return with interrupts off.
-#[inline]
+#[inline(never)]
 pub fn interrupt_window() {
     // SAFETY: the handlers of the hypervisor's IDT preserve all registers; IF is clear again afterwards.
-    unsafe { asm!("sti", "nop", "cli") }
+    unsafe {
+        asm!(
+            "sti",
+            "2: nop",
+            "3: cli",
+            ".pushsection .fixup, \"a\"",
+            ".quad 2b, 3b",
+            ".quad 3b, 3b",
+            ".popsection",
+        )
+    }
 }
 
 /// Halts until an interrupt or NMI and takes it. IF is clear again afterwards.
-#[inline]
+#[inline(never)]
 pub fn halt_with_interrupts() {
     // SAFETY: as for `interrupt_window`; STI's shadow makes the pair free of a lost wake-up.
-    unsafe { asm!("sti", "hlt", "cli") }
+    unsafe {
+        asm!(
+            "sti",
+            "2: hlt",
+            "3: cli",
+            ".pushsection .fixup, \"a\"",
+            ".quad 2b, 3b",
+            ".quad 3b, 3b",
+            ".popsection",
+        )
+    }
 }
 
 /// Stops this LP. Only an NMI, INIT or SMI ends a HLT with interrupts off, so it loops.
