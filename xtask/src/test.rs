@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the host suite, then the boot tests of `tests/cases.toml`.
 
 mod boot;
+mod download;
 mod prepare;
 mod report;
 

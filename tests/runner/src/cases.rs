@@ -60,6 +60,10 @@ pub struct Case {
     /// Whether Linux gets `kexec` and `stress-ng` in a second initial file system.
     #[serde(default)]
     pub tools: bool,
+    /// Whether QEMU has an e1000e card, behind which a file can be had by TFTP. The file's hash is put behind
+    /// the arguments.
+    #[serde(default)]
+    pub download: bool,
     /// More arguments for QEMU.
     #[serde(default)]
     pub qemu: Vec<String>,
@@ -113,6 +117,8 @@ pub enum Damage {
     AlteredHypervisor,
     /// There is no image for the parent.
     NoParent,
+    /// There is no initial file system.
+    NoInitrd,
 }
 
 /// The good end of a test's machine.

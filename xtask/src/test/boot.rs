@@ -14,6 +14,7 @@ use runner::machine::{Disk, Machine, Model};
 use runner::session::{self, Limits, Outcome};
 use runner::verdict;
 
+use super::download;
 use super::prepare::Parts;
 use super::report::{Totals, Verdict};
 use super::{Options, Row};
@@ -139,6 +140,11 @@ impl Job<'_> {
         machine.qemu_arguments = case.qemu.clone();
         machine.ends_at_reset = case.resets == 0 || case.end == ExpectedEnd::Reset;
         machine.may_use_kvm = true;
+        if case.download {
+            machine
+                .qemu_arguments
+                .extend(download::serve(files.directory())?);
+        }
         for (number, &bus) in case.disks.iter().enumerate() {
             let image = files.directory().join(format!("data{number}.img"));
             File::create(&image)?.set_len(DATA_DISK_BYTES)?;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use runner::cases::{Case, Damage, GuestKind};
 use runner::emulator::Emulators;
 
+use super::download;
 use crate::boot_disk::{self, Guest};
 use crate::build::{self, Images};
 use crate::disk_image::Entry;
@@ -104,6 +105,10 @@ impl Parts {
             .clone();
         if let Guest::Linux { command_line, .. } = &mut guest {
             let mut words: Vec<&str> = arguments.split_whitespace().collect();
+            let hash = download::hash();
+            if case.download {
+                words.push(&hash);
+            }
             if bare && !case.bare {
                 words.push("bare"); // the comparison's other half; the test knows the word
             }
@@ -127,32 +132,28 @@ fn flavour(guest: GuestKind) -> Option<Flavour> {
 }
 
 fn apply(damage: Damage, entries: &mut Vec<Entry>) {
-    let is_hypervisor = |entry: &Entry| entry.path().ends_with("hypervisor.elf");
+    let is = |entry: &Entry, names: &[&str]| names.iter().any(|name| entry.path().ends_with(name));
+    let mut without = |names: &[&str]| entries.retain(|entry| !is(entry, names));
     match damage {
-        Damage::NoConfiguration => entries.retain(|entry| !entry.path().ends_with(".toml")),
-        Damage::NoHypervisor => entries.retain(|entry| !is_hypervisor(entry)),
-        Damage::NoParent => entries.retain(|entry| {
-            !entry.path().ends_with("vmlinuz") && !entry.path().ends_with("parent.efi")
-        }),
-        Damage::AlteredHypervisor => {
-            for entry in entries
-                .iter_mut()
-                .filter(|entry| entry.path().ends_with("hypervisor.elf"))
-            {
-                let middle = entry.content_mut().len() / 2;
-                entry.content_mut()[middle] ^= 1;
-            }
-        }
-        Damage::ShortHypervisor => {
-            for entry in entries.iter_mut().filter(|entry| is_hypervisor(entry)) {
-                let length = entry.content_mut().len() / 2;
-                entry.content_mut().truncate(length);
-            }
-        }
-        Damage::WrongHypervisor => {
-            for entry in entries.iter_mut().filter(|entry| is_hypervisor(entry)) {
-                entry.content_mut()[..4].copy_from_slice(b"FLE\x7f");
-            }
+        Damage::NoConfiguration => without(&[".toml"]),
+        Damage::NoHypervisor => without(&["hypervisor.elf"]),
+        Damage::NoParent => without(&["vmlinuz", "parent.efi"]),
+        Damage::NoInitrd => without(&["initrd.img"]),
+        // The checksum would tell of these first, and the image's own checks would not be tried.
+        Damage::ShortHypervisor | Damage::WrongHypervisor => without(&[".sha256"]),
+        Damage::AlteredHypervisor => {}
+    }
+    for entry in entries
+        .iter_mut()
+        .filter(|entry| is(entry, &["hypervisor.elf"]))
+    {
+        let content = entry.content_mut();
+        let middle = content.len() / 2;
+        match damage {
+            Damage::ShortHypervisor => content.truncate(middle),
+            Damage::WrongHypervisor => content[..4].copy_from_slice(b"FLE\x7f"),
+            Damage::AlteredHypervisor => content[middle] ^= 1,
+            _ => {}
         }
     }
 }
