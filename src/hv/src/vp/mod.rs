@@ -74,6 +74,8 @@ pub struct Vp<V: Virt> {
     armed: Option<u64>,
     /// Parameters of the hypercall under way.
     scratch: &'static mut hypercall::Scratch,
+    /// IA32_MTRR_DEF_TYPE as the guest wrote it.
+    mtrr_default: Option<u64>,
     /// Ticks per second, for pauses.
     tsc_hz: u64,
     /// Lines that this VP may still write to the log by its own actions.
@@ -121,6 +123,7 @@ impl<V: Virt> Vp<V> {
             synic_due: None,
             armed: None,
             scratch: parts.scratch,
+            mtrr_default: None,
             tsc_hz: parts.tsc_hz,
             log_budget: 64,
         })
@@ -143,18 +146,25 @@ impl<V: Virt> Vp<V> {
 
     /// Does everything that comes before an entry. False when there is nothing to enter: the VP waits.
     fn prepare(&mut self) -> bool {
-        // From here on others interrupt this LP after they have left work; what they left before is seen below.
-        self.lp.shared.in_guest.store(true, Ordering::SeqCst);
-        if self.lp.shared.attention.load(Ordering::SeqCst) {
-            self.attend();
+        loop {
+            if self.lp.shared.attention.load(Ordering::SeqCst) {
+                self.attend();
+            }
+            self.pass_on_what_the_host_took();
+            // What expires here goes into the virtual APIC at once, not through the inbox that was emptied above.
+            let now = insn::rdtsc();
+            if self.deadline().is_some_and(|due| due <= now) {
+                self.expire(now);
+            }
+            self.rearm(now);
+            // From here on others interrupt this LP after they have left work. No lock is taken until the exit: its
+            // holder may be waiting for this LP to leave the guest.
+            self.lp.shared.in_guest.store(true, Ordering::SeqCst);
+            if !self.lp.shared.attention.load(Ordering::SeqCst) {
+                break;
+            }
+            self.lp.shared.in_guest.store(false, Ordering::SeqCst);
         }
-        self.pass_on_what_the_host_took();
-        // What expires here goes into the virtual APIC at once, not through the inbox that was emptied above.
-        let now = insn::rdtsc();
-        if self.deadline().is_some_and(|due| due <= now) {
-            self.expire(now);
-        }
-        self.rearm(now);
         if self.activity == Activity::ShutDown || self.shared.inbox.is_held() {
             return false;
         }

@@ -119,6 +119,10 @@ impl<V: Virt> Vp<V> {
                 msr::try_read(number)?;
                 Ok(VM_CR_LOCKED_OFF)
             }
+            VirtualMsr::MtrrDefault => match self.mtrr_default {
+                Some(value) => Ok(value),
+                None => Ok(msr::try_read(number)?),
+            },
             VirtualMsr::Mtrr
             | VirtualMsr::MicrocodeRevision
             | VirtualMsr::AmdConfiguration
@@ -158,6 +162,14 @@ impl<V: Virt> Vp<V> {
                 self.backend.set(Register::DebugCtl, value);
             }
             VirtualMsr::FeatureControl | VirtualMsr::VmCr => return Err(Refused),
+            VirtualMsr::MtrrDefault => {
+                const DEFINED: u64 = 0xCFF;
+                if value & !DEFINED != 0 || !matches!(value & 0xFF, 0 | 1 | 4..=6) {
+                    return Err(Refused);
+                }
+                msr::try_read(number)?;
+                self.mtrr_default = Some(value);
+            }
             VirtualMsr::Mtrr => {
                 let old = msr::try_read(number)?;
                 if old != value {

@@ -42,6 +42,9 @@ pub enum VirtualMsr {
     Efer,
     /// IA32_PAT of this VP.
     Pat,
+    /// IA32_MTRR_DEF_TYPE: kernels switch the ranges off while they look at them. Kept for the VP to read back;
+    /// the LP's own stays as it is.
+    MtrrDefault,
     /// A memory type range register. A write that changes nothing is taken, one that does is refused.
     Mtrr,
     /// IA32_FEATURE_CONTROL: locked, without VMX.
@@ -92,18 +95,21 @@ pub const fn classify(msr: u32) -> MsrClass {
         n::AMD_HWCR => Virtual(VirtualMsr::AmdConfiguration),
         n::IA32_MISC_ENABLE => Virtual(VirtualMsr::MiscEnable),
         n::IA32_MTRRCAP => ReadOnly,
+        n::IA32_MTRR_DEF_TYPE => Virtual(VirtualMsr::MtrrDefault),
         // Variable, fixed and default-type MTRRs; on AMD also SYSCFG, TOP_MEM and the IORRs.
         n::IA32_MTRR_PHYSBASE0..=0x23F
         | n::IA32_MTRR_FIX64K_00000
         | n::IA32_MTRR_FIX16K_80000
         | n::IA32_MTRR_FIX16K_A0000
         | n::IA32_MTRR_FIX4K_C0000..=0x26F
-        | n::IA32_MTRR_DEF_TYPE
         | n::AMD_SYSCFG
         | 0xC001_0016..=0xC001_001D => Virtual(VirtualMsr::Mtrr),
         n::X2APIC_FIRST..=n::X2APIC_LAST => X2Apic,
         0x4000_0000..=0x4000_FFFF => Synthetic,
 
+        // Performance counters, which CPUID hides: kernels probe the oldest of them without asking.
+        0xC1..=0xC8 | 0x186..=0x18D | 0x309..=0x30C | 0x38D..=0x390 | 0x3F1 | 0x4C1..=0x4C8 => Absent,
+        0xC001_0000..=0xC001_0007 | 0xC001_0200..=0xC001_020B => Absent,
         // VMX capabilities, SVM's own registers, SMM, microcode triggers, processor trace, debug store.
         n::IA32_VMX_BASIC..=n::IA32_VMX_VMFUNC
         | 0xC001_0115..=0xC001_0118
