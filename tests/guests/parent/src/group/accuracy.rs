@@ -150,6 +150,8 @@ fn expiries() {
     let (mut early, mut late) = (0, 0);
     for us in [10, 100, 500, 1_000, 5_000, 20_000, 50_000] {
         cpu.forget();
+        // Enabled with the old count, which is past, it would fire at once.
+        insn::wrmsr(STIMER0_COUNT, 0);
         // Enable, auto-enable, direct.
         insn::wrmsr(STIMER0_CONFIG, 0x1009 | (u64::from(VECTOR) << 4));
         let due = clock::reference() + us * 10;
@@ -158,7 +160,13 @@ fn expiries() {
         clock::wait_for(us + 200_000, || cpu.count(VECTOR) != 0);
         insn::cli();
         let now = clock::reference();
-        early += u64::from(now < due);
+        if now < due {
+            early += 1;
+            note(format_args!(
+                "due in {us} us, {} units of 100 ns too early",
+                due - now
+            ));
+        }
         late = late.max(now.saturating_sub(due));
     }
     insn::wrmsr(STIMER0_COUNT, 0);

@@ -19,7 +19,9 @@ pub fn run(_: &Options, _: &Platform) {
     both_modes("xAPIC");
     if modes::enter_x2apic() {
         both_modes("x2APIC");
-        modes::leave_x2apic();
+        if !modes::leave_x2apic() {
+            return;
+        }
         apic::quiet();
         note(format_args!("xAPIC again"));
         priority::run("xAPIC again");

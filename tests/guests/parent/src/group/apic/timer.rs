@@ -257,10 +257,9 @@ fn deadline(mode: &str) {
         format_args!("{mode}: not before its time"),
         cpu.stamp(VECTOR) >= due,
     );
-    equal(
+    check_strict(
         format_args!("{mode}: fired, it reads 0"),
-        insn::rdmsr(IA32_TSC_DEADLINE),
-        0,
+        insn::rdmsr(IA32_TSC_DEADLINE) == 0,
     );
 
     insn::wrmsr(IA32_TSC_DEADLINE, insn::rdtsc() - 1);

@@ -49,7 +49,7 @@ pub fn make(address: u64, control: u64, input: u64, output: u64) -> u64 {
 pub fn registers(address: u64) {
     let mut regs = Regs::default();
     for register in 0..16 {
-        regs.gp.0[register] = 0x1111_1111_0000_0000 * (register as u64 + 1) + 0x5A5A;
+        regs.gp.0[register] = 0x0101_0101_0000_5A5A * (register as u64 + 1);
     }
     regs.gp.set(Gp::Rcx, SPIN_WAIT);
     let before = regs;
