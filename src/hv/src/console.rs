@@ -125,5 +125,7 @@ pub fn port() -> Option<u16> {
 
 /// A sink that takes no lock: for the panic record, when the others are stopped or stopping.
 pub fn emergency() -> Sink {
-    Sink { uart: port().map(|port| Uart { port }) }
+    Sink {
+        uart: port().map(|port| Uart { port }),
+    }
 }

@@ -93,7 +93,9 @@ impl Area {
 /// Lays out the area that the record names. False where it is missing or too small; then nothing is kept.
 pub fn init(info: &BootInfo) -> bool {
     let range = info.diagnostics;
-    let Some(header) = diagnostics::layout(range.len, info.lp_count, NAMES.len() as u32, info.tsc_hz) else {
+    let Some(header) =
+        diagnostics::layout(range.len, info.lp_count, NAMES.len() as u32, info.tsc_hz)
+    else {
         return false;
     };
     let base = phys::pointer(range.start);
@@ -101,10 +103,15 @@ pub fn init(info: &BootInfo) -> bool {
     unsafe { base.write_bytes(0, range.len as usize) };
     // SAFETY: as above; the area is page-aligned.
     unsafe { base.cast::<Header>().write(header) };
-    let area = AREA.call_once(|| Area { base, header, tsc_at_start: insn::rdtsc() });
+    let area = AREA.call_once(|| Area {
+        base,
+        header,
+        tsc_at_start: insn::rdtsc(),
+    });
     for (index, name) in NAMES.iter().enumerate() {
         for (offset, byte) in name.bytes().take(NAME_LEN).enumerate() {
-            area.byte(header.names_offset as usize + index * NAME_LEN + offset).store(byte, Ordering::Relaxed);
+            area.byte(header.names_offset as usize + index * NAME_LEN + offset)
+                .store(byte, Ordering::Relaxed);
         }
     }
     true
@@ -113,9 +120,12 @@ pub fn init(info: &BootInfo) -> bool {
 /// Appends a byte to the log ring.
 pub fn log_byte(byte: u8) {
     let Some(area) = AREA.get() else { return };
-    let position = area.word(LOG_WRITTEN_OFFSET).fetch_add(1, Ordering::Relaxed);
+    let position = area
+        .word(LOG_WRITTEN_OFFSET)
+        .fetch_add(1, Ordering::Relaxed);
     let offset = (position % u64::from(area.header.log_len)) as usize;
-    area.byte(area.header.log_offset as usize + offset).store(byte, Ordering::Relaxed);
+    area.byte(area.header.log_offset as usize + offset)
+        .store(byte, Ordering::Relaxed);
 }
 
 /// Microseconds since the area was laid out; 0 before.
@@ -136,8 +146,11 @@ static NOWHERE: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.l
 impl Counters {
     /// The counters of VP `vp`.
     pub fn of(vp: u32) -> Self {
-        let Some(area) = AREA.get().filter(|area| vp < area.header.vp_count) else { return Self(&NOWHERE) };
-        let offset = area.header.counters_offset as usize + vp as usize * area.header.counters_stride as usize;
+        let Some(area) = AREA.get().filter(|area| vp < area.header.vp_count) else {
+            return Self(&NOWHERE);
+        };
+        let offset = area.header.counters_offset as usize
+            + vp as usize * area.header.counters_stride as usize;
         // SAFETY: the layout keeps `NAMES.len()` aligned words for each VP below `vp_count`.
         Self(unsafe { &*area.base.add(offset).cast() })
     }
@@ -145,8 +158,13 @@ impl Counters {
     /// Counts one.
     #[inline]
     pub fn add(self, counter: Counter) {
-        let Some(word) = self.0.get(counter as usize) else { return };
+        let Some(word) = self.0.get(counter as usize) else {
+            return;
+        };
         // One writer, so no locked instruction is needed.
-        word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        word.store(
+            word.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Relaxed,
+        );
     }
 }

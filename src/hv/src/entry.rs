@@ -2,7 +2,10 @@
 //!
 //! `PREPARE` comes once, on the boot processor, and does everything that can fail for want of memory. `LAUNCH` comes on
 //! every LP, the boot processor last; its success does not return here: control goes on in the loader as a guest.
-#![expect(unsafe_code, reason = "the entry point, which trusts the loader's record")]
+#![expect(
+    unsafe_code,
+    reason = "the entry point, which trusts the loader's record"
+)]
 
 use addr::Spa;
 use apic::Apic;
@@ -15,7 +18,7 @@ use x86::msr::{IA32_APIC_BASE, apic_base};
 use crate::arch::x86::descriptors::Descriptors;
 use crate::arch::x86::local_apic::LocalApic;
 use crate::arch::x86::lp::{self, LpArea, LpShared};
-use crate::arch::x86::{captured::Captured, idt, insn, msr};
+use crate::arch::x86::{captured::Captured, idt, insn, msr, mtrr};
 use crate::mm::frames::{self, FrameUse, VpFrames};
 use crate::mm::{address_space, phys, ram};
 use crate::partition::Partition;
@@ -71,7 +74,8 @@ pub unsafe extern "sysv64" fn hypervisor_entry(call: *const LaunchCall) -> Statu
 unsafe fn prepare(spa: Spa) -> Result<(), Status> {
     // SAFETY: passed on to the caller; the record stays as it is from now on.
     let info: &'static BootInfo = unsafe { &*phys::pointer(spa).cast() };
-    if info.magic != MAGIC || info.version != VERSION || info.size as usize != size_of::<BootInfo>() {
+    if info.magic != MAGIC || info.version != VERSION || info.size as usize != size_of::<BootInfo>()
+    {
         return Err(Status::BAD_BOOT_INFO);
     }
     if MACHINE.get().is_some() || info.lp_count == 0 {
@@ -86,7 +90,11 @@ unsafe fn prepare(spa: Spa) -> Result<(), Status> {
     panic::init(info.panic_action);
     power::init(&info.power);
     console::init(&info.console);
-    let vendor = if crate::virt::is_intel() { "VT-x" } else { "AMD-V" };
+    let vendor = if crate::virt::is_intel() {
+        "VT-x"
+    } else {
+        "AMD-V"
+    };
     log::info!(
         "verdigris {} on {} LPs with {vendor}, TSC {} kHz, APIC timer {} kHz, {} levels of paging",
         env!("CARGO_PKG_VERSION"),
@@ -98,20 +106,33 @@ unsafe fn prepare(spa: Spa) -> Result<(), Status> {
     let apic_page = msr::read(IA32_APIC_BASE) & !0xFFF & ((1 << 52) - 1);
     address_space::init(info, Spa::new(apic_page))?;
     // SAFETY: the loader placed the array in the block, with this many entries.
-    let infos = unsafe { core::slice::from_raw_parts(phys::pointer(info.lps).cast::<LpInfo>(), info.lp_count as usize) };
+    let infos = unsafe {
+        core::slice::from_raw_parts(
+            phys::pointer(info.lps).cast::<LpInfo>(),
+            info.lp_count as usize,
+        )
+    };
     let shared: &'static [LpShared] = frames::place_slice(FrameUse::Lp, infos.len(), |index| {
-        LpShared::new(addr::ApicId::new(infos.get(index).map_or(0, |lp| lp.apic_id)))
+        LpShared::new(addr::ApicId::new(
+            infos.get(index).map_or(0, |lp| lp.apic_id),
+        ))
     })
     .ok_or(Status::NO_MEMORY)?;
     lp::publish(shared);
-    let lps = frames::place_with(FrameUse::Lp, infos.len(), |index| Some(Some(prepare_lp(index, shared)?)))
-        .ok_or(Status::NO_MEMORY)?;
+    let lps = frames::place_with(FrameUse::Lp, infos.len(), |index| {
+        Some(Some(prepare_lp(index, shared)?))
+    })
+    .ok_or(Status::NO_MEMORY)?;
     let partition = if crate::virt::is_intel() {
         AnyPartition::Vmx(prepare_partition::<Vmx>(info, shared)?)
     } else {
         AnyPartition::Svm(prepare_partition::<Svm>(info, shared)?)
     };
-    MACHINE.call_once(|| Machine { info, lps: Mutex::new(lps), partition });
+    MACHINE.call_once(|| Machine {
+        info,
+        lps: Mutex::new(lps),
+        partition,
+    });
     report_memory(info);
     Ok(())
 }
@@ -141,17 +162,28 @@ fn prepare_partition<V: Virt>(
         }
     }
     let partition = Partition::new(info, shared, bitmaps)?;
-    frames::place(FrameUse::Partition, partition).map(|partition| &*partition).ok_or(Status::NO_MEMORY)
+    frames::place(FrameUse::Partition, partition)
+        .map(|partition| &*partition)
+        .ok_or(Status::NO_MEMORY)
 }
 
 /// Prints where the memory went.
 fn report_memory(info: &BootInfo) {
     let (used, untouched) = frames::usage();
-    log::info!("memory: block {} KiB at {:#x}, image {} KiB", info.block.len >> 10, info.block.start.get(), info.image.len >> 10);
+    log::info!(
+        "memory: block {} KiB at {:#x}, image {} KiB",
+        info.block.len >> 10,
+        info.block.start.get(),
+        info.image.len >> 10
+    );
     for (name, count) in frames::USE_NAMES.iter().zip(used) {
         log::info!("memory: {name} {} KiB", count * 4);
     }
-    log::info!("memory: diagnostics {} KiB, free {} KiB", info.diagnostics.len >> 10, untouched >> 10);
+    log::info!(
+        "memory: diagnostics {} KiB, free {} KiB",
+        info.diagnostics.len >> 10,
+        untouched >> 10
+    );
 }
 
 fn launch(call: &LaunchCall) -> Result<(), Status> {
@@ -169,7 +201,12 @@ fn launch_on<V: Virt>(
     call: &LaunchCall,
 ) -> Result<(), Status> {
     V::check()?;
-    let prepared = machine.lps.lock().get_mut(call.lp as usize).and_then(Option::take).ok_or(Status::BAD_BOOT_INFO)?;
+    let prepared = machine
+        .lps
+        .lock()
+        .get_mut(call.lp as usize)
+        .and_then(Option::take)
+        .ok_or(Status::BAD_BOOT_INFO)?;
     let captured = Captured::take(call);
     captured.prepare_host();
     // SAFETY: interrupts are off, IDTR and GS base follow at once.
@@ -180,7 +217,14 @@ fn launch_on<V: Virt>(
 
     let backend = {
         let slat = partition.slat.lock();
-        V::vp(&mut VpFrames, &partition.bitmaps, slat.root(), slat.levels(), 1)
+        mtrr::adopt(slat.mtrr());
+        V::vp(
+            &mut VpFrames,
+            &partition.bitmaps,
+            slat.root(),
+            slat.levels(),
+            1,
+        )
     };
     let mut backend = match backend {
         Ok(backend) => backend,
@@ -196,7 +240,8 @@ fn launch_on<V: Virt>(
     let local = LocalApic::new(address_space::apic_page(), info.tsc_hz, info.apic_hz);
     let now = insn::rdtsc();
     let snapshot = local.snapshot(area.apic_id);
-    let Some(apic) = Apic::from_snapshot(&snapshot, partition.apic_features, partition.timing, now) else {
+    let Some(apic) = Apic::from_snapshot(&snapshot, partition.apic_features, partition.timing, now)
+    else {
         // SAFETY: as above.
         unsafe { captured.restore() };
         return Err(Status::MISSING_FEATURE);
@@ -205,9 +250,26 @@ fn launch_on<V: Virt>(
     local.end_all();
     debug_assert!(msr::read(IA32_APIC_BASE) & apic_base::ENABLE != 0);
 
-    let parts = VpParts { backend, partition, lp: area, apic, local, scratch: prepared.scratch, tsc_hz: info.tsc_hz };
-    let Some(vp) = Vp::new(parts) else { return Err(Status::BAD_BOOT_INFO) };
-    let Some(vp) = frames::place(FrameUse::Vp, vp) else { return Err(Status::NO_MEMORY) };
+    let parts = VpParts {
+        backend,
+        partition,
+        lp: area,
+        apic,
+        local,
+        scratch: prepared.scratch,
+        tsc_hz: info.tsc_hz,
+    };
+    let Some(vp) = Vp::new(parts) else {
+        return Err(Status::BAD_BOOT_INFO);
+    };
+    let Some(vp) = frames::place(FrameUse::Vp, vp) else {
+        return Err(Status::NO_MEMORY);
+    };
+    if lp::launched() == machine.lps.lock().len() as u64 {
+        // The boot processor, and the last: nobody comes through the trampoline any more, and its page goes back to
+        // firmware. The other LPs have interrupts off or run guests; none of them executes or reads it.
+        address_space::unmap_trampoline(machine.info.trampoline);
+    }
     log::debug!("launched");
     vp.run()
 }

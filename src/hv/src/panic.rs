@@ -2,7 +2,10 @@
 //!
 //! The record names file and line of the panic, or the registers of an exception, and the return addresses on the
 //! stack. `docs/panic.md` tells how to turn addresses into lines.
-#![expect(unsafe_code, reason = "walks the frame pointers of a stack that may be damaged")]
+#![expect(
+    unsafe_code,
+    reason = "walks the frame pointers of a stack that may be damaged"
+)]
 
 use core::fmt::Write;
 use core::panic::PanicInfo;
@@ -79,7 +82,11 @@ fn record(rip: u64, frame_pointer: u64, write: impl FnOnce(&mut console::Sink)) 
     }
     let running = stop_others();
     let mut out = console::emergency();
-    let _ = writeln!(out, "\n=== verdigris: hypervisor panic on lp{} ===", lp::index_or_boot());
+    let _ = writeln!(
+        out,
+        "\n=== verdigris: hypervisor panic on lp{} ===",
+        lp::index_or_boot()
+    );
     let _ = writeln!(out, "version {}", env!("CARGO_PKG_VERSION"));
     write(&mut out);
     let _ = write!(out, "backtrace");
@@ -100,7 +107,9 @@ fn record(rip: u64, frame_pointer: u64, write: impl FnOnce(&mut console::Sink)) 
 /// Sends every other launched LP an NMI and waits, boundedly; gives the number that did not stop.
 fn stop_others() -> u64 {
     let others = lp::launched().saturating_sub(1);
-    let Some(me) = lp::try_current() else { return others };
+    let Some(me) = lp::try_current() else {
+        return others;
+    };
     for other in lp::all() {
         if other.apic_id != me.apic_id && other.is_launched() {
             local_apic::emergency_nmi(other.apic_id);
@@ -118,7 +127,11 @@ fn stop_others() -> u64 {
 /// Return addresses from the chain of frame pointers, as far as it stays in the LP stacks and rises.
 fn backtrace(mut frame: u64, mut each: impl FnMut(u64)) {
     for _ in 0..BACKTRACE {
-        if frame < LP_AREA_BASE || frame >= LP_AREA_BASE + (1 << 32) || frame % 8 != 0 || frame % 4096 > 4096 - 16 {
+        if frame < LP_AREA_BASE
+            || frame >= LP_AREA_BASE + (1 << 32)
+            || frame % 8 != 0
+            || frame % 4096 > 4096 - 16
+        {
             return;
         }
         // SAFETY: an aligned pair of words inside one page of the stack area, which the frame's own code has just

@@ -63,7 +63,15 @@ pub fn judge(value: u16, is_b: bool) -> Sleep {
     }
     let wanted = u32::from(value >> 10 & 7);
     let types = registers().s5_types;
-    let soft_off = if is_b { types >> 8 & 0xFF } else { types & 0xFF };
+    let soft_off = if is_b {
+        types >> 8 & 0xFF
+    } else {
+        types & 0xFF
+    };
     // Without `\_S5_` nothing is known of the types; a machine that is told to sleep then most likely goes off.
-    if types == 0xFFFF || wanted == soft_off { Sleep::SoftOff } else { Sleep::Refused }
+    if types == 0xFFFF || wanted == soft_off {
+        Sleep::SoftOff
+    } else {
+        Sleep::Refused
+    }
 }

@@ -25,7 +25,9 @@ pub fn all_others(me: &LpArea, apic: &LocalApic) {
         }
     }
     for other in others() {
-        while other.in_guest.load(Ordering::SeqCst) && other.flushed.load(Ordering::SeqCst) < generation {
+        while other.in_guest.load(Ordering::SeqCst)
+            && other.flushed.load(Ordering::SeqCst) < generation
+        {
             crate::panic::stop_if_asked();
             core::hint::spin_loop();
         }

@@ -72,7 +72,15 @@ impl Virt for Svm {
         tag: u16,
     ) -> Result<Self::Vp, Status> {
         let enabled = svm::enable(frames)?;
-        svm::SvmVp::new(enabled, frames, &svm::Shared { bitmaps, slat_root, tag })
+        svm::SvmVp::new(
+            enabled,
+            frames,
+            &svm::Shared {
+                bitmaps,
+                slat_root,
+                tag,
+            },
+        )
     }
 
     fn missing() -> Missing {
@@ -104,11 +112,20 @@ impl Virt for Vmx {
         tag: u16,
     ) -> Result<Self::Vp, Status> {
         let enabled = vmx::enable(frames)?;
-        vmx::VmxVp::new(enabled, frames, &vmx::Shared { bitmaps, slat_root, slat_levels, tag })
+        vmx::VmxVp::new(
+            enabled,
+            frames,
+            &vmx::Shared {
+                bitmaps,
+                slat_root,
+                slat_levels,
+                tag,
+            },
+        )
     }
 
     fn missing() -> Missing {
-vmx::capabilities().map_or(Missing::default(), |capabilities| capabilities.missing())
+        vmx::capabilities().map_or(Missing::default(), |capabilities| capabilities.missing())
     }
 }
 

@@ -25,7 +25,8 @@ static TABLE: Once<Mutex<Table<Host>>> = Once::new();
 /// Takes over the tables that the loader built and maps the local APIC's page, uncached.
 pub fn init(info: &BootInfo, apic_page: Spa) -> Result<(), Status> {
     let levels = Levels::from_count(info.levels).ok_or(Status::BAD_BOOT_INFO)?;
-    let table = TABLE.call_once(|| Mutex::new(Table::new(info.root_table, levels, PageSize::Size2M)));
+    let table =
+        TABLE.call_once(|| Mutex::new(Table::new(info.root_table, levels, PageSize::Size2M)));
     let device = Attributes::RW.with_type(MemoryType::Uncacheable);
     map(&mut table.lock(), APIC_PAGE, apic_page, PAGE_SIZE, device)
 }
@@ -42,7 +43,8 @@ pub fn map_interrupt_stacks(lp: LpIndex) -> Result<[u64; ist::COUNT], Status> {
     let mut at = LP_AREA_BASE + u64::from(lp.get()) * LP_SLOT + INTERRUPT_STACKS;
     for end in &mut ends {
         at += PAGE_SIZE;
-        let spa = frames::alloc(FrameUse::Lp, (INTERRUPT_STACK / PAGE_SIZE) as usize).ok_or(Status::NO_MEMORY)?;
+        let spa = frames::alloc(FrameUse::Lp, (INTERRUPT_STACK / PAGE_SIZE) as usize)
+            .ok_or(Status::NO_MEMORY)?;
         map(&mut table.lock(), at, spa, INTERRUPT_STACK, Attributes::RW)?;
         at += INTERRUPT_STACK;
         *end = at;
@@ -50,10 +52,33 @@ pub fn map_interrupt_stacks(lp: LpIndex) -> Result<[u64; ist::COUNT], Status> {
     Ok(ends)
 }
 
-/// Only ever adds mappings where none were, so no LP has anything to flush.
-fn map(table: &mut Table<Host>, at: u64, spa: Spa, len: u64, attributes: Attributes) -> Result<(), Status> {
+/// Takes the loader's trampoline out of the tables. Other LPs may keep the translation until they next load CR3; the
+/// page is executable there, and only the hypervisor's own code could jump to it.
+pub fn unmap_trampoline(page: u64) {
+    let Some(table) = TABLE.get() else { return };
+    let mut table = table.lock();
     let mut memory = Tables(FrameUse::HostTables);
-    let done = table.map(&mut memory, at, len, spa, attributes).map_err(|_| Status::NO_MEMORY)?;
+    let start = page & !(PAGE_SIZE - 1);
+    match table.unmap(&mut memory, start, PAGE_SIZE) {
+        // The tables above it stay: another LP may be walking them.
+        Ok(done) => core::mem::forget(done),
+        Err(error) => log::warn!("the trampoline stays mapped: {error:?}"),
+    }
+    insn::flush_own_tlb();
+}
+
+/// Only ever adds mappings where none were, so no LP has anything to flush.
+fn map(
+    table: &mut Table<Host>,
+    at: u64,
+    spa: Spa,
+    len: u64,
+    attributes: Attributes,
+) -> Result<(), Status> {
+    let mut memory = Tables(FrameUse::HostTables);
+    let done = table
+        .map(&mut memory, at, len, spa, attributes)
+        .map_err(|_| Status::NO_MEMORY)?;
     table.finish(&mut memory, done);
     insn::flush_own_tlb();
     Ok(())

@@ -37,7 +37,10 @@ struct Frames {
 
 static FRAMES: Mutex<Frames> = Mutex::new(Frames {
     free_list: Spa::new(0),
-    untouched: SpaRange { start: Spa::new(0), len: 0 },
+    untouched: SpaRange {
+        start: Spa::new(0),
+        len: 0,
+    },
     used: [0; USE_NAMES.len()],
 });
 
@@ -63,7 +66,10 @@ pub fn alloc(purpose: FrameUse, count: usize) -> Option<Spa> {
             return None;
         }
         let spa = frames.untouched.start;
-        frames.untouched = SpaRange { start: spa.checked_add(bytes)?, len: frames.untouched.len - bytes };
+        frames.untouched = SpaRange {
+            start: spa.checked_add(bytes)?,
+            len: frames.untouched.len - bytes,
+        };
         spa
     };
     frames.used[purpose as usize] += count as u64;
@@ -80,7 +86,11 @@ pub fn alloc(purpose: FrameUse, count: usize) -> Option<Spa> {
 pub unsafe fn free(purpose: FrameUse, spa: Spa) {
     let mut frames = FRAMES.lock();
     // SAFETY: passed on to the caller.
-    unsafe { phys::pointer(spa).cast::<u64>().write(frames.free_list.get()) };
+    unsafe {
+        phys::pointer(spa)
+            .cast::<u64>()
+            .write(frames.free_list.get())
+    };
     frames.free_list = spa;
     frames.used[purpose as usize] -= 1;
 }
@@ -103,7 +113,11 @@ pub fn place<T>(purpose: FrameUse, value: T) -> Option<&'static mut T> {
 }
 
 /// Puts `count` values made by `make` side by side, for ever. `None` when the reserve is empty.
-pub fn place_slice<T>(purpose: FrameUse, count: usize, mut make: impl FnMut(usize) -> T) -> Option<&'static mut [T]> {
+pub fn place_slice<T>(
+    purpose: FrameUse,
+    count: usize,
+    mut make: impl FnMut(usize) -> T,
+) -> Option<&'static mut [T]> {
     place_with(purpose, count, |index| Some(make(index)))
 }
 

@@ -1,5 +1,8 @@
 //! The physical map: all memory at one virtual address, read and write, never executable.
-#![expect(unsafe_code, reason = "the one place where physical memory becomes a pointer")]
+#![expect(
+    unsafe_code,
+    reason = "the one place where physical memory becomes a pointer"
+)]
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -99,7 +102,8 @@ impl SharedFrame {
     /// Fills the frame with `value`.
     pub fn fill(self, value: u8) {
         for offset in (0..4096).step_by(8) {
-            self.word(offset).store(u64::from_ne_bytes([value; 8]), Ordering::Relaxed);
+            self.word(offset)
+                .store(u64::from_ne_bytes([value; 8]), Ordering::Relaxed);
         }
     }
 

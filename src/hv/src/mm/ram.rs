@@ -9,7 +9,6 @@ use spin::Once;
 struct Map {
     ranges: &'static [SpaRange],
     block: SpaRange,
-    diagnostics: SpaRange,
 }
 
 static MAP: Once<Map> = Once::new();
@@ -20,23 +19,7 @@ pub fn init(info: &'static BootInfo) {
     MAP.call_once(|| Map {
         ranges: info.memory.get(..count).unwrap_or(&[]),
         block: info.block,
-        diagnostics: info.diagnostics,
     });
-}
-
-/// All RAM, sorted.
-pub fn ranges() -> &'static [SpaRange] {
-    MAP.get().map_or(&[], |map| map.ranges)
-}
-
-/// The hypervisor's block.
-pub fn block() -> SpaRange {
-    MAP.get().map_or(SpaRange::default(), |map| map.block)
-}
-
-/// The part of the block that the parent may read.
-pub fn diagnostics() -> SpaRange {
-    MAP.get().map_or(SpaRange::default(), |map| map.diagnostics)
 }
 
 /// Whether `spa` lies in RAM outside the hypervisor's block. A page is RAM wholly or not at all.
@@ -46,5 +29,8 @@ pub fn is_guest_ram(spa: Spa) -> bool {
         return false;
     }
     let after = map.ranges.partition_point(|range| range.start <= spa);
-    after.checked_sub(1).and_then(|index| map.ranges.get(index)).is_some_and(|range| range.contains(spa))
+    after
+        .checked_sub(1)
+        .and_then(|index| map.ranges.get(index))
+        .is_some_and(|range| range.contains(spa))
 }

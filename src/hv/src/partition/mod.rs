@@ -73,11 +73,16 @@ const QUEUE_ENTRIES: usize = 16;
 
 impl<V: Virt> Partition<V> {
     /// Builds the parent of the machine that `info` describes.
-    pub fn new(info: &BootInfo, lps: &'static [LpShared], bitmaps: V::Bitmaps) -> Result<Self, Status> {
+    pub fn new(
+        info: &BootInfo,
+        lps: &'static [LpShared],
+        bitmaps: V::Bitmaps,
+    ) -> Result<Self, Status> {
         let tsc = insn::rdtsc();
         let physical_bits = (insn::cpuid(0x8000_0008, 0).eax as u8).clamp(36, 52);
         let has_gib_pages = insn::cpuid(0x8000_0001, 0).edx & 1 << 26 != 0;
-        let invariant = insn::cpuid(0x8000_0000, 0).eax >= 0x8000_0007 && insn::cpuid(0x8000_0007, 0).edx & 1 << 8 != 0;
+        let invariant = insn::cpuid(0x8000_0000, 0).eax >= 0x8000_0007
+            && insn::cpuid(0x8000_0007, 0).edx & 1 << 8 != 0;
         let identity = PartitionIdentity::parent(info.lp_count, physical_bits, invariant);
         let config = PartitionConfig {
             privileges: identity.privileges,
@@ -115,7 +120,8 @@ impl<V: Virt> Partition<V> {
 
     /// Whether `page` lies in the parent's address space and may carry an overlay.
     pub fn is_page(&self, page: Gpn) -> bool {
-        page.start().is_some_and(|gpa| crate::mm::ram::is_guest_ram(Spa::new(gpa.get())))
+        page.start()
+            .is_some_and(|gpa| crate::mm::ram::is_guest_ram(Spa::new(gpa.get())))
     }
 
     /// Copies guest memory at `gpa`, within one page, as the guest's processors would read it. False where there is
@@ -150,9 +156,14 @@ impl<V: Virt> Partition<V> {
 }
 
 /// The shared parts of the VPs, one for each of `lps`.
-fn place_vps(config: &PartitionConfig, lps: &'static [LpShared]) -> Result<&'static [VpShared], Status> {
-    let queues = frames::place_slice(FrameUse::Partition, lps.len() * QUEUE_ENTRIES, |_| QueueEntry::EMPTY)
-        .ok_or(Status::NO_MEMORY)?;
+fn place_vps(
+    config: &PartitionConfig,
+    lps: &'static [LpShared],
+) -> Result<&'static [VpShared], Status> {
+    let queues = frames::place_slice(FrameUse::Partition, lps.len() * QUEUE_ENTRIES, |_| {
+        QueueEntry::EMPTY
+    })
+    .ok_or(Status::NO_MEMORY)?;
     let mut queues = queues.chunks_mut(QUEUE_ENTRIES);
     let mut lps = lps.iter();
     let vps = frames::place_with(FrameUse::Partition, lps.len(), |index| {

@@ -3,7 +3,10 @@
 //! Each page of the interface has one slot, and a frame from the beginning. Several slots may be placed at one GPA;
 //! the slot with the lowest number shows (TLFS, "GPA Overlay Pages", leaves the order open). What lies below an
 //! overlay keeps its contents.
-#![expect(unsafe_code, reason = "names frames that are allocated for overlays alone")]
+#![expect(
+    unsafe_code,
+    reason = "names frames that are allocated for overlays alone"
+)]
 
 use addr::{Gpn, VpIndex};
 use bootinfo::Status;
@@ -51,12 +54,21 @@ pub struct Overlays {
 impl Overlays {
     /// Slots for a partition of `vp_count` VPs, none of them placed, all frames zero.
     pub fn new(vp_count: usize) -> Result<Self, Status> {
-        let entries = frames::place_with(FrameUse::Partition, PARTITION_SLOTS + vp_count * VP_SLOTS, |_| {
-            let spa = frames::alloc(FrameUse::Overlay, 1)?;
-            // SAFETY: just allocated for this slot, and never freed.
-            Some(Entry { frame: unsafe { SharedFrame::new(spa) }, page: None })
-        });
-        Ok(Self { entries: entries.ok_or(Status::NO_MEMORY)? })
+        let entries = frames::place_with(
+            FrameUse::Partition,
+            PARTITION_SLOTS + vp_count * VP_SLOTS,
+            |_| {
+                let spa = frames::alloc(FrameUse::Overlay, 1)?;
+                // SAFETY: just allocated for this slot, and never freed.
+                Some(Entry {
+                    frame: unsafe { SharedFrame::new(spa) },
+                    page: None,
+                })
+            },
+        );
+        Ok(Self {
+            entries: entries.ok_or(Status::NO_MEMORY)?,
+        })
     }
 
     /// The frame of `slot`.
@@ -78,7 +90,10 @@ impl Overlays {
 
     /// The frame that shows at `page`, and whether the guest may write to it.
     pub fn frame_at(&self, page: Gpn) -> Option<(SharedFrame, bool)> {
-        let index = self.entries.iter().position(|entry| entry.page == Some(page))?;
+        let index = self
+            .entries
+            .iter()
+            .position(|entry| entry.page == Some(page))?;
         let entry = self.entries.get(index)?;
         Some((entry.frame, OverlaySlot(index).is_writable()))
     }

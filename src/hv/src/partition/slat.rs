@@ -36,6 +36,8 @@ pub enum FaultOutcome {
     Hidden,
     /// A write to a read-only page: it is to be dropped.
     DropWrite,
+    /// A write to a page of the hypervisor: it is to be dropped, or else sent to the scratch page.
+    HiddenWrite,
     /// Nothing is there and nothing can be.
     Nothing,
 }
@@ -63,7 +65,11 @@ impl<V: Virt> Slat<V> {
     ) -> Result<Self, Status> {
         let no_memory = |_: EditError| Status::NO_MEMORY;
         let levels = Levels::from_count(info.levels).ok_or(Status::BAD_BOOT_INFO)?;
-        let max_leaf = if has_gib_pages { PageSize::Size1G } else { PageSize::Size2M };
+        let max_leaf = if has_gib_pages {
+            PageSize::Size1G
+        } else {
+            PageSize::Size2M
+        };
         let frame = || frames::alloc(FrameUse::Slat, 1).ok_or(Status::NO_MEMORY);
         let mut slat = Self {
             table: Table::new(frame()?, levels, max_leaf),
@@ -80,19 +86,32 @@ impl<V: Virt> Slat<V> {
         let mut cleanup = slat.map_identity(0, memory_end)?;
         let mut tables = Tables(FrameUse::Slat);
         let mut hide = |slat: &mut Self, start: u64, len: u64| {
-            let more = slat.table.unmap(&mut tables, start, len).map_err(no_memory)?;
+            let more = slat
+                .table
+                .unmap(&mut tables, start, len)
+                .map_err(no_memory)?;
             cleanup.absorb(more, &mut tables);
             Ok::<(), Status>(())
         };
         hide(&mut slat, info.block.start.get(), info.block.len)?;
         hide(&mut slat, apic_base::DEFAULT_ADDRESS, PAGE_SIZE)?;
         if let Some(window) = ecam {
-            hide(&mut slat, window.base().get(), (u64::from(window.last_bus()) + 1) << 20)?;
+            hide(
+                &mut slat,
+                window.base().get(),
+                (u64::from(window.last_bus()) + 1) << 20,
+            )?;
         }
         let area = info.diagnostics;
         let more = slat
             .table
-            .map(&mut tables, area.start.get(), area.len, area.start, Attributes::RO)
+            .map(
+                &mut tables,
+                area.start.get(),
+                area.len,
+                area.start,
+                Attributes::RO,
+            )
             .map_err(no_memory)?;
         cleanup.absorb(more, &mut tables);
         // No LP uses the tables yet.
@@ -110,6 +129,11 @@ impl<V: Virt> Slat<V> {
         self.table.levels().count()
     }
 
+    /// The boot processor's MTRRs, which the map follows.
+    pub fn mtrr(&self) -> &MtrrState {
+        &self.mtrr
+    }
+
     /// The overlays, to look at.
     pub fn overlays(&self) -> &Overlays {
         &self.overlays
@@ -125,12 +149,22 @@ impl<V: Virt> Slat<V> {
         let mut tables = Tables(FrameUse::Slat);
         let done = if V::SLAT_HOLDS_MEMORY_TYPES {
             let spa = Spa::new(start);
-            paging::map_identity(&mut self.table, &mut tables, spa, len, Attributes::RWX, &self.mtrr, &mut cleanup)
+            paging::map_identity(
+                &mut self.table,
+                &mut tables,
+                spa,
+                len,
+                Attributes::RWX,
+                &self.mtrr,
+                &mut cleanup,
+            )
         } else {
             // The processor combines write-back with the MTRRs by itself.
-            self.table.map(&mut tables, start, len, Spa::new(start), Attributes::RWX).map(|more| {
-                cleanup.absorb(more, &mut tables);
-            })
+            self.table
+                .map(&mut tables, start, len, Spa::new(start), Attributes::RWX)
+                .map(|more| {
+                    cleanup.absorb(more, &mut tables);
+                })
         };
         match done {
             Ok(()) => Ok(cleanup),
@@ -165,17 +199,27 @@ impl<V: Virt> Slat<V> {
             }
             let is_hidden = self.block.contains(spa) && !self.diagnostics.contains(spa);
             if !is_hidden {
-                let outcome = if fault.is_write { FaultOutcome::DropWrite } else { FaultOutcome::Nothing };
+                let outcome = if fault.is_write {
+                    FaultOutcome::DropWrite
+                } else {
+                    FaultOutcome::Nothing
+                };
                 return (outcome, Cleanup::default());
             }
         }
         let mut tables = Tables(FrameUse::Slat);
         if self.block.contains(spa) {
-            let (frame, attributes) =
-                if fault.is_write { (self.scratch, Attributes::RW) } else { (self.ones, Attributes::RO) };
-            return match self.table.map(&mut tables, page, PAGE_SIZE, frame, attributes) {
-                Ok(cleanup) if !fault.is_execute => (FaultOutcome::Hidden, cleanup),
-                Ok(cleanup) => (FaultOutcome::Nothing, cleanup),
+            if fault.is_write {
+                return (FaultOutcome::HiddenWrite, Cleanup::default());
+            }
+            if fault.is_execute {
+                return nothing;
+            }
+            return match self
+                .table
+                .map(&mut tables, page, PAGE_SIZE, self.ones, Attributes::RO)
+            {
+                Ok(cleanup) => (FaultOutcome::Hidden, cleanup),
                 Err(_) => nothing,
             };
         }
@@ -185,11 +229,33 @@ impl<V: Virt> Slat<V> {
         }
     }
 
+    /// Shows the scratch page at a page of the hypervisor, for a write that cannot be decoded.
+    ///
+    /// # Errors
+    /// `NO_MEMORY`; nothing changed.
+    pub fn show_scratch(&mut self, gpa: Gpa) -> Result<Cleanup, Status> {
+        let page = gpa.align_down(PAGE_SIZE).get();
+        self.table
+            .map(
+                &mut Tables(FrameUse::Slat),
+                page,
+                PAGE_SIZE,
+                self.scratch,
+                Attributes::RW,
+            )
+            .map_err(|_| Status::NO_MEMORY)
+    }
+
     /// Places the overlay `kind` of VP `vp` at `page`, or takes it away.
     ///
     /// # Errors
     /// `NO_MEMORY`; nothing changed.
-    pub fn place_overlay(&mut self, kind: Overlay, vp: VpIndex, page: Option<Gpn>) -> Result<Cleanup, Status> {
+    pub fn place_overlay(
+        &mut self,
+        kind: Overlay,
+        vp: VpIndex,
+        page: Option<Gpn>,
+    ) -> Result<Cleanup, Status> {
         let slot = OverlaySlot::of(kind, vp);
         let old = self.overlays.page(slot);
         if old == page {
@@ -217,8 +283,14 @@ impl<V: Virt> Slat<V> {
         let mut tables = Tables(FrameUse::Slat);
         match self.overlays.frame_at(page) {
             Some((frame, writable)) => {
-                let attributes = if writable { Attributes::RW } else { Attributes::RX };
-                self.table.map(&mut tables, start, PAGE_SIZE, frame.spa(), attributes).map_err(|_| Status::NO_MEMORY)
+                let attributes = if writable {
+                    Attributes::RW
+                } else {
+                    Attributes::RX
+                };
+                self.table
+                    .map(&mut tables, start, PAGE_SIZE, frame.spa(), attributes)
+                    .map_err(|_| Status::NO_MEMORY)
             }
             None => {
                 let mut cleanup = self.map_identity(start, PAGE_SIZE)?;
@@ -235,14 +307,15 @@ impl<V: Virt> Slat<V> {
     /// `NO_MEMORY`; nothing changed.
     pub fn hide_page(&mut self, page: Gpa) -> Result<Cleanup, Status> {
         let start = page.align_down(PAGE_SIZE).get();
-        self.table.unmap(&mut Tables(FrameUse::Slat), start, PAGE_SIZE).map_err(|_| Status::NO_MEMORY)
+        self.table
+            .unmap(&mut Tables(FrameUse::Slat), start, PAGE_SIZE)
+            .map_err(|_| Status::NO_MEMORY)
     }
 
     /// The frame of an overlay, wherever it is placed.
     pub fn overlay_frame(&self, kind: Overlay, vp: VpIndex) -> Option<SharedFrame> {
         self.overlays.frame(OverlaySlot::of(kind, vp))
     }
-
 }
 
 #[expect(unsafe_code, reason = "fills a frame of its own")]

@@ -17,7 +17,11 @@ impl<V: Virt> Vp<V> {
 
     /// Reads four bytes of the APIC's page. Outside xAPIC mode there is nothing behind it.
     pub(super) fn read_apic_page(&mut self, offset: u16) -> u32 {
-        if self.apic.mode() == Mode::XApic { self.apic.read(offset, insn::rdtsc()) } else { u32::MAX }
+        if self.apic.mode() == Mode::XApic {
+            self.apic.read(offset, insn::rdtsc())
+        } else {
+            u32::MAX
+        }
     }
 
     /// Writes four bytes of the APIC's page.
@@ -64,7 +68,9 @@ impl<V: Virt> Vp<V> {
 
     /// WRMSR to IA32_APIC_BASE. The physical APIC follows the mode, but is never switched off or moved.
     pub(super) fn write_apic_base(&mut self, value: u64) -> bool {
-        let Ok(change) = self.apic.write_apic_base(value) else { return false };
+        let Ok(change) = self.apic.write_apic_base(value) else {
+            return false;
+        };
         let BaseChange { mode, address } = change;
         if let Some(mode) = mode {
             let enabled = mode == Mode::X2Apic;

@@ -71,10 +71,16 @@ impl<V: Virt> Vp<V> {
     fn cr8(&mut self, register: Option<Gp>, is_write: bool) {
         let register = register.or_else(|| {
             let (fetched, mode) = (self.fetch(INSTRUCTION_MAX), self.code_mode());
-            let mov = if is_write { insn::mov_to_cr } else { insn::mov_from_cr };
+            let mov = if is_write {
+                insn::mov_to_cr
+            } else {
+                insn::mov_from_cr
+            };
             mov(fetched.bytes(), mode).map(|mov| mov.gp)
         });
-        let (Some(register), Some(next)) = (register, self.next_rip()) else { return };
+        let (Some(register), Some(next)) = (register, self.next_rip()) else {
+            return;
+        };
         if is_write {
             let value = self.backend.gp().get(register);
             if value > 15 {

@@ -45,6 +45,11 @@ impl<V: Virt> Vp<V> {
                 is_waiting = true;
             }
         }
+        let cr8 = self.apic.cr8();
+        if cr8 != self.shown_cr8 {
+            self.backend.show_cr8(cr8);
+            self.shown_cr8 = cr8;
+        }
         if is_waiting != self.window_open {
             self.backend.request_window(Window::Interrupt, is_waiting);
             self.window_open = is_waiting;
@@ -86,7 +91,9 @@ impl<V: Virt> Vp<V> {
                 vector
             }
             None => {
-                let Some(vector) = self.apic.pending() else { return };
+                let Some(vector) = self.apic.pending() else {
+                    return;
+                };
                 self.apic.take(vector);
                 vector
             }

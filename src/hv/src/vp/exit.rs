@@ -19,10 +19,13 @@ impl<V: Virt> Vp<V> {
             Exit::Nmi => self.nmi(),
             Exit::MachineCheck => self.raise(x86::vector::MC, None),
             Exit::InterruptWindow => {
-                self.backend.request_window(vpcore::seam::Window::Interrupt, false);
+                self.backend
+                    .request_window(vpcore::seam::Window::Interrupt, false);
                 self.window_open = false;
             }
-            Exit::NmiWindow => self.backend.request_window(vpcore::seam::Window::Nmi, false),
+            Exit::NmiWindow => self
+                .backend
+                .request_window(vpcore::seam::Window::Nmi, false),
             Exit::Cpuid => self.cpuid(),
             Exit::Hlt => {
                 self.skip();
@@ -51,7 +54,9 @@ impl<V: Virt> Vp<V> {
             Exit::Init => self.note(format_args!("a physical INIT arrived and was ignored")),
             Exit::InvalidState { detail } => self.invalid_state(detail),
             Exit::Unknown { reason, info } => {
-                self.note(format_args!("unknown exit {reason:#x} info {info:#x}, answered with #UD"));
+                self.note(format_args!(
+                    "unknown exit {reason:#x} info {info:#x}, answered with #UD"
+                ));
                 self.raise_ud();
             }
         }
@@ -61,14 +66,22 @@ impl<V: Virt> Vp<V> {
     fn nmi(&mut self) {
         crate::panic::stop_if_asked();
         // Where the host took it in its own window, its handler has left a note; there is one NMI, not two.
-        self.lp.nmi_taken.store(false, core::sync::atomic::Ordering::Relaxed);
+        self.lp
+            .nmi_taken
+            .store(false, core::sync::atomic::Ordering::Relaxed);
         self.apic.accept_nmi();
     }
 
     fn cpuid(&mut self) {
-        let (leaf, subleaf) = (self.backend.gp().get(Gp::Rax) as u32, self.backend.gp().get(Gp::Rcx) as u32);
+        let (leaf, subleaf) = (
+            self.backend.gp().get(Gp::Rax) as u32,
+            self.backend.gp().get(Gp::Rcx) as u32,
+        );
         #[cfg(feature = "test-panic")]
-        assert!(leaf != 0x4000_FFFE, "a panic provoked by CPUID leaf 0x4000FFFE");
+        assert!(
+            leaf != 0x4000_FFFE,
+            "a panic provoked by CPUID leaf 0x4000FFFE"
+        );
         let r = if cpuid::is_hypervisor_leaf(leaf) {
             hypercall::hypervisor_leaf(leaf, &self.partition.identity)
         } else {
@@ -91,7 +104,14 @@ impl<V: Virt> Vp<V> {
     }
 
     fn xsetbv(&mut self) {
-        let (index, value) = (self.backend.gp().get(Gp::Rcx) as u32, self.backend.gp().edx_eax());
+        let (index, value) = (
+            self.backend.gp().get(Gp::Rcx) as u32,
+            self.backend.gp().edx_eax(),
+        );
+        if self.backend.get(Register::Cr4) & x86::cr4::OSXSAVE == 0 {
+            self.raise_ud();
+            return;
+        }
         // The hardware knows which combinations it takes; the privilege level was the guest's, so it is checked here.
         if self.backend.cpl() != 0 || msr::try_xsetbv(index, value).is_err() {
             self.raise_gp();
@@ -107,7 +127,10 @@ impl<V: Virt> Vp<V> {
             self.raise_gp();
             return;
         }
-        log::error!("vp{}: the processor refuses the state of the guest, detail {detail:#x}", self.index.get());
+        log::error!(
+            "vp{}: the processor refuses the state of the guest, detail {detail:#x}",
+            self.index.get()
+        );
         self.triple_fault();
     }
 
@@ -127,7 +150,12 @@ impl<V: Virt> Vp<V> {
             self.interrupts_enabled()
         );
         log::error!("gp {:x?}", self.backend.gp().0);
-        for name in [SegmentName::Cs, SegmentName::Ss, SegmentName::Ds, SegmentName::Tr] {
+        for name in [
+            SegmentName::Cs,
+            SegmentName::Ss,
+            SegmentName::Ds,
+            SegmentName::Tr,
+        ] {
             log::error!("{name:?} {:x?}", self.backend.segment(name));
         }
     }

@@ -47,20 +47,29 @@ impl<V: Virt> Vp<V> {
     /// Reads up to `want` bytes at CS:RIP. Fewer where the second page is not there; none where the first is not,
     /// because another processor changed the tables.
     pub(super) fn fetch(&self, want: usize) -> Fetched {
-        let mut fetched = Fetched { bytes: [0; INSTRUCTION_MAX], len: 0 };
+        let mut fetched = Fetched {
+            bytes: [0; INSTRUCTION_MAX],
+            len: 0,
+        };
         let want = want.min(INSTRUCTION_MAX);
         let state = self.paging_state();
         let cs = self.backend.segment(SegmentName::Cs);
         let mut at = fetch_address(&cs, self.backend.get(Register::Rip), state.efer);
         while fetched.len < want {
-            let Ok(found) = translate(&state, &ParentMemory, at, Access::Execute) else { break };
+            let Ok(found) = translate(&state, &ParentMemory, at, Access::Execute) else {
+                break;
+            };
             let count = (want - fetched.len).min(4096 - at.page_offset());
-            let Some(buffer) = fetched.bytes.get_mut(fetched.len..fetched.len + count) else { break };
+            let Some(buffer) = fetched.bytes.get_mut(fetched.len..fetched.len + count) else {
+                break;
+            };
             if !self.partition.read(found.gpa, buffer) {
                 break;
             }
             fetched.len += count;
-            let Some(next) = at.get().checked_add(count as u64) else { break };
+            let Some(next) = at.get().checked_add(count as u64) else {
+                break;
+            };
             at = Gva::new(next);
         }
         fetched
@@ -69,6 +78,10 @@ impl<V: Virt> Vp<V> {
     /// The mode that instruction bytes are decoded in.
     pub(super) fn code_mode(&self) -> insn::Mode {
         let cs = self.backend.segment(SegmentName::Cs);
-        insn::Mode::of(&cs, self.backend.get(Register::Cr0), self.backend.get(Register::Efer))
+        insn::Mode::of(
+            &cs,
+            self.backend.get(Register::Cr0),
+            self.backend.get(Register::Efer),
+        )
     }
 }

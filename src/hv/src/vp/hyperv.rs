@@ -4,7 +4,9 @@ use core::sync::atomic::Ordering;
 
 use addr::Gpa;
 use apic::Trigger;
-use hypercall::{Body, CALLS, Call, Handler, HypercallMemory, Mode, NoAccess, Outcome, Progress, Rip};
+use hypercall::{
+    Body, CALLS, Call, Handler, HypercallMemory, Mode, NoAccess, Outcome, Progress, Rip,
+};
 use synic::{MsrEffect, Overlay, RefTime, Scope, SynicPage, WriteContext, scope};
 use tlfs::HvError;
 use vpcore::seam::{Register, SegmentName, VpBackend};
@@ -24,7 +26,11 @@ impl<V: Virt> Vp<V> {
 
     pub(super) fn read_synthetic(&mut self, number: u32) -> Result<u64, Refused> {
         let value = match scope(number) {
-            Some(Scope::Partition) => self.partition.msrs.lock().read(number, self.reference_time()),
+            Some(Scope::Partition) => self
+                .partition
+                .msrs
+                .lock()
+                .read(number, self.reference_time()),
             Some(Scope::Vp) => self.shared.synic.lock().read(number),
             None => return Err(Refused),
         };
@@ -33,8 +39,10 @@ impl<V: Virt> Vp<V> {
 
     pub(super) fn write_synthetic(&mut self, number: u32, value: u64) -> Result<(), Refused> {
         let partition = self.partition;
-        let context =
-            WriteContext { now: self.reference_time(), is_page: &|page| partition.is_page(page) };
+        let context = WriteContext {
+            now: self.reference_time(),
+            is_page: &|page| partition.is_page(page),
+        };
         let effect = match scope(number) {
             Some(Scope::Partition) => partition.msrs.lock().write(number, value, &context),
             Some(Scope::Vp) => self.shared.synic.lock().write(number, value, &context),
@@ -73,7 +81,9 @@ impl<V: Virt> Vp<V> {
         let mut slat = self.partition.slat.lock();
         if page.is_some() {
             match kind {
-                Overlay::Hypercall => fill_hypercall_page::<V>(slat.overlay_frame(kind, self.index)),
+                Overlay::Hypercall => {
+                    fill_hypercall_page::<V>(slat.overlay_frame(kind, self.index))
+                }
                 Overlay::ReferenceTsc => {
                     fill_tsc_page(slat.overlay_frame(kind, self.index), &self.partition.clock);
                 }
@@ -96,7 +106,11 @@ impl<V: Virt> Vp<V> {
     /// Expires this VP's synthetic timers and delivers its messages.
     pub(super) fn serve_synic(&mut self) {
         let now = self.reference_time();
-        let frame = self.partition.slat.lock().overlay_frame(Overlay::Messages, self.index);
+        let frame = self
+            .partition
+            .slat
+            .lock()
+            .overlay_frame(Overlay::Messages, self.index);
         let mut synic = self.shared.synic.lock();
         for interrupt in synic.service(now, frame.map(Page).as_ref()) {
             if interrupt.auto_eoi {
@@ -107,7 +121,9 @@ impl<V: Virt> Vp<V> {
                 let _ = self.apic.accept(interrupt.vector, Trigger::Edge);
             }
         }
-        self.synic_due = synic.deadline().map(|time| self.partition.clock.tsc_at(time));
+        self.synic_due = synic
+            .deadline()
+            .map(|time| self.partition.clock.tsc_at(time));
     }
 
     /// Whether messages wait for this VP to make room.
@@ -117,7 +133,10 @@ impl<V: Virt> Vp<V> {
 
     pub(super) fn hypercall(&mut self) {
         let cs = self.backend.segment(SegmentName::Cs);
-        let (cr0, efer) = (self.backend.get(Register::Cr0), self.backend.get(Register::Efer));
+        let (cr0, efer) = (
+            self.backend.get(Register::Cr0),
+            self.backend.get(Register::Efer),
+        );
         let Some(mode) = Mode::of(self.backend.cpl(), cr0, efer, &cs) else {
             self.raise_ud();
             return;
@@ -151,7 +170,10 @@ impl Handler<Call> for Calls {
             Call::NotifyLongSpinWait => Ok(Progress::Done),
             Call::GetPartitionId => {
                 let id = PARENT.get().to_le_bytes();
-                body.output().iter_mut().zip(id).for_each(|(to, from)| *to = from);
+                body.output()
+                    .iter_mut()
+                    .zip(id)
+                    .for_each(|(to, from)| *to = from);
                 Ok(Progress::Done)
             }
             // No port exists before the VMBus server does: every connection is unknown.
@@ -173,15 +195,27 @@ struct Memory<V: Virt>(&'static Partition<V>);
 
 impl<V: Virt> HypercallMemory for Memory<V> {
     fn read(&mut self, from: Gpa, to: &mut [u8]) -> Result<(), NoAccess> {
-        if self.0.read(from, to) { Ok(()) } else { Err(NoAccess) }
+        if self.0.read(from, to) {
+            Ok(())
+        } else {
+            Err(NoAccess)
+        }
     }
 
     fn check_write(&mut self, at: Gpa) -> Result<(), NoAccess> {
-        if self.0.write(at, &[]) { Ok(()) } else { Err(NoAccess) }
+        if self.0.write(at, &[]) {
+            Ok(())
+        } else {
+            Err(NoAccess)
+        }
     }
 
     fn write(&mut self, to: Gpa, from: &[u8]) -> Result<(), NoAccess> {
-        if self.0.write(to, from) { Ok(()) } else { Err(NoAccess) }
+        if self.0.write(to, from) {
+            Ok(())
+        } else {
+            Err(NoAccess)
+        }
     }
 }
 
@@ -190,19 +224,27 @@ struct Page(SharedFrame);
 
 impl SynicPage for Page {
     fn load_u32(&self, offset: usize) -> u32 {
-        self.0.half(offset).load(core::sync::atomic::Ordering::Acquire)
+        self.0
+            .half(offset)
+            .load(core::sync::atomic::Ordering::Acquire)
     }
 
     fn store_u32(&self, offset: usize, value: u32) {
-        self.0.half(offset).store(value, core::sync::atomic::Ordering::Release);
+        self.0
+            .half(offset)
+            .store(value, core::sync::atomic::Ordering::Release);
     }
 
     fn or_u8(&self, offset: usize, bits: u8) {
-        self.0.byte(offset).fetch_or(bits, core::sync::atomic::Ordering::SeqCst);
+        self.0
+            .byte(offset)
+            .fetch_or(bits, core::sync::atomic::Ordering::SeqCst);
     }
 
     fn or_u32(&self, offset: usize, bits: u32) -> u32 {
-        self.0.half(offset).fetch_or(bits, core::sync::atomic::Ordering::SeqCst)
+        self.0
+            .half(offset)
+            .fetch_or(bits, core::sync::atomic::Ordering::SeqCst)
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) {
@@ -230,8 +272,14 @@ fn fill_tsc_page(frame: Option<SharedFrame>, clock: &synic::RefClock) {
     let page = clock.tsc_page(1);
     if let Some(frame) = frame {
         frame.half(0).store(0, core::sync::atomic::Ordering::SeqCst);
-        frame.word(8).store(page.scale, core::sync::atomic::Ordering::SeqCst);
-        frame.word(16).store(page.offset as u64, core::sync::atomic::Ordering::SeqCst);
-        frame.half(0).store(page.sequence, core::sync::atomic::Ordering::SeqCst);
+        frame
+            .word(8)
+            .store(page.scale, core::sync::atomic::Ordering::SeqCst);
+        frame
+            .word(16)
+            .store(page.offset as u64, core::sync::atomic::Ordering::SeqCst);
+        frame
+            .half(0)
+            .store(page.sequence, core::sync::atomic::Ordering::SeqCst);
     }
 }

@@ -20,8 +20,15 @@ impl<V: Virt> Vp<V> {
         let fetched = self.fetch(INSTRUCTION_MAX);
         let mode = self.code_mode();
         let length = insn::length(fetched.bytes(), mode).ok()?;
-        let next = self.backend.get(Register::Rip).wrapping_add(u64::from(length));
-        Some(if mode == insn::Mode::Bits64 { next } else { next & 0xFFFF_FFFF })
+        let next = self
+            .backend
+            .get(Register::Rip)
+            .wrapping_add(u64::from(length));
+        Some(if mode == insn::Mode::Bits64 {
+            next
+        } else {
+            next & 0xFFFF_FFFF
+        })
     }
 
     /// Goes on behind the instruction that exited.

@@ -101,17 +101,25 @@ impl<V: Virt> Vp<V> {
         }
         if self.lp.machine_check_taken.load(Ordering::Relaxed) {
             self.lp.machine_check_taken.store(false, Ordering::Relaxed);
-            self.raised = Some(Event::Exception { vector: vector::MC, error_code: None });
+            self.raised = Some(Event::Exception {
+                vector: vector::MC,
+                error_code: None,
+            });
         }
     }
 
     /// Copies to the physical APIC what steers the interrupts of the parent's devices.
     pub(super) fn mirror_apic(&mut self) {
-        for (offset, entry) in [(register::LVT_LINT0, Lvt::Lint0), (register::LVT_LINT1, Lvt::Lint1)] {
+        for (offset, entry) in [
+            (register::LVT_LINT0, Lvt::Lint0),
+            (register::LVT_LINT1, Lvt::Lint1),
+        ] {
             self.local.mirror(offset, self.apic.lvt(entry));
         }
-        self.local.mirror(register::DFR, self.apic.destination_format());
-        self.local.mirror(register::LDR, self.apic.logical_destination());
+        self.local
+            .mirror(register::DFR, self.apic.destination_format());
+        self.local
+            .mirror(register::LDR, self.apic.logical_destination());
     }
 
     /// Whether the guest can take an interrupt at all; for the log.

@@ -7,10 +7,10 @@ use x86::Gp;
 
 use super::{Activity, Vp};
 use crate::arch::x86::insn;
+use crate::console;
 use crate::diagnostics::Counter;
 use crate::power::{self, Sleep};
 use crate::virt::Virt;
-use crate::console;
 
 /// PCI configuration mechanism 1.
 const CONFIG_ADDRESS: u16 = 0xCF8;
@@ -22,7 +22,9 @@ const UART_PORTS: u16 = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Device {
     Uart,
-    PowerControl { is_b: bool },
+    PowerControl {
+        is_b: bool,
+    },
     CState,
     PciConfig,
     /// Trapped only because a wider access could reach a device.
@@ -51,16 +53,23 @@ pub fn trap_ports(bitmaps: &mut impl InterceptBitmaps, has_ecam_shim: bool) {
 }
 
 fn io_port(register: &AcpiRegister) -> Option<u16> {
-    (register.space == AcpiRegister::IO).then(|| u16::try_from(register.address).ok()).flatten().filter(|&p| p != 0)
+    (register.space == AcpiRegister::IO)
+        .then(|| u16::try_from(register.address).ok())
+        .flatten()
+        .filter(|&p| p != 0)
 }
 
 fn c_state_port() -> Option<u16> {
-    u16::try_from(power::registers().p_lvl2_port).ok().filter(|&port| port != 0)
+    u16::try_from(power::registers().p_lvl2_port)
+        .ok()
+        .filter(|&port| port != 0)
 }
 
 fn device(port: u16) -> Device {
     let power = power::registers();
-    let within = |first: Option<u16>, count: u16| first.is_some_and(|first| port.wrapping_sub(first) < count);
+    let within = |first: Option<u16>, count: u16| {
+        first.is_some_and(|first| port.wrapping_sub(first) < count)
+    };
     if within(console::port(), UART_PORTS) {
         Device::Uart
     } else if within(io_port(&power.pm1a_control), 2) {
@@ -81,11 +90,16 @@ impl<V: Virt> Vp<V> {
     pub(super) fn io(&mut self, access: IoAccess) {
         if access.is_string {
             // None of these devices is driven so, and the memory side would need the guest's segments.
-            self.note(format_args!("string access to port {:#x} refused", access.port));
+            self.note(format_args!(
+                "string access to port {:#x} refused",
+                access.port
+            ));
             self.raise_gp();
             return;
         }
-        let Some(next) = access.next_rip.or_else(|| self.next_rip()) else { return };
+        let Some(next) = access.next_rip.or_else(|| self.next_rip()) else {
+            return;
+        };
         if access.is_in {
             let value = self.port_in(access.port, access.width);
             let old = self.backend.gp().get(Gp::Rax);
@@ -118,10 +132,16 @@ impl<V: Virt> Vp<V> {
     fn port_out(&mut self, port: u16, width: u8, value: u32) {
         match device(port) {
             Device::Uart => {}
-            Device::PowerControl { is_b } if width >= 2 => self.power_control(port, width, value, is_b),
+            Device::PowerControl { is_b } if width >= 2 => {
+                self.power_control(port, width, value, is_b)
+            }
             // One byte of the register: only the upper one holds SLP_EN.
             Device::PowerControl { is_b } => {
-                let low = io_port(&if is_b { power::registers().pm1b_control } else { power::registers().pm1a_control });
+                let low = io_port(&if is_b {
+                    power::registers().pm1b_control
+                } else {
+                    power::registers().pm1a_control
+                });
                 if low == Some(port) {
                     hardware_out(port, width, value);
                 } else {
@@ -137,7 +157,9 @@ impl<V: Virt> Vp<V> {
     fn power_control(&mut self, port: u16, width: u8, value: u32, is_b: bool) {
         let shift = if width == 1 { 8 } else { 0 };
         match power::judge(value as u16, is_b) {
-            Sleep::Refused => self.note(format_args!("sleep request {value:#x} at PM1 control refused")),
+            Sleep::Refused => self.note(format_args!(
+                "sleep request {value:#x} at PM1 control refused"
+            )),
             sleep => {
                 if sleep == Sleep::SoftOff {
                     log::info!("the parent switches the machine off");
@@ -148,7 +170,9 @@ impl<V: Virt> Vp<V> {
     }
 
     fn pci_in(&mut self, port: u16, width: u8) -> u32 {
-        let Some(config_width) = config_width(width) else { return u32::MAX };
+        let Some(config_width) = config_width(width) else {
+            return u32::MAX;
+        };
         let address = self.partition.config_address.lock();
         match address.read(&mut PciPorts, port, config_width) {
             PortOutcome::Done(value) => value,
@@ -157,7 +181,9 @@ impl<V: Virt> Vp<V> {
     }
 
     fn pci_out(&mut self, port: u16, width: u8, value: u32) {
-        let Some(config_width) = config_width(width) else { return };
+        let Some(config_width) = config_width(width) else {
+            return;
+        };
         let mut address = self.partition.config_address.lock();
         if address.write(&mut PciPorts, port, config_width, value) == PortOutcome::Ordinary {
             hardware_out(port, width, value);

@@ -18,7 +18,10 @@ impl<V: Virt> Vp<V> {
         if let IpiKind::LowestPriority(vector) = ipi.kind {
             // Any of them is right; one that accepts interrupts is needed.
             let mut targets = self.partition.vps.iter().filter(|vp| vp.inbox.matches(ipi));
-            let target = targets.clone().find(|vp| vp.inbox.is_accepting()).or_else(|| targets.next());
+            let target = targets
+                .clone()
+                .find(|vp| vp.inbox.is_accepting())
+                .or_else(|| targets.next());
             if let Some(vp) = target
                 && vp.inbox.post(vector)
             {
@@ -36,7 +39,10 @@ impl<V: Virt> Vp<V> {
             self.post(vp, ipi.kind);
         }
         if !is_found && matches!(ipi.kind, IpiKind::Init | IpiKind::Sipi(_)) {
-            self.note(format_args!("INIT or SIPI to a processor that is not there: {:?}", ipi.destination));
+            self.note(format_args!(
+                "INIT or SIPI to a processor that is not there: {:?}",
+                ipi.destination
+            ));
         }
     }
 

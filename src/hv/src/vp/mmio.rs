@@ -1,14 +1,16 @@
 //! Second-level faults: devices that the hypervisor emulates by their memory, and memory that it keeps.
 
 use addr::Gpa;
+use bootinfo::Status;
 use insn::{MmioBus, Progress, Width};
+use paging::Cleanup;
 use vpcore::seam::{Register, SlatFault, VpBackend};
 
 use super::Vp;
 use super::fetch::INSTRUCTION_MAX;
 use super::io::PciPorts;
 use crate::diagnostics::Counter;
-use crate::partition::FaultOutcome;
+use crate::partition::{FaultOutcome, Slat};
 use crate::shootdown;
 use crate::virt::Virt;
 
@@ -23,6 +25,8 @@ enum Target {
     ReadOnly,
     /// Nothing: reads give ones, writes are dropped.
     Nothing,
+    /// The same for the hypervisor's memory; what cannot be decoded goes to a scratch page.
+    Hidden,
 }
 
 impl<V: Virt> Vp<V> {
@@ -31,7 +35,11 @@ impl<V: Virt> Vp<V> {
         let target = if self.is_apic_page(fault.gpa) {
             self.counters.add(Counter::ApicMmio);
             Target::Apic
-        } else if self.partition.ecam.is_some_and(|window| window.contains(fault.gpa)) {
+        } else if self
+            .partition
+            .ecam
+            .is_some_and(|window| window.contains(fault.gpa))
+        {
             self.counters.add(Counter::Ecam);
             Target::Ecam
         } else {
@@ -44,13 +52,20 @@ impl<V: Virt> Vp<V> {
                     self.counters.add(Counter::HiddenMemory);
                     return;
                 }
+                FaultOutcome::HiddenWrite => {
+                    self.counters.add(Counter::HiddenMemory);
+                    Target::Hidden
+                }
                 FaultOutcome::DropWrite => Target::ReadOnly,
                 FaultOutcome::Nothing => Target::Nothing,
             }
         };
         if fault.is_table_walk || fault.is_execute {
             // Page tables or code in a device's registers.
-            self.note(format_args!("walk or fetch at {:?}, which is no memory", fault.gpa));
+            self.note(format_args!(
+                "walk or fetch at {:?}, which is no memory",
+                fault.gpa
+            ));
             self.raise_gp();
             return;
         }
@@ -70,8 +85,15 @@ impl<V: Virt> Vp<V> {
 
     /// Moves the hole for the APIC's page. False where the tables have no room.
     pub(super) fn hide_apic_page(&mut self, page: Gpa) -> bool {
+        self.edit_slat(|slat| slat.hide_page(page))
+    }
+
+    /// Carries out an edit of the tables and makes every LP see it. False where it failed and changed nothing.
+    fn edit_slat(&mut self, edit: impl FnOnce(&mut Slat<V>) -> Result<Cleanup, Status>) -> bool {
         let mut slat = self.partition.slat.lock();
-        let Ok(cleanup) = slat.hide_page(page) else { return false };
+        let Ok(cleanup) = edit(&mut slat) else {
+            return false;
+        };
         if cleanup.flush_needed() {
             shootdown::all_others(self.lp, &self.local);
             self.backend.flush_tlb();
@@ -88,14 +110,24 @@ impl<V: Virt> Vp<V> {
             return;
         }
         let Ok(instruction) = insn::decode_mmio(fetched.bytes(), self.code_mode()) else {
-            self.note(format_args!("cannot emulate {:02x?} at {gpa:?}", fetched.bytes()));
+            if target == Target::Hidden && self.edit_slat(|slat| slat.show_scratch(gpa)) {
+                return;
+            }
+            self.note(format_args!(
+                "cannot emulate {:02x?} at {gpa:?}",
+                fetched.bytes()
+            ));
             self.raise_gp();
             return;
         };
         let mut gp = *self.backend.gp();
         let mut flags = self.backend.get(Register::Rflags);
         let progress = {
-            let mut bus = Bus { vp: self, gpa, target };
+            let mut bus = Bus {
+                vp: self,
+                gpa,
+                target,
+            };
             insn::execute(&instruction, &mut gp, &mut flags, &mut bus)
         };
         match progress {
@@ -103,12 +135,20 @@ impl<V: Virt> Vp<V> {
                 *self.backend.gp_mut() = gp;
                 self.backend.set(Register::Rflags, flags);
                 if progress == Progress::Done {
-                    let next = self.backend.get(Register::Rip).wrapping_add(u64::from(instruction.length));
+                    let next = self
+                        .backend
+                        .get(Register::Rip)
+                        .wrapping_add(u64::from(instruction.length));
                     self.retire(next);
                 }
             }
             Err(_) => {
-                self.note(format_args!("string move between memory and {gpa:?} is not emulated"));
+                if target == Target::Hidden && self.edit_slat(|slat| slat.show_scratch(gpa)) {
+                    return;
+                }
+                self.note(format_args!(
+                    "string move between memory and {gpa:?} is not emulated"
+                ));
                 self.raise_gp();
             }
         }
@@ -127,15 +167,23 @@ impl<V: Virt> MmioBus for Bus<'_, V> {
             Target::Apic => self.read_apic(width),
             Target::Ecam => {
                 let _lock = self.vp.partition.config_address.lock();
-                self.vp.partition.ecam.map_or(u64::MAX, |window| window.read(&mut PciPorts, self.gpa, width.bytes()))
+                self.vp.partition.ecam.map_or(u64::MAX, |window| {
+                    window.read(&mut PciPorts, self.gpa, width.bytes())
+                })
             }
             Target::ReadOnly => {
                 let mut bytes = [0; 8];
                 let len = usize::from(width.bytes()).min(4096 - self.gpa.page_offset());
-                let is_read = bytes.get_mut(..len).is_some_and(|buffer| self.vp.partition.read(self.gpa, buffer));
-                if is_read { u64::from_le_bytes(bytes) } else { u64::MAX }
+                let is_read = bytes
+                    .get_mut(..len)
+                    .is_some_and(|buffer| self.vp.partition.read(self.gpa, buffer));
+                if is_read {
+                    u64::from_le_bytes(bytes)
+                } else {
+                    u64::MAX
+                }
             }
-            Target::Nothing => u64::MAX,
+            Target::Nothing | Target::Hidden => u64::MAX,
         }
     }
 
@@ -154,7 +202,7 @@ impl<V: Virt> MmioBus for Bus<'_, V> {
                     window.write(&mut PciPorts, self.gpa, width.bytes(), value);
                 }
             }
-            Target::ReadOnly | Target::Nothing => {}
+            Target::ReadOnly | Target::Nothing | Target::Hidden => {}
         }
     }
 }
@@ -165,7 +213,11 @@ impl<V: Virt> Bus<'_, V> {
         let offset = self.gpa.page_offset();
         let register = self.vp.read_apic_page((offset & 0xFF0) as u16);
         let shift = (offset % 16) * 8;
-        if shift >= 32 { 0 } else { (u64::from(register) >> shift) & width_mask(width) }
+        if shift >= 32 {
+            0
+        } else {
+            (u64::from(register) >> shift) & width_mask(width)
+        }
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Vp<V: Virt> {
     raised: Option<Event>,
     /// The back end was asked for an interrupt window.
     window_open: bool,
+    /// CR8 as the back end shows it.
+    shown_cr8: u8,
     /// When the SynIC must be served next, in TSC ticks.
     synic_due: Option<u64>,
     /// What the physical timer is armed for.
@@ -120,6 +122,7 @@ impl<V: Virt> Vp<V> {
             interrupted: None,
             raised: None,
             window_open: false,
+            shown_cr8: 0,
             synic_due: None,
             armed: None,
             scratch: parts.scratch,
@@ -290,8 +293,16 @@ impl<V: Virt> Vp<V> {
     fn note(&mut self, line: core::fmt::Arguments<'_>) {
         if let Some(left) = self.log_budget.checked_sub(1) {
             self.log_budget = left;
-            let last = if left == 0 { " (no more such lines of this VP)" } else { "" };
-            log::warn!("vp{}: {line} at rip {:#x}{last}", self.index.get(), self.backend.get(Register::Rip));
+            let last = if left == 0 {
+                " (no more such lines of this VP)"
+            } else {
+                ""
+            };
+            log::warn!(
+                "vp{}: {line} at rip {:#x}{last}",
+                self.index.get(),
+                self.backend.get(Register::Rip)
+            );
         }
     }
 }

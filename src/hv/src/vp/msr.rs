@@ -65,7 +65,9 @@ impl<V: Virt> Vp<V> {
             }
             MsrClass::Virtual(register) => self.read_virtual(number, register),
             MsrClass::Absent => Err(Refused),
-            MsrClass::Direct | MsrClass::Hardware | MsrClass::ReadOnly => Ok(msr::try_read(number)?),
+            MsrClass::Direct | MsrClass::Hardware | MsrClass::ReadOnly => {
+                Ok(msr::try_read(number)?)
+            }
             MsrClass::Unlisted => {
                 self.counters.add(Counter::UnlistedRead);
                 Ok(msr::try_read(number)?)
@@ -100,7 +102,9 @@ impl<V: Virt> Vp<V> {
 
     fn read_virtual(&mut self, number: u32, register: VirtualMsr) -> Result<u64, Refused> {
         match register {
-            VirtualMsr::Tsc => Ok(insn::rdtsc().wrapping_add(self.backend.get(Register::TscOffset))),
+            VirtualMsr::Tsc => {
+                Ok(insn::rdtsc().wrapping_add(self.backend.get(Register::TscOffset)))
+            }
             VirtualMsr::TscAdjust => {
                 // Exists where the hardware's does. The hardware's own value is not the guest's business.
                 let real = msr::try_read(number)?;
@@ -130,7 +134,12 @@ impl<V: Virt> Vp<V> {
         }
     }
 
-    fn write_virtual(&mut self, number: u32, register: VirtualMsr, value: u64) -> Result<(), Refused> {
+    fn write_virtual(
+        &mut self,
+        number: u32,
+        register: VirtualMsr,
+        value: u64,
+    ) -> Result<(), Refused> {
         match register {
             VirtualMsr::Tsc => self.set_tsc_offset(value.wrapping_sub(insn::rdtsc())),
             VirtualMsr::TscAdjust => {
@@ -149,7 +158,10 @@ impl<V: Virt> Vp<V> {
             VirtualMsr::Efer => self.write_efer(value)?,
             VirtualMsr::Pat => {
                 // Types 2 and 3 and those above 7 are reserved.
-                let is_valid = value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7));
+                let is_valid = value
+                    .to_le_bytes()
+                    .iter()
+                    .all(|kind| matches!(kind, 0 | 1 | 4..=7));
                 if !is_valid {
                     return Err(Refused);
                 }
@@ -173,7 +185,9 @@ impl<V: Virt> Vp<V> {
             VirtualMsr::Mtrr => {
                 let old = msr::try_read(number)?;
                 if old != value {
-                    self.note(format_args!("a change of MTRR {number:#x} from {old:#x} to {value:#x} was dropped"));
+                    self.note(format_args!(
+                        "a change of MTRR {number:#x} from {old:#x} to {value:#x} was dropped"
+                    ));
                 }
             }
             VirtualMsr::MicrocodeRevision => {
@@ -190,7 +204,9 @@ impl<V: Virt> Vp<V> {
     fn write_masked(&mut self, number: u32, value: u64, writable: u64) -> Result<(), Refused> {
         let old = msr::try_read(number)?;
         if (old ^ value) & !writable != 0 {
-            self.note(format_args!("WRMSR {number:#x} = {value:#x}: bits outside {writable:#x} stay as in {old:#x}"));
+            self.note(format_args!(
+                "WRMSR {number:#x} = {value:#x}: bits outside {writable:#x} stay as in {old:#x}"
+            ));
         }
         let new = (old & !writable) | (value & writable);
         if new != old {
@@ -222,7 +238,9 @@ impl<V: Virt> Vp<V> {
             if features.ecx & 1 << 17 != 0 {
                 bits |= TCE;
             }
-            if insn::cpuid(0x8000_0000, 0).eax >= 0x8000_0021 && insn::cpuid(0x8000_0021, 0).eax & 1 << 8 != 0 {
+            if insn::cpuid(0x8000_0000, 0).eax >= 0x8000_0021
+                && insn::cpuid(0x8000_0021, 0).eax & 1 << 8 != 0
+            {
                 bits |= AUTOMATIC_IBRS;
             }
             bits
@@ -232,7 +250,8 @@ impl<V: Virt> Vp<V> {
         if value & !offered != 0 || (is_paging && (value ^ old) & efer::LME != 0) {
             return Err(Refused);
         }
-        self.backend.set(Register::Efer, (value & !efer::LMA) | (old & efer::LMA));
+        self.backend
+            .set(Register::Efer, (value & !efer::LMA) | (old & efer::LMA));
         Ok(())
     }
 }

@@ -108,7 +108,9 @@ pub const fn classify(msr: u32) -> MsrClass {
         0x4000_0000..=0x4000_FFFF => Synthetic,
 
         // Performance counters, which CPUID hides: kernels probe the oldest of them without asking.
-        0xC1..=0xC8 | 0x186..=0x18D | 0x309..=0x30C | 0x38D..=0x390 | 0x3F1 | 0x4C1..=0x4C8 => Absent,
+        0xC1..=0xC8 | 0x186..=0x18D | 0x309..=0x30C | 0x38D..=0x390 | 0x3F1 | 0x4C1..=0x4C8 => {
+            Absent
+        }
         0xC001_0000..=0xC001_0007 | 0xC001_0200..=0xC001_020B => Absent,
         // VMX capabilities, SVM's own registers, SMM, microcode triggers, processor trace, debug store.
         n::IA32_VMX_BASIC..=n::IA32_VMX_VMFUNC

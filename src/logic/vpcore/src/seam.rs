@@ -68,8 +68,8 @@ pub enum Exit {
 
 /// An access to CR0 or CR4 that touches a bit the hypervisor owns, or to CR8, which is the virtual APIC's TPR.
 ///
-/// VT-x exits on CR8 loads and stores and names the register; AMD-V intercepts both and may leave the register
-/// to be decoded.
+/// VT-x exits on CR8 loads and stores and names the register; AMD-V intercepts writes and may leave the register to be
+/// decoded, and shows the guest what [`VpBackend::show_cr8`] said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlAccess {
     /// MOV to CR0 of this value.
@@ -277,6 +277,9 @@ pub trait VpBackend {
     fn can_take_nmi(&self) -> bool;
     /// Exits as soon as the guest can take what `window` names, or stops asking for it.
     fn request_window(&mut self, window: Window, wanted: bool);
+
+    /// Shows `value`, 0 to 15, where the guest reads CR8 without an exit. Nothing on back ends whose reads exit.
+    fn show_cr8(&mut self, value: u8);
 
     /// Drops all translations of this VP before the next entry: guest tables and second-level tables.
     fn flush_tlb(&mut self);

@@ -1,5 +1,8 @@
 //! The state of an LP as firmware had it, to go on with as a guest.
-#![expect(unsafe_code, reason = "loads the control registers of the hypervisor, and gives back the firmware's")]
+#![expect(
+    unsafe_code,
+    reason = "loads the control registers of the hypervisor, and gives back the firmware's"
+)]
 
 use bootinfo::LaunchCall;
 use vpcore::seam::{Register, SegmentName, TableName, VpBackend};
@@ -31,7 +34,10 @@ impl Captured {
         let gdtr = insn::sgdt();
         let read = |msr| msr::try_read(msr).unwrap_or(0);
         let segment = |selector| descriptor(call.guest_cr3, gdtr, selector);
-        let with_base = |selector, base| Segment { base, ..segment(selector) };
+        let with_base = |selector, base| Segment {
+            base,
+            ..segment(selector)
+        };
         let registers = [
             (Register::Cr0, insn::read_cr0()),
             (Register::Cr4, insn::read_cr4()),
@@ -55,7 +61,12 @@ impl Captured {
         let task = insn::str();
         let tr = if task & !7 == 0 {
             // Firmware loads a task register on the boot processor only; a guest must have one.
-            Segment { base: 0, limit: TSS_LIMIT, selector: 0, attributes: BUSY_TSS }
+            Segment {
+                base: 0,
+                limit: TSS_LIMIT,
+                selector: 0,
+                attributes: BUSY_TSS,
+            }
         } else {
             segment(task)
         };
@@ -67,8 +78,14 @@ impl Captured {
                 (SegmentName::Cs, segment(insn::read_cs())),
                 (SegmentName::Ss, segment(insn::read_ss())),
                 (SegmentName::Ds, segment(insn::read_ds())),
-                (SegmentName::Fs, with_base(insn::read_fs(), msr::read(n::FS_BASE))),
-                (SegmentName::Gs, with_base(insn::read_gs(), msr::read(n::GS_BASE))),
+                (
+                    SegmentName::Fs,
+                    with_base(insn::read_fs(), msr::read(n::FS_BASE)),
+                ),
+                (
+                    SegmentName::Gs,
+                    with_base(insn::read_gs(), msr::read(n::GS_BASE)),
+                ),
                 (SegmentName::Ldtr, segment(insn::sldt())),
                 (SegmentName::Tr, tr),
             ],
@@ -79,7 +96,10 @@ impl Captured {
     }
 
     fn register(&self, wanted: Register) -> u64 {
-        self.registers.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, value)| *value)
+        self.registers
+            .iter()
+            .find(|(name, _)| *name == wanted)
+            .map_or(0, |(_, value)| *value)
     }
 
     /// Sets CR0, CR4 and EFER as the hypervisor needs them. Paging depth and MCE stay as they are.
@@ -129,12 +149,18 @@ impl Captured {
 
 /// The segment that `selector` names in the GDT of the tables at `cr3`. Null and unreadable ones are not usable.
 fn descriptor(cr3: u64, gdtr: TableRegister, selector: u16) -> Segment {
-    let unusable = Segment { selector, attributes: UNUSABLE, ..Segment::default() };
+    let unusable = Segment {
+        selector,
+        attributes: UNUSABLE,
+        ..Segment::default()
+    };
     let index = selector & !7;
     if index == 0 || selector & 4 != 0 || index.saturating_add(7) > gdtr.limit {
         return unusable;
     }
-    let Some(low) = read_firmware(cr3, gdtr.base.wrapping_add(u64::from(index))) else { return unusable };
+    let Some(low) = read_firmware(cr3, gdtr.base.wrapping_add(u64::from(index))) else {
+        return unusable;
+    };
     let attributes = (low >> 40 & 0xF0FF) as u16;
     let limit = (low & 0xFFFF | low >> 32 & 0xF_0000) as u32;
     let granular = attributes & 1 << 15 != 0;
@@ -144,7 +170,12 @@ fn descriptor(cr3: u64, gdtr: TableRegister, selector: u16) -> Segment {
         let high = read_firmware(cr3, gdtr.base.wrapping_add(u64::from(index) + 8)).unwrap_or(0);
         base |= high << 32;
     }
-    Segment { base, limit: if granular { limit << 12 | 0xFFF } else { limit }, selector, attributes }
+    Segment {
+        base,
+        limit: if granular { limit << 12 | 0xFFF } else { limit },
+        selector,
+        attributes,
+    }
 }
 
 /// Eight bytes at the firmware's virtual address `at`, by its own tables.

@@ -1,7 +1,10 @@
 //! Segments of the hypervisor: a GDT and a TSS for each LP.
 //!
 //! Source: SDM vol. 3A, "Task Management in 64-bit Mode", "Segment Descriptors".
-#![expect(unsafe_code, reason = "the owner of GDTR, TR and the segment registers")]
+#![expect(
+    unsafe_code,
+    reason = "the owner of GDTR, TR and the segment registers"
+)]
 
 use core::arch::asm;
 
@@ -63,7 +66,10 @@ impl Descriptors {
         };
         let [nmi, double_fault, machine_check] = stacks;
         task.ist = [nmi, double_fault, machine_check, 0, 0, 0, 0];
-        Self { gdt: [0, CODE_64, DATA_32, 0, 0], task }
+        Self {
+            gdt: [0, CODE_64, DATA_32, 0, 0],
+            task,
+        }
     }
 
     /// Loads GDTR, all segment registers and TR of this LP.
@@ -77,7 +83,10 @@ impl Descriptors {
         // Available 64-bit TSS, present; LTR marks it busy, so it is written anew at each load.
         self.gdt[3] = limit | (base & 0xFF_FFFF) << 16 | 0x89 << 40 | (base >> 24 & 0xFF) << 56;
         self.gdt[4] = base >> 32;
-        let table = TableRegister { base: self.gdt.as_ptr() as u64, limit: size_of_val(&self.gdt) as u16 - 1 };
+        let table = TableRegister {
+            base: self.gdt.as_ptr() as u64,
+            limit: size_of_val(&self.gdt) as u16 - 1,
+        };
         // SAFETY: the table is valid and, by `&'static mut self`, stays.
         unsafe { insn::lgdt(table) };
         // SAFETY: both selectors name flat segments of the table just loaded; the far return goes to the next line.

@@ -40,8 +40,10 @@ pub struct Frame {
 }
 
 /// Names of [`Frame::gp`], in its order.
-pub const GP_NAMES: [&str; 15] =
-    ["r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8", "rbp", "rdi", "rsi", "rdx", "rcx", "rbx", "rax"];
+pub const GP_NAMES: [&str; 15] = [
+    "r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8", "rbp", "rdi", "rsi", "rdx", "rcx", "rbx",
+    "rax",
+];
 
 // 256 stubs of 16 bytes. Vectors 8, 10 to 14, 17, 21, 29 and 30 have an error code. External vectors take the
 // short way: they only store their number. RFLAGS lies 16 bytes above RIP in the processor's frame.
@@ -158,8 +160,11 @@ fn build() -> [[u64; 2]; 256] {
             vector::MC => ist::MACHINE_CHECK,
             _ => 0,
         };
-        let address =
-            if index < 32 { exceptions + index as u64 * 16 } else { interrupts + (index as u64 - 32) * 16 };
+        let address = if index < 32 {
+            exceptions + index as u64 * 16
+        } else {
+            interrupts + (index as u64 - 32) * 16
+        };
         gate(address, stack)
     })
 }
@@ -167,7 +172,10 @@ fn build() -> [[u64; 2]; 256] {
 /// Loads IDTR of this LP.
 pub fn load() {
     let table = IDT.call_once(build);
-    let register = TableRegister { base: table.as_ptr() as u64, limit: size_of_val(table) as u16 - 1 };
+    let register = TableRegister {
+        base: table.as_ptr() as u64,
+        limit: size_of_val(table) as u16 - 1,
+    };
     // SAFETY: the table lives in a static and its stubs in the image.
     unsafe { insn::lidt(register) };
 }
@@ -180,14 +188,19 @@ fn fixup(rip: u64) -> Option<u64> {
     let count = unsafe { end.offset_from(start) } as usize;
     // SAFETY: as above; the section is read-only.
     let table = unsafe { core::slice::from_raw_parts(start, count) };
-    table.iter().find(|entry| entry.from == rip).map(|entry| entry.to)
+    table
+        .iter()
+        .find(|entry| entry.from == rip)
+        .map(|entry| entry.to)
 }
 
 /// Every exception and NMI comes here, on the stack its gate names.
 extern "C" fn exception(frame: &mut Frame) {
     match frame.vector as u8 {
         vector::NMI => lp::current().nmi_taken.store(true, Ordering::Relaxed),
-        vector::MC => lp::current().machine_check_taken.store(true, Ordering::Relaxed),
+        vector::MC => lp::current()
+            .machine_check_taken
+            .store(true, Ordering::Relaxed),
         _ => match fixup(frame.rip) {
             Some(to) => frame.rip = to,
             None => crate::panic::exception(frame),

@@ -20,7 +20,12 @@ pub fn rdtsc() -> u64 {
 #[inline]
 pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     let r = core::arch::x86_64::__cpuid_count(leaf, subleaf);
-    CpuidResult { eax: r.eax, ebx: r.ebx, ecx: r.ecx, edx: r.edx }
+    CpuidResult {
+        eax: r.eax,
+        ebx: r.ebx,
+        ecx: r.ecx,
+        edx: r.edx,
+    }
 }
 
 // In both windows an interrupt may be announced and then withdrawn: the parent masks LINT0 while the 8259 has its
@@ -74,7 +79,9 @@ pub fn stop() -> ! {
 pub fn inb(port: u16) -> u8 {
     let value;
     // SAFETY: port input cannot write the hypervisor's memory; which ports are read is the parent's policy.
-    unsafe { asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags))
+    }
     value
 }
 
@@ -83,7 +90,9 @@ pub fn inb(port: u16) -> u8 {
 pub fn inw(port: u16) -> u16 {
     let value;
     // SAFETY: as for `inb`.
-    unsafe { asm!("in ax, dx", in("dx") port, out("ax") value, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!("in ax, dx", in("dx") port, out("ax") value, options(nomem, nostack, preserves_flags))
+    }
     value
 }
 
@@ -92,7 +101,9 @@ pub fn inw(port: u16) -> u16 {
 pub fn inl(port: u16) -> u32 {
     let value;
     // SAFETY: as for `inb`.
-    unsafe { asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack, preserves_flags))
+    }
     value
 }
 
@@ -100,21 +111,27 @@ pub fn inl(port: u16) -> u32 {
 #[inline]
 pub fn outb(port: u16, value: u8) {
     // SAFETY: a device may start DMA of it, which the parent that owns all devices can ask for anyway.
-    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags))
+    }
 }
 
 /// Writes port `port`, two bytes.
 #[inline]
 pub fn outw(port: u16, value: u16) {
     // SAFETY: as for `outb`.
-    unsafe { asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack, preserves_flags))
+    }
 }
 
 /// Writes port `port`, four bytes.
 #[inline]
 pub fn outl(port: u16, value: u32) {
     // SAFETY: as for `outb`.
-    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags))
+    }
 }
 
 macro_rules! read_register {
@@ -203,12 +220,21 @@ pub fn sidt() -> TableRegister {
 
 fn table_register(raw: [u16; 5]) -> TableRegister {
     let word = |i: usize| u64::from(raw[i]) << (16 * (i - 1));
-    TableRegister { limit: raw[0], base: word(1) | word(2) | word(3) | word(4) }
+    TableRegister {
+        limit: raw[0],
+        base: word(1) | word(2) | word(3) | word(4),
+    }
 }
 
 fn table_operand(table: TableRegister) -> [u16; 5] {
     let b = table.base;
-    [table.limit, b as u16, (b >> 16) as u16, (b >> 32) as u16, (b >> 48) as u16]
+    [
+        table.limit,
+        b as u16,
+        (b >> 16) as u16,
+        (b >> 32) as u16,
+        (b >> 48) as u16,
+    ]
 }
 
 /// Loads GDTR.

@@ -27,7 +27,6 @@ pub mod own_vector {
 /// Register offsets in the xAPIC page.
 pub mod register {
     #![allow(missing_docs)]
-    pub const ID: u16 = 0x20;
     pub const VERSION: u16 = 0x30;
     pub const TPR: u16 = 0x80;
     pub const EOI: u16 = 0xB0;
@@ -36,7 +35,6 @@ pub mod register {
     pub const SVR: u16 = 0xF0;
     pub const ISR: u16 = 0x100;
     pub const TMR: u16 = 0x180;
-    pub const IRR: u16 = 0x200;
     pub const ESR: u16 = 0x280;
     pub const LVT_CMCI: u16 = 0x2F0;
     pub const ICR_LOW: u16 = 0x300;
@@ -81,9 +79,15 @@ impl LocalApic {
             Timer::Deadline
         } else {
             let scale = (u128::from(apic_hz) << 32) / u128::from(tsc_hz.max(1));
-            Timer::Count { scale: u64::try_from(scale).unwrap_or(u64::MAX) }
+            Timer::Count {
+                scale: u64::try_from(scale).unwrap_or(u64::MAX),
+            }
         };
-        Self { page, x2apic: base & apic_base::EXTD != 0, timer }
+        Self {
+            page,
+            x2apic: base & apic_base::EXTD != 0,
+            timer,
+        }
     }
 
     /// Reads the register at `offset` of the xAPIC page, in either mode.
@@ -103,7 +107,12 @@ impl LocalApic {
     pub fn write(&self, offset: u16, value: u32) {
         if self.x2apic {
             // SAFETY: APIC registers hold no address that the processor would follow.
-            unsafe { msr::write(msr_number::X2APIC_FIRST + u32::from(offset >> 4), u64::from(value)) };
+            unsafe {
+                msr::write(
+                    msr_number::X2APIC_FIRST + u32::from(offset >> 4),
+                    u64::from(value),
+                )
+            };
         } else {
             let pointer = (self.page.get() + u64::from(offset)) as *mut u32;
             // SAFETY: as in `read`.
@@ -149,13 +158,20 @@ impl LocalApic {
         self.write(register::SVR, 0x100 | u32::from(own_vector::SPURIOUS));
         self.write(register::TPR, 0);
         self.write(register::LVT_ERROR, u32::from(own_vector::ERROR));
-        let mode = if self.timer == Timer::Deadline { LVT_DEADLINE } else { 0 };
+        let mode = if self.timer == Timer::Deadline {
+            LVT_DEADLINE
+        } else {
+            0
+        };
         self.write(register::LVT_TIMER, mode | u32::from(own_vector::TIMER));
         self.write(register::INITIAL_COUNT, 0);
         self.write(register::DIVIDE, 0b1011);
         let last_lvt = self.read(register::VERSION) >> 16 & 0xFF;
         if last_lvt >= 4 {
-            self.write(register::LVT_PERFORMANCE, LVT_MASKED | u32::from(own_vector::PERFORMANCE));
+            self.write(
+                register::LVT_PERFORMANCE,
+                LVT_MASKED | u32::from(own_vector::PERFORMANCE),
+            );
         }
         if last_lvt >= 5 {
             self.write(register::LVT_THERMAL, u32::from(own_vector::THERMAL));
@@ -180,7 +196,13 @@ impl LocalApic {
     /// arrive by themselves; those in service are ended there by [`Self::end_all`].
     pub fn snapshot(&self, id: ApicId) -> Snapshot {
         let last_lvt = self.read(register::VERSION) >> 16 & 0xFF;
-        let lvt = |offset, from| if last_lvt >= from { self.read(offset) } else { LVT_MASKED };
+        let lvt = |offset, from| {
+            if last_lvt >= from {
+                self.read(offset)
+            } else {
+                LVT_MASKED
+            }
+        };
         let icr = if self.x2apic {
             msr::read(msr_number::X2APIC_FIRST + u32::from(register::ICR_LOW >> 4))
         } else {
@@ -192,7 +214,11 @@ impl LocalApic {
             apic_base: msr::read(msr_number::IA32_APIC_BASE),
             tpr: self.read(register::TPR) as u8,
             ldr: self.read(register::LDR),
-            dfr: if self.x2apic { u32::MAX } else { self.read(register::DFR) },
+            dfr: if self.x2apic {
+                u32::MAX
+            } else {
+                self.read(register::DFR)
+            },
             svr: self.read(register::SVR),
             esr: 0,
             icr,
@@ -256,7 +282,12 @@ impl LocalApic {
         if self.x2apic {
             let value = u64::from(target.get()) << 32 | u64::from(low | ASSERT);
             // SAFETY: an interrupt with a vector of ours, or an NMI, to an LP that has our handlers.
-            unsafe { msr::write(msr_number::X2APIC_FIRST + u32::from(register::ICR_LOW >> 4), value) };
+            unsafe {
+                msr::write(
+                    msr_number::X2APIC_FIRST + u32::from(register::ICR_LOW >> 4),
+                    value,
+                )
+            };
         } else {
             while self.read(register::ICR_LOW) & 1 << 12 != 0 {
                 core::hint::spin_loop();
@@ -271,5 +302,10 @@ impl LocalApic {
 pub fn emergency_nmi(target: ApicId) {
     let x2apic = msr::read(msr_number::IA32_APIC_BASE) & apic_base::EXTD != 0;
     let page = crate::mm::address_space::apic_page();
-    LocalApic { page, x2apic, timer: Timer::Deadline }.send_nmi(target);
+    LocalApic {
+        page,
+        x2apic,
+        timer: Timer::Deadline,
+    }
+    .send_nmi(target);
 }

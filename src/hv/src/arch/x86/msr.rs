@@ -12,7 +12,9 @@ pub struct GeneralProtection;
 pub fn read(msr: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: RDMSR touches no memory.
-    unsafe { asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
+    }
     (u64::from(high) << 32) | u64::from(low)
 }
 
@@ -23,7 +25,9 @@ pub fn read(msr: u32) -> u64 {
 #[inline]
 pub unsafe fn write(msr: u32, value: u64) {
     // SAFETY: passed on to the caller.
-    unsafe { asm!("wrmsr", in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack, preserves_flags)) }
+    unsafe {
+        asm!("wrmsr", in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack, preserves_flags))
+    }
 }
 
 /// Reads `msr` on behalf of the parent.
@@ -81,7 +85,11 @@ pub unsafe fn try_write(msr: u32, value: u64) -> Result<(), GeneralProtection> {
             options(nostack),
         )
     }
-    if failed == 0 { Ok(()) } else { Err(GeneralProtection) }
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(GeneralProtection)
+    }
 }
 
 /// XSETBV of register `index` on behalf of the parent, as the hardware checks it.
@@ -109,5 +117,9 @@ pub fn try_xsetbv(index: u32, value: u64) -> Result<(), GeneralProtection> {
             options(nostack),
         )
     }
-    if failed == 0 { Ok(()) } else { Err(GeneralProtection) }
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(GeneralProtection)
+    }
 }

@@ -24,7 +24,9 @@ pub struct Capabilities {
 
 /// Whether this LP can run guests. Changes nothing.
 pub fn check() -> Result<Capabilities, Status> {
-    if insn::cpuid(0x8000_0000, 0).eax < 0x8000_000A || insn::cpuid(0x8000_0001, 0).ecx & 1 << 2 == 0 {
+    if insn::cpuid(0x8000_0000, 0).eax < 0x8000_000A
+        || insn::cpuid(0x8000_0001, 0).ecx & 1 << 2 == 0
+    {
         return Err(Status::NO_VIRTUALIZATION);
     }
     let features = insn::cpuid(0x8000_000A, 0);

@@ -6,7 +6,7 @@ use bootinfo::Status;
 use vpcore::seam::{
     Event, Exit, FrameSource, InterceptBitmaps, Register, SegmentName, TableName, VpBackend, Window,
 };
-use x86::{GpRegs, Segment, TableRegister, cr0, efer, msr as number, rflags, vector};
+use x86::{GpRegs, Segment, TableRegister, cr0, efer, rflags, vector};
 
 use super::caps::Enabled;
 use super::vmcb::{Vmcb, field, intercept_1, intercept_2};
@@ -101,12 +101,16 @@ pub struct SvmVp {
 
 impl SvmVp {
     /// A VP whose registers are all zero, on this LP, where `enabled` switched the extension on.
-    pub fn new(enabled: Enabled, frames: &mut dyn FrameSource, shared: &Shared<'_>) -> Result<Self, Status> {
+    pub fn new(
+        enabled: Enabled,
+        frames: &mut dyn FrameSource,
+        shared: &Shared<'_>,
+    ) -> Result<Self, Status> {
         let mut vmcb = Vmcb::new(frames.frames(1).ok_or(Status::NO_MEMORY)?);
         // SAFETY: AMD-V is on, and the frame is ours.
         unsafe { entry::save_host(enabled.host) };
-        // CR8 is the virtual APIC's: both directions.
-        vmcb.write_u32(field::INTERCEPT_CR, 1 << 8 | 1 << 24);
+        // CR8 is the virtual APIC's. Writes exit; reads give V_TPR, see `show_cr8`.
+        vmcb.write_u32(field::INTERCEPT_CR, 1 << 24);
         vmcb.write_u32(field::INTERCEPT_EXCEPTION, 1 << vector::MC);
         vmcb.write_u32(
             field::INTERCEPT_1,
@@ -136,8 +140,14 @@ impl SvmVp {
         vmcb.write_u64(field::NESTED_PAGING, 1);
         vmcb.write_u64(field::NESTED_CR3, shared.slat_root.get());
         vmcb.write_u64(field::EFER, efer::SVME);
-        let mut vp =
-            Self { vmcb, gp: GpRegs::default(), enabled, interrupted: None, nmi_blocked: false, iret_at: None };
+        let mut vp = Self {
+            vmcb,
+            gp: GpRegs::default(),
+            enabled,
+            interrupted: None,
+            nmi_blocked: false,
+            iret_at: None,
+        };
         vp.flush_tlb();
         Ok(vp)
     }
@@ -193,7 +203,10 @@ impl VpBackend for SvmVp {
         self.gp.set(x86::Gp::Rsp, self.vmcb.read_u64(field::RSP));
         self.vmcb.write_u8(field::TLB_CONTROL, 0);
         self.interrupted = inject::interrupted(&mut self.vmcb);
-        if self.iret_at.is_some_and(|rip| rip != self.vmcb.read_u64(field::RIP)) {
+        if self
+            .iret_at
+            .is_some_and(|rip| rip != self.vmcb.read_u64(field::RIP))
+        {
             self.iret_at = None;
             self.nmi_blocked = false;
         }
@@ -210,7 +223,11 @@ impl VpBackend for SvmVp {
 
     fn get(&self, register: Register) -> u64 {
         let value = self.vmcb.read_u64(Self::slot(register));
-        if register == Register::Efer { value & !efer::SVME } else { value }
+        if register == Register::Efer {
+            value & !efer::SVME
+        } else {
+            value
+        }
     }
 
     fn set(&mut self, register: Register, value: u64) {
@@ -222,7 +239,10 @@ impl VpBackend for SvmVp {
             }
             self.vmcb.write_u64(field::EFER, mode);
         }
-        if matches!(register, Register::Cr0 | Register::Cr3 | Register::Cr4 | Register::Efer) {
+        if matches!(
+            register,
+            Register::Cr0 | Register::Cr3 | Register::Cr4 | Register::Efer
+        ) {
             self.flush_tlb();
         }
     }
@@ -241,21 +261,36 @@ impl VpBackend for SvmVp {
     fn set_segment(&mut self, name: SegmentName, value: Segment) {
         let slot = Self::segment_slot(name);
         self.vmcb.write_u16(slot, value.selector);
-        self.vmcb.write_u16(slot + 2, (value.attributes & 0xFF) | (value.attributes >> 4 & 0xF00));
+        self.vmcb.write_u16(
+            slot + 2,
+            (value.attributes & 0xFF) | (value.attributes >> 4 & 0xF00),
+        );
         self.vmcb.write_u32(slot + 4, value.limit);
         self.vmcb.write_u64(slot + 8, value.base);
         if name == SegmentName::Ss {
-            self.vmcb.write_u8(field::CPL, (value.attributes >> 5 & 3) as u8);
+            self.vmcb
+                .write_u8(field::CPL, (value.attributes >> 5 & 3) as u8);
         }
     }
 
     fn table(&self, name: TableName) -> TableRegister {
-        let slot = if name == TableName::Gdtr { field::GDTR } else { field::IDTR };
-        TableRegister { limit: self.vmcb.read_u32(slot + 4) as u16, base: self.vmcb.read_u64(slot + 8) }
+        let slot = if name == TableName::Gdtr {
+            field::GDTR
+        } else {
+            field::IDTR
+        };
+        TableRegister {
+            limit: self.vmcb.read_u32(slot + 4) as u16,
+            base: self.vmcb.read_u64(slot + 8),
+        }
     }
 
     fn set_table(&mut self, name: TableName, value: TableRegister) {
-        let slot = if name == TableName::Gdtr { field::GDTR } else { field::IDTR };
+        let slot = if name == TableName::Gdtr {
+            field::GDTR
+        } else {
+            field::IDTR
+        };
         self.vmcb.write_u32(slot + 4, u32::from(value.limit));
         self.vmcb.write_u64(slot + 8, value.base);
     }
@@ -265,7 +300,11 @@ impl VpBackend for SvmVp {
     }
 
     fn next_rip(&self) -> Option<u64> {
-        self.enabled.capabilities.next_rip.then(|| self.vmcb.read_u64(field::NEXT_RIP)).filter(|&rip| rip != 0)
+        self.enabled
+            .capabilities
+            .next_rip
+            .then(|| self.vmcb.read_u64(field::NEXT_RIP))
+            .filter(|&rip| rip != 0)
     }
 
     fn retire(&mut self, next_rip: u64) {
@@ -290,7 +329,8 @@ impl VpBackend for SvmVp {
     }
 
     fn can_take_interrupt(&self) -> bool {
-        self.vmcb.read_u64(field::RFLAGS) & rflags::IF != 0 && self.vmcb.read_u64(field::INTERRUPT_SHADOW) & 1 == 0
+        self.vmcb.read_u64(field::RFLAGS) & rflags::IF != 0
+            && self.vmcb.read_u64(field::INTERRUPT_SHADOW) & 1 == 0
     }
 
     fn can_take_nmi(&self) -> bool {
@@ -300,30 +340,26 @@ impl VpBackend for SvmVp {
     fn request_window(&mut self, window: Window, wanted: bool) {
         match window {
             Window::Interrupt => {
-                self.vmcb.set_bits(field::VIRTUAL_INTERRUPT, V_IRQ | V_IGNORE_TPR, wanted);
-                self.vmcb.set_bits(field::INTERCEPT_1, intercept_1::VINTR, wanted);
+                self.vmcb
+                    .set_bits(field::VIRTUAL_INTERRUPT, V_IRQ | V_IGNORE_TPR, wanted);
+                self.vmcb
+                    .set_bits(field::INTERCEPT_1, intercept_1::VINTR, wanted);
             }
             // The IRET intercept is armed with every NMI that is injected; see `inject`.
             Window::Nmi => {}
         }
     }
 
+    fn show_cr8(&mut self, value: u8) {
+        self.vmcb.write_u8(field::VIRTUAL_INTERRUPT, value & 15);
+    }
+
     fn flush_tlb(&mut self) {
-        let how = if self.enabled.capabilities.flush_by_asid { FLUSH_THIS_ASID } else { FLUSH_ALL };
+        let how = if self.enabled.capabilities.flush_by_asid {
+            FLUSH_THIS_ASID
+        } else {
+            FLUSH_ALL
+        };
         self.vmcb.write_u8(field::TLB_CONTROL, how);
     }
 }
-
-/// MSRs that VMLOAD, VMRUN or the VMCB keep per VP, so that the guest may write them directly.
-pub const SWITCHED_MSRS: [u32; 10] = [
-    number::FS_BASE,
-    number::GS_BASE,
-    number::KERNEL_GS_BASE,
-    number::STAR,
-    number::LSTAR,
-    number::CSTAR,
-    number::SFMASK,
-    number::IA32_SYSENTER_CS,
-    number::IA32_SYSENTER_ESP,
-    number::IA32_SYSENTER_EIP,
-];

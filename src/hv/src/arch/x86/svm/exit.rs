@@ -56,7 +56,8 @@ pub fn decode(vp: &mut SvmVp) -> Exit {
         code::MACHINE_CHECK => Exit::MachineCheck,
         code::IRET => {
             // The guest is at its IRET, not past it: NMIs stay blocked until RIP has moved.
-            vp.vmcb.set_bits(field::INTERCEPT_1, intercept_1::IRET, false);
+            vp.vmcb
+                .set_bits(field::INTERCEPT_1, intercept_1::IRET, false);
             vp.iret_at = Some(vp.vmcb.read_u64(field::RIP));
             Exit::NmiWindow
         }
@@ -71,7 +72,10 @@ pub fn decode(vp: &mut SvmVp) -> Exit {
         code::SHUTDOWN => Exit::TripleFault,
         code::INIT => Exit::Init,
         code::INVALID | code::INVALID_32 => Exit::InvalidState { detail: 0 },
-        _ => Exit::Unknown { reason, info: vp.vmcb.read_u64(field::EXIT_INFO_1) },
+        _ => Exit::Unknown {
+            reason,
+            info: vp.vmcb.read_u64(field::EXIT_INFO_1),
+        },
     }
 }
 

@@ -25,7 +25,8 @@ pub fn inject(vp: &mut SvmVp, event: Event) {
             // Without virtual NMIs the end of the handler shows as an IRET.
             vp.nmi_blocked = true;
             vp.iret_at = None;
-            vp.vmcb.set_bits(field::INTERCEPT_1, intercept_1::IRET, true);
+            vp.vmcb
+                .set_bits(field::INTERCEPT_1, intercept_1::IRET, true);
             KIND_NMI << 8 | 2
         }
         Event::Exception { vector, error_code } => {

@@ -28,7 +28,6 @@ pub mod field {
     pub const NESTED_PAGING: usize = 0x090;
     pub const EVENT_INJECTION: usize = 0x0A8;
     pub const NESTED_CR3: usize = 0x0B0;
-    pub const CLEAN: usize = 0x0C0;
     pub const NEXT_RIP: usize = 0x0C8;
     pub const ES: usize = 0x400;
     pub const CS: usize = 0x410;
@@ -121,7 +120,10 @@ macro_rules! access {
 impl Vmcb {
     /// The VMCB in frame `spa`, zeroed and owned by the caller.
     pub fn new(spa: Spa) -> Self {
-        Self { spa, base: phys::pointer(spa) }
+        Self {
+            spa,
+            base: phys::pointer(spa),
+        }
     }
 
     /// Where the processor finds it.

@@ -191,6 +191,10 @@ impl VpBackend for VmxVp {
         self.set_window(window, wanted);
     }
 
+    fn show_cr8(&mut self, _: u8) {
+        // Reads of CR8 exit.
+    }
+
     fn flush_tlb(&mut self) {
         self.pending |= pending::FLUSH_ALL;
     }
