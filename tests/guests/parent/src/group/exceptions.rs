@@ -52,6 +52,7 @@ snippet!(length_in_imm: "in al, 0x80", "mov r15d, 0x5A");
 snippet!(length_rex_in: ".byte 0x48, 0xED", "mov r15d, 0x5A");
 snippet!(length_wbinvd: "wbinvd", "mov r15d, 0x5A");
 snippet!(length_rex_wbinvd: ".byte 0x48, 0x0F, 0x09", "mov r15d, 0x5A");
+snippet!(length_invd: "invd", "mov r15d, 0x5A");
 snippet!(length_xsetbv: "xsetbv", "mov r15d, 0x5A");
 snippet!(length_rex_xsetbv: ".byte 0x48, 0x0F, 0x01, 0xD1", "mov r15d, 0x5A");
 snippet!(length_pause: "pause", "mov r15d, 0x5A");
@@ -299,6 +300,15 @@ fn lengths() {
         ) {
             note(format_args!("{result:x?} r15 {:#x}", regs.gp.get(Gp::R15)));
         }
+    }
+    if clock::has_reference() {
+        // On a bare machine with caches it loses memory; a hypervisor writes back.
+        let mut regs = Regs::default();
+        let result = trap::call(length_invd, &mut regs);
+        check(
+            "exceptions: INVD ends where it should",
+            result.is_ok() && regs.gp.get(Gp::R15) == 0x5A,
+        );
     }
     if xsave {
         for (name, code) in [

@@ -257,8 +257,10 @@ fn write_port(random: &mut Random, platform: &Platform) -> Did {
     if !is_safe_to_write(port) || port.abs_diff(platform.pm1_control_port) < 8 {
         return Did::LeftOut;
     }
-    match random.below(2) {
+    match random.below(3) {
         0 => insn::out8(port, value as u8),
+        // Two bytes, where the second port is as harmless as the first.
+        1 if port >= 0xE000 => insn::out16(port, value as u16),
         _ => pci_address(value as u32),
     }
     Did::Answered

@@ -133,11 +133,13 @@ pub fn load(index: usize) {
             "mov ds, {data:x}",
             "mov es, {data:x}",
             "mov ss, {data:x}",
-            "mov fs, {data:x}",
-            "mov gs, {data:x}",
+            // Null selectors: a return to CPL 3 and back leaves them, and the base in GS, alone.
+            "mov fs, {null:x}",
+            "mov gs, {null:x}",
             gdt = in(reg) &gdt,
             code = const CODE,
             data = in(reg) u64::from(DATA),
+            null = in(reg) 0_u64,
             scratch = out(reg) _,
         );
     }

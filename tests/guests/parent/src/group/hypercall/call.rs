@@ -8,9 +8,10 @@ use x86::{Gp, cr0, cr4};
 use super::page;
 use crate::machine::insn;
 use crate::machine::probe::is_ud;
-use crate::machine::trap::{self, Fault, Regs};
+use crate::machine::tables;
+use crate::machine::trap::{self, Fault, Regs, Snippet};
 use crate::snippet;
-use crate::verdict::{check, equal};
+use crate::verdict::{check, equal, note};
 
 /// HvCallNotifyLongSpinWait, fast: does nothing whether it is known or not.
 const SPIN_WAIT: u64 = 0x8 | FAST;
@@ -30,6 +31,34 @@ snippet!(code_vector_registers:
     "movups [rsi], xmm0",
     "movups [rsi + 16], xmm5",
     "movups [rsi + 32], xmm15",
+);
+
+// To CPL 3 on the same stack, and there the call. Without a fault, HLT gives #GP.
+snippet!(code_vmcall_user:
+    "mov rdx, rsp",
+    "push 0x23",
+    "push rdx",
+    "push 2",
+    "push 0x2B",
+    "lea rax, [rip + 2f]",
+    "push rax",
+    "iretq",
+    "2:",
+    "vmcall",
+    "hlt",
+);
+snippet!(code_vmmcall_user:
+    "mov rdx, rsp",
+    "push 0x23",
+    "push rdx",
+    "push 2",
+    "push 0x2B",
+    "lea rax, [rip + 2f]",
+    "push rax",
+    "iretq",
+    "2:",
+    "vmmcall",
+    "hlt",
 );
 
 /// Makes the call at `address` and returns RAX.
@@ -98,6 +127,8 @@ pub fn registers(address: u64) {
     insn::write_cr0(old_cr0);
 }
 
+const _: () = assert!(tables::USER_DATA == 0x23 && tables::USER_CODE == 0x2B);
+
 /// Calls from outside the page, and with the other vendor's instruction.
 pub fn placement() {
     let mut regs = Regs::default();
@@ -121,4 +152,15 @@ pub fn placement() {
         "hypercall: the other vendor's instruction gives #UD",
         is_ud(&other),
     );
+    let code: Snippet = if page::is_amd() {
+        code_vmmcall_user
+    } else {
+        code_vmcall_user
+    };
+    let mut regs = Regs::default();
+    regs.gp.set(Gp::Rcx, SPIN_WAIT);
+    let result = trap::call(code, &mut regs);
+    if !check("hypercall: a call from CPL 3 gives #UD", is_ud(&result)) {
+        note(format_args!("{result:x?}"));
+    }
 }
