@@ -1,4 +1,5 @@
-//! A shared library to preload into Bochs, which mends its 64-bit IDIV instruction.
+//! A shared library to preload into Bochs, which mends its 64-bit IDIV instruction, and virtual machines on more
+//! than one processor ([`smp`]).
 //!
 //! `long_idiv` of Bochs 3.1 (`cpu/wide_int.cc`) reads a signed 128-bit structure through a pointer to the
 //! unsigned one. The compiler of Debian's package may assume that the two do not alias, and drops the
@@ -11,6 +12,8 @@
     unsafe_code,
     reason = "patches a function of the program it is loaded into"
 )]
+
+mod smp;
 
 use std::ffi::{c_int, c_void};
 
@@ -81,11 +84,13 @@ fn is_correct(function: LongIdiv) -> bool {
     })
 }
 
-/// Overwrites the first twelve bytes of `function` with a jump to [`long_idiv`].
-fn redirect(function: *mut u8) -> bool {
+/// Bytes of the jump that [`redirect`] writes.
+const JUMP: usize = 12;
+
+/// Overwrites the first twelve bytes of `function` with a jump to `target`, which loses RAX.
+fn redirect(function: *mut u8, target: u64) -> bool {
     // MOV RAX, imm64; JMP RAX
-    let mut jump = [0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xe0];
-    let target = long_idiv as *const () as u64;
+    let mut jump: [u8; JUMP] = [0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xe0];
     jump[2..10].copy_from_slice(&target.to_le_bytes());
 
     const PAGE: usize = 4096;
@@ -99,13 +104,18 @@ fn redirect(function: *mut u8) -> bool {
     if !protect(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) {
         return false;
     }
-    // SAFETY: the pages are writable now, the function is longer than twelve bytes (it divides 128 bits),
+    // SAFETY: the pages are writable now, the function is longer than twelve bytes (each caller knows why),
     // and nobody runs it while a constructor of a preloaded library does.
     unsafe { std::ptr::copy_nonoverlapping(jump.as_ptr(), function, jump.len()) };
     protect(libc::PROT_READ | libc::PROT_EXEC)
 }
 
 extern "C" fn mend() {
+    mend_division();
+    smp::mend();
+}
+
+fn mend_division() {
     // SAFETY: the name is a valid C string; the default handle needs nothing.
     let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, SYMBOL.as_ptr()) };
     if symbol.is_null() {
@@ -116,7 +126,8 @@ extern "C" fn mend() {
     if is_correct(function) {
         return;
     }
-    if !redirect(symbol.cast()) || !is_correct(function) {
+    // It divides 128 bits, which takes more than twelve bytes.
+    if !redirect(symbol.cast(), long_idiv as *const () as u64) || !is_correct(function) {
         eprintln!("bochs_idiv: this Bochs divides wrongly and could not be mended");
     }
 }
