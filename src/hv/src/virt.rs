@@ -38,6 +38,8 @@ pub trait Virt: 'static {
     ) -> Result<Self::Vp, Status>;
     /// Features of this LP that a guest cannot have.
     fn missing() -> Missing;
+    /// Whether second-level tables may have 1 GiB leaves.
+    fn has_gib_leaves() -> bool;
 }
 
 /// AMD-V.
@@ -86,6 +88,11 @@ impl Virt for Svm {
     fn missing() -> Missing {
         Missing::default()
     }
+
+    fn has_gib_leaves() -> bool {
+        // NPT has what the processor's own tables have.
+        insn::cpuid(0x8000_0001, 0).edx & 1 << 26 != 0
+    }
 }
 
 impl Virt for Vmx {
@@ -126,6 +133,10 @@ impl Virt for Vmx {
 
     fn missing() -> Missing {
         vmx::capabilities().map_or(Missing::default(), |capabilities| capabilities.missing())
+    }
+
+    fn has_gib_leaves() -> bool {
+        vmx::capabilities().is_ok_and(|capabilities| capabilities.has_1_gib_pages())
     }
 }
 

@@ -96,7 +96,13 @@ impl<V: Virt> Partition<V> {
         let ecam = (base != 0)
             .then(|| EcamWindow::new(Gpa::new(base), u8::try_from(info.ecam.last_bus).ok()?))
             .flatten();
-        let slat = Slat::new(info, lps.len(), has_gib_pages, ecam.as_ref(), physical_bits)?;
+        let slat = Slat::new(
+            info,
+            lps.len(),
+            V::has_gib_leaves(),
+            ecam.as_ref(),
+            physical_bits,
+        )?;
         Ok(Self {
             slat: Mutex::new(slat),
             msrs: Mutex::new(PartitionMsrs::new(config)),

@@ -89,7 +89,7 @@ impl<V: Virt> Vp<V> {
                 1 | 7 | 0xD | 0x8000_0001 => View {
                     cr4: self.backend.get(Register::Cr4),
                     apic_enabled: self.apic.apic_base() & apic_base::ENABLE != 0,
-                    missing: V::missing(),
+                    missing: self.missing,
                 },
                 _ => View::default(),
             };

@@ -20,6 +20,7 @@ use core::sync::atomic::Ordering;
 
 use addr::VpIndex;
 use apic::{Apic, EoiStack, StartEvent};
+use vpcore::cpuid::Missing;
 use vpcore::seam::{Event, Register, VpBackend};
 use vpcore::startup;
 
@@ -62,6 +63,8 @@ pub struct Vp<V: Virt> {
     open_levels: EoiStack,
     counters: Counters,
     activity: Activity,
+    /// Features of this LP that the guest cannot have.
+    missing: Missing,
     /// Event whose delivery an exit interrupted.
     interrupted: Option<Event>,
     /// Exception that the hypervisor raises in the guest.
@@ -119,6 +122,7 @@ impl<V: Virt> Vp<V> {
             open_levels: EoiStack::new(),
             counters: Counters::of(index.get()),
             activity: Activity::Running,
+            missing: V::missing(),
             interrupted: None,
             raised: None,
             window_open: false,

@@ -275,6 +275,9 @@ pub trait VpBackend {
     fn can_take_interrupt(&self) -> bool;
     /// Whether an NMI could be delivered now: not blocked by an earlier one, no shadow.
     fn can_take_nmi(&self) -> bool;
+    /// Forgets what holds events back and what waits, as INIT does: interrupt shadow, blocking of NMIs, a pending
+    /// single step, an event to deliver.
+    fn reset_events(&mut self);
     /// Exits as soon as the guest can take what `window` names, or stops asking for it.
     fn request_window(&mut self, window: Window, wanted: bool);
 

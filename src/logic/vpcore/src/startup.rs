@@ -15,9 +15,10 @@ const LDT: u16 = 0x82;
 /// Attributes of a present, busy 32-bit task state segment.
 const BUSY_TSS: u16 = 0x8B;
 
-/// Resets the registers of `vp` as INIT does. CD and NW stay as they are; `signature` (CPUID leaf 1, EAX) goes into
+/// Resets the registers of `vp` as INIT does, and what holds its events back. CD and NW stay as they are; `signature` (CPUID leaf 1, EAX) goes into
 /// EDX. Vector state, XCR0, MTRRs, machine-check banks and the time-stamp counter are not touched.
 pub fn init(vp: &mut impl VpBackend, signature: u32) {
+    vp.reset_events();
     *vp.gp_mut() = GpRegs::default();
     vp.gp_mut().set(Gp::Rdx, u64::from(signature));
     let caching = vp.get(Register::Cr0) & (cr0::CD | cr0::NW);

@@ -337,6 +337,16 @@ impl VpBackend for SvmVp {
         !self.nmi_blocked && self.vmcb.read_u64(field::INTERRUPT_SHADOW) & 1 == 0
     }
 
+    fn reset_events(&mut self) {
+        self.nmi_blocked = false;
+        self.iret_at = None;
+        self.interrupted = None;
+        self.vmcb
+            .set_bits(field::INTERCEPT_1, intercept_1::IRET, false);
+        self.vmcb.write_u64(field::INTERRUPT_SHADOW, 0);
+        self.vmcb.write_u64(field::EVENT_INJECTION, 0);
+    }
+
     fn request_window(&mut self, window: Window, wanted: bool) {
         match window {
             Window::Interrupt => {

@@ -38,6 +38,7 @@ pub use enable::{capabilities, check, enable};
 use caps::FixedBits;
 use enable::Enabled;
 use entry::EntryFrame;
+use fields::Field;
 use slat::Translations;
 use vmcs::Vmcs;
 
@@ -185,6 +186,18 @@ impl VpBackend for VmxVp {
     #[inline]
     fn can_take_nmi(&self) -> bool {
         self.is_open_for_nmis()
+    }
+
+    fn reset_events(&mut self) {
+        self.has_interrupted = false;
+        self.pending &= !pending::EVENT;
+        for field in [
+            Field::INTERRUPTIBILITY,
+            Field::PENDING_DEBUG,
+            Field::ENTRY_EVENT,
+        ] {
+            self.vmcs.write(field, 0);
+        }
     }
 
     fn request_window(&mut self, window: Window, wanted: bool) {
