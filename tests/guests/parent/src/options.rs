@@ -9,7 +9,7 @@ use crate::verdict;
 pub struct Group(u32);
 
 /// Names of the groups, in the order in which they run. The last needs to be named to run.
-const NAMES: [(&str, Group); 13] = [
+const NAMES: [(&str, Group); 14] = [
     ("cpuid", Group::CPUID),
     ("msr", Group::MSR),
     ("exceptions", Group::EXCEPTIONS),
@@ -22,6 +22,7 @@ const NAMES: [(&str, Group); 13] = [
     ("memory", Group::MEMORY),
     ("fuzz", Group::FUZZ),
     ("ipi", Group::IPI),
+    ("x2apic", Group::X2APIC),
     ("bench", Group::BENCH),
 ];
 
@@ -39,7 +40,8 @@ impl Group {
     pub const MEMORY: Self = Self(1 << 9);
     pub const FUZZ: Self = Self(1 << 10);
     pub const IPI: Self = Self(1 << 11);
-    pub const BENCH: Self = Self(1 << 12);
+    pub const X2APIC: Self = Self(1 << 12);
+    pub const BENCH: Self = Self(1 << 13);
 }
 
 /// What to run.

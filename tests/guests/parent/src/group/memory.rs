@@ -149,7 +149,7 @@ fn wide_writes(block: Range, area: Range) {
             continue;
         }
         // Another page that was written to before tells whether this one alone took it.
-        let offset = address % PAGE & !3;
+        let offset = (address % PAGE) & !3;
         let witness = last - 8 * PAGE + offset;
         let _ = probe::write32(witness, 1);
         let result = probe::write64(address, u64::MAX / 3);
@@ -163,7 +163,7 @@ fn wide_writes(block: Range, area: Range) {
 fn the_area(area: Range) {
     check(
         "memory: the diagnostics area has a size",
-        area.len >= PAGE && area.start % PAGE == 0,
+        area.len >= PAGE && area.start.is_multiple_of(PAGE),
     );
     let readable = (area.start..area.start + area.len)
         .step_by(PAGE as usize)

@@ -275,8 +275,10 @@ extern "sysv64" fn handle(frame: &mut Frame) {
     cpu.fault_error.store(frame.error, Ordering::SeqCst);
     cpu.fault_rip.store(frame.rip, Ordering::SeqCst);
     cpu.fault_cr2.store(read_cr2(), Ordering::SeqCst);
-    // SAFETY: `enter` pushed the address of its caller's `Regs` last, and that caller waits in `call_at`.
-    let regs = unsafe { &mut **(recover_rsp as *const *mut Regs) };
+    // SAFETY: `enter` pushed the address of its caller's `Regs` last.
+    let pointer = unsafe { *(recover_rsp as *const *mut Regs) };
+    // SAFETY: that caller waits in `call_at`, so nothing else uses them.
+    let regs = unsafe { &mut *pointer };
     regs.gp = frame.gp;
     regs.rflags = frame.rflags;
     frame.rip = recover as *const () as u64;

@@ -50,11 +50,11 @@ pub fn enter_x2apic() -> bool {
         (LVT_MASKED | 0x5C).into(),
     );
     apic::write(reg::TPR, 0);
-    refusals();
     true
 }
 
-fn refusals() {
+/// What x2APIC mode refuses.
+pub fn refusals() {
     let msr = |register: u32| X2APIC_FIRST + register;
     for (name, register) in [
         ("ID", reg::ID),

@@ -1,6 +1,6 @@
 //! The other processors: started by hand through INIT and SIPI, then sent every kind of interrupt.
 //!
-//! The firmware's own start-up services are dead afterwards, so this group is the last.
+//! The firmware's own start-up services are dead afterwards.
 
 mod send;
 mod start;
@@ -74,9 +74,10 @@ pub fn run(_: &Options, platform: &Platform) {
 
     if insn::cpuid(1, 0).ecx & leaf1_ecx::X2APIC == 0 {
         skip("ipi: x2APIC mode", "the processor has none");
+        park(&others);
         return;
     }
-    to_x2apic(0);
+    crate::group::apic::enter_x2apic();
     send::mixed(&others);
     for number in others.all() {
         equal(
@@ -90,6 +91,20 @@ pub fn run(_: &Options, platform: &Platform) {
     start::broadcast("x2APIC", &others);
     send::run("x2APIC, restarted", &others);
     cpu::this().forget();
+    park(&others);
+}
+
+/// Halts the others, so that they take no time from an emulator during the groups that follow.
+fn park(others: &Others) {
+    for number in others.all() {
+        smp::ask(
+            number,
+            |_| loop {
+                insn::halt_forever();
+            },
+            0,
+        );
+    }
 }
 
 /// Switches the calling processor, and returns the mode bit.

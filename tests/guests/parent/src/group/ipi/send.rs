@@ -141,17 +141,17 @@ fn logical_ids(others: &Others) -> ([u32; cpu::MAX_CPUS], usize) {
     let mut ids = [0; cpu::MAX_CPUS];
     let taking_part = others.count.min(7);
     ids[0] = logical_id(0) as u32;
-    for number in 1..=taking_part {
-        ids[number] = smp::on(number, logical_id, number as u64).unwrap_or(0) as u32;
+    for (number, id) in ids.iter_mut().enumerate().take(taking_part + 1).skip(1) {
+        *id = smp::on(number, logical_id, number as u64).unwrap_or(0) as u32;
     }
     (ids, taking_part)
 }
 
 fn logical(mode: &str, others: &Others) {
     let (ids, last) = logical_ids(others);
-    for number in 1..=last {
+    for (number, id) in ids.iter().enumerate().take(last + 1).skip(1) {
         forget(others);
-        apic::command(ids[number], icr::LOGICAL | u32::from(VECTOR));
+        apic::command(*id, icr::LOGICAL | u32::from(VECTOR));
         check(
             format_args!("{mode}: logical destination of processor {number}"),
             arrives(number, VECTOR, 1),
