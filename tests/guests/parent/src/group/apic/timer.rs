@@ -147,6 +147,13 @@ fn one_shot(mode: &str, hz: u64) {
     cpu.forget();
     apic::write(reg::INITIAL_COUNT, counts(hz, 1_000));
     clock::spin(8_000);
+    // The count first: Bochs holds physical interrupts back from a guest that was entered with IF clear, so on its VT-x
+    // the hypervisor learns of the expiry at the next exit.
+    equal(
+        format_args!("{mode}: expired, the count is 0"),
+        apic::read(reg::CURRENT_COUNT).into(),
+        0,
+    );
     check(
         format_args!("{mode}: expired with IF clear, it waits in IRR"),
         apic::bit(reg::IRR, VECTOR),
