@@ -1,11 +1,19 @@
-//! `cargo xtask size`: how large the hypervisor is.
+//! `cargo xtask size`: how large the hypervisor is, as a file and in memory.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use runner::files::RunFiles;
+use runner::machine::{Machine, Model};
+use runner::session::{self, Limits};
 
-use crate::build;
+use crate::boot_disk::{self, HYPERVISOR_SECTION};
+use crate::build::{self, Images};
+use crate::setup::debian::Flavour;
+use crate::setup::emulators;
 use crate::workspace::Workspace;
+use crate::{disk_image, guest};
 
 /// What the image may take, code and data together.
 const IMAGE_MAX: u64 = 512 * 1024;
@@ -19,7 +27,12 @@ struct Sizes {
     zeroed: u64,
 }
 
-/// Builds the hypervisor and prints its sizes; an image over the limit is an error.
+/// The hypervisor logs what it took for what in lines with this, and this is in the last of them.
+const MEMORY_LINE: &str = "memory: ";
+const LAST_MEMORY_LINE: &str = "memory: diagnostics";
+
+/// Builds the hypervisor and prints its sizes, then boots it once and prints what memory it took at launch. An
+/// image over the limit is an error.
 pub fn run() -> Result<()> {
     let workspace = Workspace::find()?;
     let images = build::build(&workspace, &build::Options::default())?;
@@ -37,7 +50,42 @@ pub fn run() -> Result<()> {
         image <= IMAGE_MAX,
         "the hypervisor's image is larger than {IMAGE_MAX} bytes"
     );
+    let machine = "qemu-svm, 2 processors, 2048 MiB";
+    println!("at launch on {machine}:");
+    for line in memory_at_launch(&workspace, &images)? {
+        println!("hypervisor: {line}");
+    }
     Ok(())
+}
+
+/// The lines of the hypervisor's log about its memory, without time stamps.
+fn memory_at_launch(workspace: &Workspace, images: &Images) -> Result<Vec<String>> {
+    let guest = guest::debian(workspace, Flavour::Cloud, "")?;
+    let configuration = boot_disk::configuration(&guest, HYPERVISOR_SECTION);
+    let files = RunFiles::prepare(&workspace.target().join("run/size"))?;
+    let disk = files.directory().join("disk.img");
+    disk_image::write(
+        &disk,
+        &boot_disk::with_hypervisor(images, &guest, &configuration)?,
+    )?;
+    let mut machine = Machine::new(Model::QemuSvm, disk);
+    machine.processors = 2;
+    let limits = Limits {
+        timeout: Duration::from_secs(120),
+        stop_lines: vec![LAST_MEMORY_LINE.to_owned()],
+    };
+    let outcome = session::run(&emulators::obtain()?, &machine, &files, &limits)?;
+    let lines: Vec<String> = outcome
+        .hypervisor
+        .lines()
+        .filter_map(|line| Some(line.split_once(MEMORY_LINE)?.1.trim_end().to_owned()))
+        .collect();
+    ensure!(
+        !lines.is_empty(),
+        "the hypervisor did not come up: see {}",
+        files.hypervisor_log().display()
+    );
+    Ok(lines)
 }
 
 fn measure(image: &Path) -> Result<Sizes> {

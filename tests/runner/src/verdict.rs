@@ -8,7 +8,7 @@ use crate::tap;
 pub const FATAL: [&str; 3] = [
     "---[ end Kernel panic",
     "Kernel panic - not syncing",
-    "HYPERVISOR PANIC",
+    "verdigris: hypervisor panic",
 ];
 
 /// What speaks against a run of `case`; empty when it passed.
@@ -71,7 +71,7 @@ pub fn stop_lines(case: &Case) -> Vec<String> {
     if case.end == ExpectedEnd::Lines {
         // The last one: the others are looked for in what was printed by then.
         lines.extend(case.expect.last().cloned());
-    } else if case.crashes {
+    } else if case.crashes || case.end == ExpectedEnd::Reset {
         lines.clear();
     }
     lines

@@ -88,13 +88,8 @@ fn system_qemu() -> Option<Program> {
     let path = find_program("qemu-system-x86_64")?;
     let output = Command::new(&path).arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    match qemu_major(&text) {
-        Some(major) if major >= QEMU_MAJOR_MIN => Some(Program::of_the_system(path)),
-        _ => {
-            say(&format!("{} is too old, using our own", path.display()));
-            None
-        }
-    }
+    let is_new_enough = qemu_major(&text).is_some_and(|major| major >= QEMU_MAJOR_MIN);
+    is_new_enough.then(|| Program::of_the_system(path))
 }
 
 fn qemu_major(version: &str) -> Option<u32> {
