@@ -54,12 +54,32 @@ fn measure(divide: u32, us: u64) -> u64 {
     apic::write(reg::LVT_TIMER, LVT_MASKED | u32::from(VECTOR));
     apic::write(reg::DIVIDE, divide);
     apic::write(reg::INITIAL_COUNT, u32::MAX);
-    let (from, start) = (apic::read(reg::CURRENT_COUNT), insn::rdtsc());
+    let (from, start) = sample();
     clock::spin(us);
-    let (to, end) = (apic::read(reg::CURRENT_COUNT), insn::rdtsc());
+    let (to, end) = sample();
     apic::write(reg::INITIAL_COUNT, 0);
     let counted = u128::from(from.wrapping_sub(to));
     (counted * u128::from(clock::tsc_hz()) / u128::from(end - start)) as u64
+}
+
+/// The current count and the TSC at the same moment: of some attempts the one with the least time around the reading,
+/// since the host may stop an emulator in between.
+fn sample() -> (u32, u64) {
+    let mut best = (0, 0);
+    let mut least = u64::MAX;
+    for _ in 0..20 {
+        let before = insn::rdtsc();
+        let count = apic::read(reg::CURRENT_COUNT);
+        let around = insn::rdtsc() - before;
+        if around < least {
+            best = (count, before + around / 2);
+            least = around;
+        }
+        if least < clock::ticks(50) {
+            break;
+        }
+    }
+    best
 }
 
 fn rates(mode: &str) -> u64 {
