@@ -1,5 +1,5 @@
-//! A shared library to preload into Bochs, which mends its 64-bit IDIV instruction, and virtual machines on more
-//! than one processor ([`smp`]).
+//! A shared library to preload into Bochs, which mends its 64-bit IDIV instruction, virtual machines on more than
+//! one processor (`smp.rs`) and interrupts that ought to end a virtual machine's run (`masks.rs`).
 //!
 //! `long_idiv` of Bochs 3.1 (`cpu/wide_int.cc`) reads a signed 128-bit structure through a pointer to the
 //! unsigned one. The compiler of Debian's package may assume that the two do not alias, and drops the
@@ -13,6 +13,8 @@
     reason = "patches a function of the program it is loaded into"
 )]
 
+mod hook;
+mod masks;
 mod smp;
 
 use std::ffi::{c_int, c_void};
@@ -113,6 +115,7 @@ fn redirect(function: *mut u8, target: u64) -> bool {
 extern "C" fn mend() {
     mend_division();
     smp::mend();
+    masks::mend();
 }
 
 fn mend_division() {
