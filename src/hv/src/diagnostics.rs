@@ -1,6 +1,7 @@
 //! The diagnostics area: exit counters and the log ring, memory that the parent may read.
 #![expect(unsafe_code, reason = "the owner of the diagnostics area")]
 
+use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use bootinfo::BootInfo;
@@ -136,6 +137,14 @@ pub fn microseconds() -> u64 {
     })
 }
 
+/// Writes a line for each VP to the log, with its counters that are not zero.
+pub fn log_counters() {
+    let vps = AREA.get().map_or(0, |area| area.header.vp_count);
+    for vp in 0..vps {
+        log::info!("counters: vp{vp}{}", Counters::of(vp));
+    }
+}
+
 /// The counters of one VP, written by its LP alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Counters(&'static [AtomicU64; NAMES.len()]);
@@ -166,5 +175,18 @@ impl Counters {
             word.load(Ordering::Relaxed).wrapping_add(1),
             Ordering::Relaxed,
         );
+    }
+}
+
+impl fmt::Display for Counters {
+    /// ` name=value` for each counter that is not zero.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, word) in NAMES.iter().zip(self.0) {
+            let value = word.load(Ordering::Relaxed);
+            if value != 0 {
+                write!(f, " {name}={value}")?;
+            }
+        }
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@ use vpcore::seam::InterceptBitmaps;
 use x86::msr::{IA32_APIC_BASE, apic_base};
 
 use crate::arch::x86::descriptors::Descriptors;
-use crate::arch::x86::local_apic::LocalApic;
+use crate::arch::x86::local_apic::{self, LocalApic};
 use crate::arch::x86::lp::{self, LpArea, LpShared};
 use crate::arch::x86::{captured::Captured, idt, insn, msr, mtrr};
 use crate::mm::frames::{self, FrameUse, VpFrames};
@@ -103,8 +103,7 @@ unsafe fn prepare(spa: Spa) -> Result<(), Status> {
         info.apic_hz / 1000,
         info.levels
     );
-    let apic_page = msr::read(IA32_APIC_BASE) & !0xFFF & ((1 << 52) - 1);
-    address_space::init(info, Spa::new(apic_page))?;
+    address_space::init(info, local_apic::physical_page())?;
     // SAFETY: the loader placed the array in the block, with this many entries.
     let infos = unsafe {
         core::slice::from_raw_parts(
@@ -128,6 +127,11 @@ unsafe fn prepare(spa: Spa) -> Result<(), Status> {
     } else {
         AnyPartition::Svm(prepare_partition::<Svm>(info, shared)?)
     };
+    // What a launch allocates cannot fail then.
+    const LAUNCH_BYTES: u64 = 128 << 10;
+    if frames::usage().1 < u64::from(info.lp_count) * LAUNCH_BYTES {
+        return Err(Status::NO_MEMORY);
+    }
     MACHINE.call_once(|| Machine {
         info,
         lps: Mutex::new(lps),
@@ -211,8 +215,9 @@ fn launch_on<V: Virt>(
     captured.prepare_host();
     // SAFETY: interrupts are off, IDTR and GS base follow at once.
     unsafe { prepared.descriptors.load() };
-    idt::load();
+    // GS first: an NMI goes through it.
     prepared.area.install();
+    idt::load();
     let area = lp::current();
 
     let backend = {
@@ -229,6 +234,7 @@ fn launch_on<V: Virt>(
     let mut backend = match backend {
         Ok(backend) => backend,
         Err(status) => {
+            area.leave();
             // SAFETY: gives back what `take` found.
             unsafe { captured.restore() };
             return Err(status);
@@ -242,6 +248,7 @@ fn launch_on<V: Virt>(
     let snapshot = local.snapshot(area.apic_id);
     let Some(apic) = Apic::from_snapshot(&snapshot, partition.apic_features, partition.timing, now)
     else {
+        area.leave();
         // SAFETY: as above.
         unsafe { captured.restore() };
         return Err(Status::MISSING_FEATURE);

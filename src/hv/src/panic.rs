@@ -9,7 +9,7 @@
 
 use core::fmt::Write;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bootinfo::{LP_AREA_BASE, PanicAction};
 use spin::Once;
@@ -20,6 +20,8 @@ use crate::{console, power};
 
 /// A panic is under way: every other LP stops at its next NMI or exit.
 static STOPPING: AtomicBool = AtomicBool::new(false);
+/// APIC identifier of the LP that writes the record.
+static RECORDING: AtomicU32 = AtomicU32::new(u32::MAX);
 static STOPPED: AtomicU64 = AtomicU64::new(0);
 static ACTION: Once<PanicAction> = Once::new();
 
@@ -76,10 +78,19 @@ fn panicked(info: &PanicInfo<'_>) -> ! {
 
 fn record(rip: u64, frame_pointer: u64, write: impl FnOnce(&mut console::Sink)) -> ! {
     if STOPPING.swap(true, Ordering::AcqRel) {
-        // A second panic: of another LP, or inside the record of the first.
+        // A second panic: of another LP, which the first one resets too, or inside the record of the first.
+        if lp::try_current().is_none_or(|me| RECORDING.load(Ordering::Acquire) == me.apic_id.get())
+            && ACTION.get() == Some(&PanicAction::RESET)
+        {
+            power::reset();
+        }
         STOPPED.fetch_add(1, Ordering::AcqRel);
         insn::stop();
     }
+    RECORDING.store(
+        lp::try_current().map_or(0, |me| me.apic_id.get()),
+        Ordering::Release,
+    );
     let running = stop_others();
     let mut out = console::emergency();
     let _ = writeln!(

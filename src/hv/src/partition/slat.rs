@@ -16,10 +16,9 @@ use paging::{Attributes, Cleanup, EditError, Levels, PageSize, Table};
 use pci_config::EcamWindow;
 use synic::Overlay;
 use vpcore::seam::SlatFault;
-use x86::msr::apic_base;
 
 use super::overlay::{OverlaySlot, Overlays};
-use crate::arch::x86::mtrr;
+use crate::arch::x86::{local_apic, mtrr};
 use crate::mm::frames::{self, FrameUse};
 use crate::mm::phys::{self, SharedFrame};
 use crate::mm::tables::Tables;
@@ -50,6 +49,8 @@ pub struct Slat<V: Virt> {
     block: SpaRange,
     diagnostics: SpaRange,
     physical_bits: u8,
+    /// End of what was mapped at the beginning: below it nothing is mapped later.
+    mapped_end: u64,
     ones: Spa,
     scratch: Spa,
 }
@@ -78,12 +79,12 @@ impl<V: Virt> Slat<V> {
             block: info.block,
             diagnostics: info.diagnostics,
             physical_bits,
+            mapped_end: info.phys_map_end.next_multiple_of(GIB).max(4 * GIB),
             ones: frame()?,
             scratch: frame()?,
         };
         fill_with_ones(slat.ones);
-        let memory_end = info.phys_map_end.next_multiple_of(GIB).max(4 * GIB);
-        let mut cleanup = slat.map_identity(0, memory_end)?;
+        let mut cleanup = slat.map_identity(0, slat.mapped_end)?;
         let mut tables = Tables(FrameUse::Slat);
         let mut hide = |slat: &mut Self, start: u64, len: u64| {
             let more = slat
@@ -94,7 +95,7 @@ impl<V: Virt> Slat<V> {
             Ok::<(), Status>(())
         };
         hide(&mut slat, info.block.start.get(), info.block.len)?;
-        hide(&mut slat, apic_base::DEFAULT_ADDRESS, PAGE_SIZE)?;
+        hide(&mut slat, local_apic::physical_page().get(), PAGE_SIZE)?;
         if let Some(window) = ecam {
             hide(
                 &mut slat,
@@ -223,6 +224,11 @@ impl<V: Virt> Slat<V> {
                 Err(_) => nothing,
             };
         }
+        // A hole below this end is there on purpose: the APIC's page, the PCI window. Above it there is no RAM, so
+        // neither the block nor an overlay, and what is mapped here replaces nothing.
+        if gpa.get() < self.mapped_end {
+            return nothing;
+        }
         match self.map_identity(gpa.align_down(GIB).get(), GIB) {
             Ok(cleanup) => (FaultOutcome::Mapped, cleanup),
             Err(_) => nothing,
@@ -299,17 +305,6 @@ impl<V: Virt> Slat<V> {
                 Ok(cleanup)
             }
         }
-    }
-
-    /// Makes every access to `page` exit: the APIC's page was moved there. Where it was before stays as it is.
-    ///
-    /// # Errors
-    /// `NO_MEMORY`; nothing changed.
-    pub fn hide_page(&mut self, page: Gpa) -> Result<Cleanup, Status> {
-        let start = page.align_down(PAGE_SIZE).get();
-        self.table
-            .unmap(&mut Tables(FrameUse::Slat), start, PAGE_SIZE)
-            .map_err(|_| Status::NO_MEMORY)
     }
 
     /// The frame of an overlay, wherever it is placed.

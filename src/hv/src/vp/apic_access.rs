@@ -1,7 +1,7 @@
 //! Accesses to the virtual local APIC: by MSR, by its page, by CR8.
 
 use addr::Gpa;
-use apic::{BaseChange, Effect, Lvt, Mode};
+use apic::{BaseChange, Effect, EoiStack, Lvt, Mode};
 
 use super::Vp;
 use crate::arch::x86::insn;
@@ -68,14 +68,25 @@ impl<V: Virt> Vp<V> {
 
     /// WRMSR to IA32_APIC_BASE. The physical APIC follows the mode, but is never switched off or moved.
     pub(super) fn write_apic_base(&mut self, value: u64) -> bool {
-        let Ok(change) = self.apic.write_apic_base(value) else {
+        const ADDRESS: u64 = !0xFFF;
+        if (value ^ self.apic.apic_base()) & ADDRESS != 0 {
+            // All VPs share the hole in the second-level tables, and the physical APIC answers at the old address.
+            self.note(format_args!(
+                "moving the local APIC to {:#x} refused",
+                value & ADDRESS
+            ));
+            return false;
+        }
+        let Ok(BaseChange { mode, .. }) = self.apic.write_apic_base(value) else {
             return false;
         };
-        let BaseChange { mode, address } = change;
         if let Some(mode) = mode {
             let enabled = mode == Mode::X2Apic;
             if mode != Mode::Disabled {
-                self.local.set_x2apic(enabled);
+                if self.local.set_x2apic(enabled) {
+                    // Passing through the disabled state emptied the physical APIC.
+                    self.open_levels = EoiStack::new();
+                }
                 self.local.take();
                 self.armed = None;
             } else {
@@ -84,11 +95,6 @@ impl<V: Virt> Vp<V> {
             }
             self.apic.publish(&self.shared.inbox);
             self.mirror_apic();
-        }
-        if let Some(page) = address
-            && !self.hide_apic_page(page)
-        {
-            self.note(format_args!("the APIC's page cannot be moved to {page:?}"));
         }
         true
     }

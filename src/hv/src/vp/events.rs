@@ -28,6 +28,7 @@ impl<V: Virt> Vp<V> {
     /// Order: what an exit interrupted and what we raise, NMI, 8259, local APIC.
     pub(super) fn deliver(&mut self) {
         let mut is_taken = self.deliver_exception();
+        is_taken = self.deliver_deferred(is_taken);
         if self.apic.nmi_pending() {
             if !is_taken && self.backend.can_take_nmi() && self.apic.take_nmi() {
                 self.backend.inject(Event::Nmi);
@@ -36,11 +37,14 @@ impl<V: Virt> Vp<V> {
                 self.backend.request_window(Window::Nmi, true);
             }
         }
-        let mut is_waiting = false;
+        let mut is_waiting = matches!(self.deferred, Some(Event::Interrupt(_)));
+        if self.deferred == Some(Event::Nmi) {
+            self.backend.request_window(Window::Nmi, true);
+        }
         if self.has_interrupt() {
             if !is_taken && self.backend.can_take_interrupt() {
                 self.deliver_interrupt();
-                is_waiting = self.has_interrupt();
+                is_waiting |= self.has_interrupt();
             } else {
                 is_waiting = true;
             }
@@ -62,9 +66,10 @@ impl<V: Virt> Vp<V> {
             (Some(event), None) | (None, Some(event)) => event,
             (Some(first), Some(second)) => match combine(first, second) {
                 Combined::Deliver(event) => {
-                    // An interrupt or NMI was acknowledged already: it comes after the exception.
-                    if !matches!(first, Event::Exception { .. }) && event == second {
-                        self.interrupted = Some(first);
+                    // An interrupt or NMI was acknowledged already: it comes after the exception. An INT n is not
+                    // kept: RIP is at it, and it runs again.
+                    if matches!(first, Event::Interrupt(_) | Event::Nmi) {
+                        self.deferred = Some(first);
                     }
                     event
                 }
@@ -77,9 +82,26 @@ impl<V: Virt> Vp<V> {
         if let Event::Interrupt(_) = event
             && !self.backend.can_take_interrupt()
         {
-            self.interrupted = Some(event);
+            self.deferred = Some(event);
             return false;
         }
+        self.backend.inject(event);
+        true
+    }
+
+    /// Delivers what an exception went ahead of, once the guest can take it.
+    fn deliver_deferred(&mut self, is_taken: bool) -> bool {
+        let Some(event) = self.deferred else {
+            return is_taken;
+        };
+        let is_possible = match event {
+            Event::Nmi => self.backend.can_take_nmi(),
+            _ => self.backend.can_take_interrupt(),
+        };
+        if is_taken || !is_possible {
+            return is_taken;
+        }
+        self.deferred = None;
         self.backend.inject(event);
         true
     }

@@ -14,6 +14,9 @@ impl<V: Virt> Vp<V> {
     /// Answers one exit. No arm panics, and none loops longer than the guest's own instruction would.
     pub(super) fn handle(&mut self, exit: Exit) {
         self.counters.add(counter(&exit));
+        if !matches!(exit, Exit::InvalidState { .. }) {
+            self.refused_at = None;
+        }
         match exit {
             Exit::Interrupt => self.take_interrupt(),
             Exit::Nmi => self.nmi(),
@@ -123,7 +126,10 @@ impl<V: Virt> Vp<V> {
     /// The hardware refused the guest's state. Some processors do so where others raise #GP at a move to a control
     /// register; RIP is then still at it.
     fn invalid_state(&mut self, detail: u64) {
-        if self.is_at_move_to_control() {
+        let rip = self.backend.get(Register::Rip);
+        // Once: if the #GP cannot be entered with either, it is the state itself.
+        if self.refused_at != Some(rip) && self.is_at_move_to_control() {
+            self.refused_at = Some(rip);
             self.raise_gp();
             return;
         }

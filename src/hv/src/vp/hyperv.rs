@@ -70,7 +70,10 @@ impl<V: Virt> Vp<V> {
                 Ok(())
             }
             MsrEffect::Crash(report) => {
-                log::error!("the parent reports a crash: {:x?}", report.parameters);
+                self.note(format_args!(
+                    "the parent reports a crash: {:x?}",
+                    report.parameters
+                ));
                 Ok(())
             }
         }

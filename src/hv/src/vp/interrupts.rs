@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use apic::{Acceptance, Lvt, Trigger};
+use apic::{Acceptance, Lvt, Mode, Trigger};
 use vpcore::seam::{Event, VpBackend};
 use x86::vector;
 
@@ -26,41 +26,35 @@ impl<V: Virt> Vp<V> {
         match vector {
             own_vector::SPURIOUS => {}
             own_vector::TIMER => {
-                self.local.eoi();
+                self.local.end(vector);
                 // It may have come early, where the count could not reach the deadline: arm again.
                 self.armed = None;
                 self.counters.add(Counter::Timer);
             }
             own_vector::KICK => {
-                self.local.eoi();
+                self.local.end(vector);
                 self.counters.add(Counter::Kick);
             }
-            own_vector::THERMAL => self.local_source(Lvt::Thermal),
-            own_vector::PERFORMANCE => self.local_source(Lvt::Perf),
-            own_vector::CMCI => self.local_source(Lvt::Cmci),
+            own_vector::THERMAL => self.local_source(vector, Lvt::Thermal),
+            own_vector::PERFORMANCE => self.local_source(vector, Lvt::Perf),
+            own_vector::CMCI => self.local_source(vector, Lvt::Cmci),
             own_vector::ERROR => {
                 self.local.write(register::ESR, 0);
                 let errors = self.local.read(register::ESR);
-                self.local.eoi();
+                self.local.end(vector);
                 self.counters.add(Counter::Unexpected);
                 self.note(format_args!("local APIC error {errors:#x}"));
             }
             own_vector::FIRST.. => {
-                if self.local.bit(register::ISR, vector) {
-                    self.local.eoi();
-                }
-                self.counters.add(Counter::Unexpected);
-            }
-            0..=31 => {
-                self.local.eoi();
+                self.local.end(vector);
                 self.counters.add(Counter::Unexpected);
             }
             _ => self.device_interrupt(vector),
         }
     }
 
-    fn local_source(&mut self, entry: Lvt) {
-        self.local.eoi();
+    fn local_source(&mut self, vector: u8, entry: Lvt) {
+        self.local.end(vector);
         self.apic.lvt_event(entry);
     }
 
@@ -110,6 +104,12 @@ impl<V: Virt> Vp<V> {
 
     /// Copies to the physical APIC what steers the interrupts of the parent's devices.
     pub(super) fn mirror_apic(&mut self) {
+        if self.apic.mode() == Mode::Disabled {
+            // The pins are then INTR and NMI of the processor.
+            self.local.mirror(register::LVT_LINT0, 0b111 << 8);
+            self.local.mirror(register::LVT_LINT1, 0b100 << 8);
+            return;
+        }
         for (offset, entry) in [
             (register::LVT_LINT0, Lvt::Lint0),
             (register::LVT_LINT1, Lvt::Lint1),

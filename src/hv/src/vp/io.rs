@@ -8,7 +8,7 @@ use x86::Gp;
 use super::{Activity, Vp};
 use crate::arch::x86::insn;
 use crate::console;
-use crate::diagnostics::Counter;
+use crate::diagnostics::{self, Counter};
 use crate::power::{self, Sleep};
 use crate::virt::Virt;
 
@@ -23,6 +23,9 @@ const UART_PORTS: u16 = 8;
 enum Device {
     Uart,
     PowerControl {
+        /// Its first port.
+        first: u16,
+        /// Block b.
         is_b: bool,
     },
     CState,
@@ -65,20 +68,24 @@ fn c_state_port() -> Option<u16> {
         .filter(|&port| port != 0)
 }
 
-fn device(port: u16) -> Device {
+/// The device that `width` bytes at `port` touch; of two, the one with more to lose.
+fn device(port: u16, width: u8) -> Device {
     let power = power::registers();
-    let within = |first: Option<u16>, count: u16| {
-        first.is_some_and(|first| port.wrapping_sub(first) < count)
+    let touches = |first: Option<u16>, count: u16| {
+        first.filter(|&first| {
+            let (first, port) = (u32::from(first), u32::from(port));
+            port < first + u32::from(count) && first < port + u32::from(width)
+        })
     };
-    if within(console::port(), UART_PORTS) {
+    if let Some(first) = touches(io_port(&power.pm1a_control), 2) {
+        Device::PowerControl { first, is_b: false }
+    } else if let Some(first) = touches(io_port(&power.pm1b_control), 2) {
+        Device::PowerControl { first, is_b: true }
+    } else if touches(console::port(), UART_PORTS).is_some() {
         Device::Uart
-    } else if within(io_port(&power.pm1a_control), 2) {
-        Device::PowerControl { is_b: false }
-    } else if within(io_port(&power.pm1b_control), 2) {
-        Device::PowerControl { is_b: true }
-    } else if within(c_state_port(), 2) {
+    } else if touches(c_state_port(), 2).is_some() {
         Device::CState
-    } else if within(Some(CONFIG_ADDRESS), 8) {
+    } else if touches(Some(CONFIG_ADDRESS), 8).is_some() {
         Device::PciConfig
     } else {
         Device::None
@@ -117,7 +124,7 @@ impl<V: Virt> Vp<V> {
     }
 
     fn port_in(&mut self, port: u16, width: u8) -> u32 {
-        match device(port) {
+        match device(port, width) {
             Device::Uart => uart_in(port),
             Device::CState => {
                 self.counters.add(Counter::CState);
@@ -130,22 +137,20 @@ impl<V: Virt> Vp<V> {
     }
 
     fn port_out(&mut self, port: u16, width: u8, value: u32) {
-        match device(port) {
+        match device(port, width) {
             Device::Uart => {}
-            Device::PowerControl { is_b } if width >= 2 => {
-                self.power_control(port, width, value, is_b)
-            }
-            // One byte of the register: only the upper one holds SLP_EN.
-            Device::PowerControl { is_b } => {
-                let low = io_port(&if is_b {
-                    power::registers().pm1b_control
+            Device::PowerControl { first, is_b } => {
+                // The part of the access that lands in the 16-bit register. A byte that is not written counts as
+                // zero: SLP_TYP and SLP_EN share one.
+                let offset = i32::from(port) - i32::from(first);
+                let shift = offset.unsigned_abs() * 8;
+                let written = if offset < 0 {
+                    value >> shift
                 } else {
-                    power::registers().pm1a_control
-                });
-                if low == Some(port) {
+                    value << shift
+                };
+                if self.may_write_power_control(written as u16, is_b) {
                     hardware_out(port, width, value);
-                } else {
-                    self.power_control(port, width, value << 8, is_b);
                 }
             }
             Device::PciConfig => self.pci_out(port, width, value),
@@ -154,17 +159,19 @@ impl<V: Virt> Vp<V> {
     }
 
     /// PM1 control: a request to sleep is power-off or nothing.
-    fn power_control(&mut self, port: u16, width: u8, value: u32, is_b: bool) {
-        let shift = if width == 1 { 8 } else { 0 };
-        match power::judge(value as u16, is_b) {
-            Sleep::Refused => self.note(format_args!(
-                "sleep request {value:#x} at PM1 control refused"
-            )),
-            sleep => {
-                if sleep == Sleep::SoftOff {
-                    log::info!("the parent switches the machine off");
-                }
-                hardware_out(port, width, value >> shift);
+    fn may_write_power_control(&mut self, written: u16, is_b: bool) -> bool {
+        match power::judge(written, is_b) {
+            Sleep::None => true,
+            Sleep::SoftOff => {
+                log::info!("the parent switches the machine off");
+                diagnostics::log_counters();
+                true
+            }
+            Sleep::Refused => {
+                self.note(format_args!(
+                    "sleep request {written:#x} at PM1 control refused"
+                ));
+                false
             }
         }
     }

@@ -83,11 +83,6 @@ impl<V: Virt> Vp<V> {
         outcome
     }
 
-    /// Moves the hole for the APIC's page. False where the tables have no room.
-    pub(super) fn hide_apic_page(&mut self, page: Gpa) -> bool {
-        self.edit_slat(|slat| slat.hide_page(page))
-    }
-
     /// Carries out an edit of the tables and makes every LP see it. False where it failed and changed nothing.
     fn edit_slat(&mut self, edit: impl FnOnce(&mut Slat<V>) -> Result<Cleanup, Status>) -> bool {
         let mut slat = self.partition.slat.lock();
@@ -135,10 +130,12 @@ impl<V: Virt> Vp<V> {
                 *self.backend.gp_mut() = gp;
                 self.backend.set(Register::Rflags, flags);
                 if progress == Progress::Done {
-                    let next = self
+                    let end = self
                         .backend
                         .get(Register::Rip)
                         .wrapping_add(u64::from(instruction.length));
+                    let is_64 = self.code_mode() == insn::Mode::Bits64;
+                    let next = if is_64 { end } else { end & 0xFFFF_FFFF };
                     self.retire(next);
                 }
             }

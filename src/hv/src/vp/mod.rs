@@ -50,6 +50,9 @@ enum Activity {
 /// Longest pause after MWAIT, in fractions of a second: it may wait for a store that nobody announces.
 const MWAIT_SLICES_PER_SECOND: u64 = 1000;
 
+/// Shortest time that a VP runs before its own timer stops it, in fractions of a second.
+const MOMENTS_PER_SECOND: u64 = 100_000;
+
 /// A VP and everything its LP needs to run it.
 pub struct Vp<V: Virt> {
     backend: V::Vp,
@@ -67,8 +70,12 @@ pub struct Vp<V: Virt> {
     missing: Missing,
     /// Event whose delivery an exit interrupted.
     interrupted: Option<Event>,
+    /// An acknowledged interrupt or NMI that an exception went ahead of.
+    deferred: Option<Event>,
     /// Exception that the hypervisor raises in the guest.
     raised: Option<Event>,
+    /// Where the processor last refused to enter.
+    refused_at: Option<u64>,
     /// The back end was asked for an interrupt window.
     window_open: bool,
     /// CR8 as the back end shows it.
@@ -124,6 +131,8 @@ impl<V: Virt> Vp<V> {
             activity: Activity::Running,
             missing: V::missing(),
             interrupted: None,
+            deferred: None,
+            refused_at: None,
             raised: None,
             window_open: false,
             shown_cr8: 0,
@@ -143,7 +152,7 @@ impl<V: Virt> Vp<V> {
                 self.counters.add(Counter::Entries);
                 let exit = self.backend.run();
                 self.lp.shared.in_guest.store(false, Ordering::Release);
-                self.interrupted = self.backend.interrupted_event().or(self.interrupted);
+                self.interrupted = self.backend.interrupted_event();
                 self.handle(exit);
             } else {
                 self.wait();
@@ -218,6 +227,7 @@ impl<V: Virt> Vp<V> {
         self.retire_levels();
         self.activity = Activity::Running;
         self.interrupted = None;
+        self.deferred = None;
         self.raised = None;
     }
 
@@ -238,7 +248,10 @@ impl<V: Virt> Vp<V> {
     }
 
     fn has_event(&self) -> bool {
-        self.raised.is_some() || self.interrupted.is_some() || self.apic.nmi_pending()
+        self.raised.is_some()
+            || self.interrupted.is_some()
+            || self.deferred.is_some()
+            || self.apic.nmi_pending()
     }
 
     fn has_interrupt(&self) -> bool {
@@ -265,6 +278,8 @@ impl<V: Virt> Vp<V> {
         self.lp.shared.in_guest.store(true, Ordering::SeqCst);
         if !self.lp.shared.attention.load(Ordering::SeqCst) && !self.has_interrupt() {
             self.wait();
+        } else {
+            self.lp.shared.in_guest.store(false, Ordering::SeqCst);
         }
     }
 
@@ -284,11 +299,13 @@ impl<V: Virt> Vp<V> {
         }
     }
 
-    /// Arms the physical timer for the next deadline, if that is another than before.
+    /// Arms the physical timer for the next deadline, if that is another than before. Never for less than a moment
+    /// ahead: a guest whose timer is due again before its first instruction would otherwise run none.
     fn rearm(&mut self, now: u64) {
         let due = self.deadline();
         if due != self.armed {
-            self.local.arm(due, now);
+            let soonest = now.saturating_add(self.tsc_hz / MOMENTS_PER_SECOND);
+            self.local.arm(due.map(|tick| tick.max(soonest)), now);
             self.armed = due;
         }
     }

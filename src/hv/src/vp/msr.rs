@@ -106,9 +106,10 @@ impl<V: Virt> Vp<V> {
                 Ok(insn::rdtsc().wrapping_add(self.backend.get(Register::TscOffset)))
             }
             VirtualMsr::TscAdjust => {
-                // Exists where the hardware's does. The hardware's own value is not the guest's business.
-                let real = msr::try_read(number)?;
-                Ok(real.wrapping_add(self.backend.get(Register::TscOffset)))
+                // Exists where the hardware's does. The guest's begins at zero whatever firmware left in the real one:
+                // reference time counts from the TSC as it is.
+                msr::try_read(number)?;
+                Ok(self.backend.get(Register::TscOffset))
             }
             VirtualMsr::ApicBase => Ok(self.apic.apic_base()),
             VirtualMsr::TscDeadline => Ok(self.apic.read_msr(number, insn::rdtsc())?),
@@ -143,8 +144,8 @@ impl<V: Virt> Vp<V> {
         match register {
             VirtualMsr::Tsc => self.set_tsc_offset(value.wrapping_sub(insn::rdtsc())),
             VirtualMsr::TscAdjust => {
-                let real = msr::try_read(number)?;
-                self.set_tsc_offset(value.wrapping_sub(real));
+                msr::try_read(number)?;
+                self.set_tsc_offset(value);
             }
             VirtualMsr::ApicBase => {
                 if !self.write_apic_base(value) {

@@ -96,6 +96,12 @@ pub fn parent(leaf: u32, subleaf: u32, raw: CpuidResult, view: &View) -> CpuidRe
                 r.edx &= !RDTSCP;
             }
         }
+        0x8000_0008 => {
+            // INVLPGB and TLBSYNC are #UD in a guest unless the VMCB says otherwise, and reach other LPs' guests.
+            const INVLPGB: u32 = 1 << 3;
+            const INVLPGB_NESTED: u32 = 1 << 21;
+            r.ebx &= !(INVLPGB | INVLPGB_NESTED);
+        }
         // SVM, instruction-based sampling, lightweight profiling, memory encryption, performance monitoring 2.
         0x8000_000A | 0x8000_001B | 0x8000_001C | 0x8000_001F | 0x8000_0022 => {
             r = CpuidResult::default()
@@ -114,13 +120,14 @@ fn leaf_7(subleaf: u32, r: &mut CpuidResult, view: &View) {
             const OSPKE: u32 = 1 << 4;
             const WAITPKG: u32 = 1 << 5;
             const KEY_LOCKER: u32 = 1 << 23;
+            const BUS_LOCK_DETECT: u32 = 1 << 24;
             const ENQCMD: u32 = 1 << 29;
             const SGX_LAUNCH: u32 = 1 << 30;
             const PCONFIG: u32 = 1 << 18;
             const ARCH_LBR: u32 = 1 << 19;
             r.ebx &= !PROCESSOR_TRACE;
             // ENQCMD translates PASIDs through tables that only an IOMMU owner could give.
-            r.ecx &= !(OSPKE | ENQCMD);
+            r.ecx &= !(OSPKE | ENQCMD | BUS_LOCK_DETECT);
             if view.cr4 & cr4::PKE != 0 {
                 r.ecx |= OSPKE;
             }

@@ -19,7 +19,6 @@ pub struct Captured {
     segments: [(SegmentName, Segment); 8],
     registers: [(Register, u64); 18],
     rsp: u64,
-    host_cr3: u64,
 }
 
 /// Attributes of a segment that is not usable.
@@ -91,7 +90,6 @@ impl Captured {
             ],
             registers,
             rsp: call.guest_rsp,
-            host_cr3: insn::read_cr3(),
         }
     }
 
@@ -131,19 +129,28 @@ impl Captured {
         vp.gp_mut().set(Gp::Rsp, self.rsp);
     }
 
-    /// Gives firmware its state back, for a return to the loader with an error.
+    /// Gives firmware its state back, for a return to the loader with an error. The trampoline reloads the segment
+    /// registers, once the firmware's tables are in force.
     ///
     /// # Safety
     /// The LP runs on the hypervisor's tables, and returns to the trampoline next.
     pub unsafe fn restore(&self) {
-        // SAFETY: all of these are what firmware itself had. Selectors stay the hypervisor's flat ones until the
-        // loader's next far transfer, and its descriptors stay mapped in the block.
+        // SAFETY: all of these are what firmware itself had; no descriptor is read before the trampoline.
         unsafe {
+            insn::lgdt(self.gdtr);
             insn::lidt(self.idtr);
             insn::write_cr0(self.register(Register::Cr0));
             insn::write_cr4(self.register(Register::Cr4));
         }
-        debug_assert!(self.host_cr3 == insn::read_cr3());
+        for (register, name) in [(n::FS_BASE, SegmentName::Fs), (n::GS_BASE, SegmentName::Gs)] {
+            let base = self
+                .segments
+                .iter()
+                .find(|(of, _)| *of == name)
+                .map_or(0, |(_, segment)| segment.base);
+            // SAFETY: the hypervisor's area is not used on this LP any more.
+            unsafe { msr::write(register, base) };
+        }
     }
 }
 

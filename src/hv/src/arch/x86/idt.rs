@@ -45,7 +45,8 @@ pub const GP_NAMES: [&str; 15] = [
     "rax",
 ];
 
-// 256 stubs of 16 bytes. Vectors 8, 10 to 14, 17, 21, 29 and 30 have an error code. External vectors take the
+// 256 stubs of at most 16 bytes. An interrupt of the parent's can carry the vector of an exception and pushes no error
+// code; the processor aligns RSP before it pushes, so bit 3 of RSP tells whether there is one. Vectors 8, 10 to 14, 17, 21, 29 and 30 have an error code. External vectors take the
 // short way: they only store their number. RFLAGS lies 16 bytes above RIP in the processor's frame.
 global_asm!(
     ".pushsection .text.idt, \"ax\"",
@@ -55,7 +56,10 @@ global_asm!(
     ".rept 32",
     ".balign 16",
     ".if (i == 8) || ((i >= 10) && (i <= 14)) || (i == 17) || (i == 21) || (i == 29) || (i == 30)",
-    "  nop",
+    "  test spl, 8",
+    "  jz 9f",
+    "  push 0",
+    "9:",
     ".else",
     "  push 0",
     ".endif",
@@ -197,12 +201,27 @@ fn fixup(rip: u64) -> Option<u64> {
 /// Every exception and NMI comes here, on the stack its gate names.
 extern "C" fn exception(frame: &mut Frame) {
     match frame.vector as u8 {
-        vector::NMI => lp::current().nmi_taken.store(true, Ordering::Relaxed),
-        vector::MC => lp::current()
-            .machine_check_taken
-            .store(true, Ordering::Relaxed),
-        _ => match fixup(frame.rip) {
-            Some(to) => frame.rip = to,
+        vector::NMI => {
+            lp::current().nmi_taken.store(true, Ordering::Relaxed);
+            lp::current().look_again();
+        }
+        vector::MC => {
+            lp::current()
+                .machine_check_taken
+                .store(true, Ordering::Relaxed);
+            lp::current().look_again();
+        }
+        number => match fixup(frame.rip) {
+            Some(to) => {
+                // Of the instructions with a fix-up, those that can fault raise #GP. Anything else at one of them is
+                // an interrupt of the parent's with that vector; #GP there without an error code is one too.
+                if number != vector::GP {
+                    lp::current()
+                        .taken_vector
+                        .store(u32::from(number), Ordering::Relaxed);
+                }
+                frame.rip = to;
+            }
             None => crate::panic::exception(frame),
         },
     }

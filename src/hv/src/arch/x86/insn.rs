@@ -290,6 +290,13 @@ read_selector! {
     str "str {:x}"
 }
 
+/// MFENCE.
+#[inline]
+pub fn mfence() {
+    // SAFETY: orders memory accesses.
+    unsafe { asm!("mfence", options(nostack, preserves_flags)) }
+}
+
 /// WBINVD.
 pub fn wbinvd() {
     // SAFETY: writes caches back; contents of memory do not change.

@@ -3,7 +3,7 @@
 //! Source: SDM vol. 3A, "Advanced Programmable Interrupt Controller (APIC)".
 #![expect(unsafe_code, reason = "the owner of the physical local APIC")]
 
-use addr::{ApicId, Hva};
+use addr::{ApicId, Hva, Spa};
 use apic::Snapshot;
 use x86::msr::{self as msr_number, apic_base};
 
@@ -60,6 +60,12 @@ enum Timer {
     Deadline,
     /// One-shot count of the APIC timer, undivided. `scale` is APIC ticks per TSC tick, times 2^32.
     Count { scale: u64 },
+}
+
+/// Where the registers of this LP's APIC lie in xAPIC mode. Firmware leaves all LPs at one address.
+pub fn physical_page() -> Spa {
+    const ADDRESS: u64 = ((1 << 52) - 1) & !0xFFF;
+    Spa::new(msr::read(msr_number::IA32_APIC_BASE) & ADDRESS)
 }
 
 /// The local APIC of the LP that owns this value.
@@ -132,10 +138,19 @@ impl LocalApic {
         self.write(register::EOI, 0);
     }
 
-    /// Follows the parent's `IA32_APIC_BASE` mode. The APIC is never switched off, whatever the parent does.
-    pub fn set_x2apic(&mut self, enabled: bool) {
+    /// Ends `vector` if it is in service: an interrupt of the 8259 can carry any vector and is not.
+    #[inline]
+    pub fn end(&self, vector: u8) {
+        if self.bit(register::ISR, vector) {
+            self.eoi();
+        }
+    }
+
+    /// Follows the parent's `IA32_APIC_BASE` mode. The APIC is never switched off, whatever the parent does. True
+    /// when it lost its state on the way.
+    pub fn set_x2apic(&mut self, enabled: bool) -> bool {
         if self.x2apic == enabled {
-            return;
+            return false;
         }
         let base = msr::read(msr_number::IA32_APIC_BASE) | apic_base::ENABLE;
         if enabled {
@@ -150,6 +165,7 @@ impl LocalApic {
             unsafe { msr::write(msr_number::IA32_APIC_BASE, off | apic_base::ENABLE) };
         }
         self.x2apic = enabled;
+        !enabled
     }
 
     /// Gives every register that the hypervisor owns its value: enabled, nothing masked by priority, LVTs with
@@ -164,6 +180,8 @@ impl LocalApic {
             0
         };
         self.write(register::LVT_TIMER, mode | u32::from(own_vector::TIMER));
+        // In xAPIC mode the deadline could pass the mode on its way and be dropped (SDM vol. 3A, "TSC-Deadline Mode").
+        insn::mfence();
         self.write(register::INITIAL_COUNT, 0);
         self.write(register::DIVIDE, 0b1011);
         let last_lvt = self.read(register::VERSION) >> 16 & 0xFF;
@@ -173,7 +191,8 @@ impl LocalApic {
                 LVT_MASKED | u32::from(own_vector::PERFORMANCE),
             );
         }
-        if last_lvt >= 5 {
+        // Firmware may handle thermal events by SMI; kernels leave that alone too.
+        if last_lvt >= 5 && self.read(register::LVT_THERMAL) >> 8 & 7 != 0b010 {
             self.write(register::LVT_THERMAL, u32::from(own_vector::THERMAL));
         }
         if last_lvt >= 6 {
@@ -184,7 +203,8 @@ impl LocalApic {
     /// Ends everything that is in service, highest first. For the launch: what firmware had in service goes on
     /// in the virtual APIC alone.
     pub fn end_all(&self) {
-        for word in 0..8 {
+        // An EOI ends the highest.
+        for word in (0..8).rev() {
             let bits = self.read(register::ISR + word * 16);
             for _ in 0..bits.count_ones() {
                 self.eoi();
@@ -232,7 +252,11 @@ impl LocalApic {
             divide: self.read(register::DIVIDE),
             initial_count: self.read(register::INITIAL_COUNT),
             current_count: self.read(register::CURRENT_COUNT),
-            tsc_deadline: 0,
+            tsc_deadline: if self.read(register::LVT_TIMER) >> 17 & 3 == 0b10 {
+                msr::try_read(msr_number::IA32_TSC_DEADLINE).unwrap_or(0)
+            } else {
+                0
+            },
             irr: [0; 8],
             isr: bits(register::ISR),
             tmr: bits(register::TMR),
@@ -242,6 +266,11 @@ impl LocalApic {
     /// Copies a register of the virtual APIC that steers what arrives here: LINT0, LINT1, LDR, DFR.
     pub fn mirror(&self, offset: u16, value: u32) {
         let is_logical = matches!(offset, register::LDR | register::DFR);
+        let value = if is_logical {
+            value
+        } else {
+            harmless_pin(value)
+        };
         if !(is_logical && self.x2apic) {
             self.write(offset, value);
         }
@@ -260,7 +289,7 @@ impl LocalApic {
                 let count = deadline.map_or(0, |tick| {
                     let ticks = u128::from(tick.saturating_sub(now)) * u128::from(scale) >> 32;
                     // One more, so that the interrupt never comes before the deadline.
-                    u32::try_from(ticks).unwrap_or(u32::MAX - 1) + 1
+                    u32::try_from(ticks.saturating_add(1)).unwrap_or(u32::MAX)
                 });
                 self.write(register::INITIAL_COUNT, count);
             }
@@ -298,6 +327,15 @@ impl LocalApic {
     }
 }
 
+/// The LVT entry `value` of a pin as the physical APIC may have it: NMI, the 8259, or a vector of the parent's devices.
+/// Anything else (INIT, SMI, vectors of exceptions or of ours) would reach the hypervisor itself, and is masked.
+const fn harmless_pin(value: u32) -> u32 {
+    match (value >> 8 & 7, value as u8) {
+        (0b100 | 0b111, _) | (0, 0x20..=0xEF) => value,
+        _ => value | LVT_MASKED,
+    }
+}
+
 /// Sends an NMI from this LP with whatever mode its APIC is in. For the panic path, which owns no [`LocalApic`].
 pub fn emergency_nmi(target: ApicId) {
     let x2apic = msr::read(msr_number::IA32_APIC_BASE) & apic_base::EXTD != 0;
@@ -308,4 +346,19 @@ pub fn emergency_nmi(target: ApicId) {
         timer: Timer::Deadline,
     }
     .send_nmi(target);
+}
+
+/// Interrupts this LP with [`own_vector::KICK`], whatever mode its APIC is in. For the NMI handler, which may have come
+/// between the two halves of an ICR write: the shorthand needs only the lower one.
+pub fn kick_self() {
+    const SHORTHAND_SELF: u32 = 1 << 18;
+    let x2apic = msr::read(msr_number::IA32_APIC_BASE) & apic_base::EXTD != 0;
+    let page = crate::mm::address_space::apic_page();
+    let apic = LocalApic {
+        page,
+        x2apic,
+        timer: Timer::Deadline,
+    };
+    let low = SHORTHAND_SELF | 1 << 14 | u32::from(own_vector::KICK);
+    apic.write(register::ICR_LOW, low);
 }

@@ -101,6 +101,18 @@ impl LpArea {
         self.shared.launched.store(true, Ordering::Release);
     }
 
+    /// The LP goes back to firmware: its launch failed.
+    pub fn leave(&self) {
+        self.shared.launched.store(false, Ordering::Release);
+    }
+
+    /// Makes this LP look at what it has taken before its guest runs on: an NMI may come after the last look and
+    /// before the entry or the halt.
+    pub fn look_again(&self) {
+        self.shared.attention.store(true, Ordering::SeqCst);
+        super::local_apic::kick_self();
+    }
+
     /// The vector that the last interrupt window took, if any; the record is cleared.
     #[inline]
     pub fn take_vector(&self) -> Option<u8> {

@@ -58,11 +58,12 @@ pub fn enable(frames: &mut dyn FrameSource) -> Result<Enabled, Status> {
     let value = msr::read(number::EFER);
     // SAFETY: adds SVME, which by itself changes nothing.
     unsafe { msr::write(number::EFER, value | efer::SVME) };
+    let enabled = Enabled { capabilities, host };
     // SAFETY: the frame is the hypervisor's and used for nothing else.
     if unsafe { msr::try_write(number::AMD_VM_HSAVE_PA, save.get()) }.is_err() {
         return Err(Status::ENABLE_FAILED);
     }
-    Ok(Enabled { capabilities, host })
+    Ok(enabled)
 }
 
 impl Drop for Enabled {

@@ -355,8 +355,18 @@ impl VpBackend for SvmVp {
                 self.vmcb
                     .set_bits(field::INTERCEPT_1, intercept_1::VINTR, wanted);
             }
-            // The IRET intercept is armed with every NMI that is injected; see `inject`.
-            Window::Nmi => {}
+            // The end of a handler shows by the IRET intercept, armed with every NMI that is injected. The rest of the
+            // way, behind the IRET or behind an interrupt shadow, is an interrupt window: it opens there if it is not
+            // open before. Where the guest's IF stays clear the NMI waits for the next exit.
+            Window::Nmi => {
+                let is_close = !self.nmi_blocked || self.iret_at.is_some();
+                if !wanted || (is_close && !self.can_take_interrupt()) {
+                    self.vmcb
+                        .set_bits(field::VIRTUAL_INTERRUPT, V_IRQ | V_IGNORE_TPR, wanted);
+                    self.vmcb
+                        .set_bits(field::INTERCEPT_1, intercept_1::VINTR, wanted);
+                }
+            }
         }
     }
 

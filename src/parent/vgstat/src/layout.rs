@@ -1,0 +1,243 @@
+//! What the bytes of the diagnostics area mean. Nothing in it is trusted.
+
+use std::mem::offset_of;
+
+use anyhow::{Context, Result, ensure};
+use diagnostics::{Header, MAGIC, NAME_LEN, VERSION};
+
+/// Length of the area's header in bytes.
+pub const HEADER_LEN: usize = size_of::<Header>();
+
+/// The counters of all virtual processors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counters {
+    /// The names, in the hypervisor's order.
+    pub names: Vec<String>,
+    /// One row for each VP, by its number, as long as `names`.
+    pub vps: Vec<Vec<u64>>,
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// Reads the header of an area of `len` bytes, and checks that all its parts lie inside.
+pub fn header(bytes: &[u8], len: usize) -> Result<Header> {
+    let header = decode(bytes).context("the area's header is cut short")?;
+    ensure!(
+        header.magic == MAGIC,
+        "there is no diagnostics area where the ACPI table says: it begins with {:#x}",
+        header.magic
+    );
+    ensure!(
+        header.version == VERSION,
+        "the hypervisor's layout has version {}, this program knows {VERSION}: take the one that was built with the hypervisor",
+        header.version
+    );
+    ensure!(
+        parts_fit(&header, len as u64),
+        "the area's header is damaged: {header:?}"
+    );
+    Ok(header)
+}
+
+fn decode(bytes: &[u8]) -> Option<Header> {
+    Some(Header {
+        magic: u64_at(bytes, offset_of!(Header, magic))?,
+        version: u32_at(bytes, offset_of!(Header, version))?,
+        vp_count: u32_at(bytes, offset_of!(Header, vp_count))?,
+        counter_count: u32_at(bytes, offset_of!(Header, counter_count))?,
+        counters_stride: u32_at(bytes, offset_of!(Header, counters_stride))?,
+        names_offset: u32_at(bytes, offset_of!(Header, names_offset))?,
+        counters_offset: u32_at(bytes, offset_of!(Header, counters_offset))?,
+        log_offset: u32_at(bytes, offset_of!(Header, log_offset))?,
+        log_len: u32_at(bytes, offset_of!(Header, log_len))?,
+        log_written: u64_at(bytes, offset_of!(Header, log_written))?,
+        tsc_hz: u64_at(bytes, offset_of!(Header, tsc_hz))?,
+        reserved: u64_at(bytes, offset_of!(Header, reserved))?,
+    })
+}
+
+/// All in u64, where the products of two u32 have room.
+fn parts_fit(header: &Header, len: u64) -> bool {
+    let count = u64::from(header.counter_count);
+    let names_end = u64::from(header.names_offset) + count * NAME_LEN as u64;
+    let stride = u64::from(header.counters_stride);
+    let counters = u64::from(header.counters_offset);
+    let log = u64::from(header.log_offset);
+    // Words must not straddle the units in which the area is read.
+    let is_aligned = counters.is_multiple_of(8) && stride.is_multiple_of(8);
+    is_aligned
+        && header.vp_count > 0
+        && header.log_len > 0
+        && header.names_offset as usize >= HEADER_LEN
+        && names_end <= counters
+        && stride >= count * 8
+        && counters + stride.saturating_mul(header.vp_count.into()) <= log
+        && log + u64::from(header.log_len) <= len
+}
+
+/// Takes names and counters out of `bytes`, the area up to its log. `header` is [`header`]'s.
+pub fn counters(header: &Header, bytes: &[u8]) -> Result<Counters> {
+    let count = header.counter_count as usize;
+    let name = |index: usize| {
+        let at = header.names_offset as usize + index * NAME_LEN;
+        let name = bytes.get(at..at + NAME_LEN)?;
+        let end = name.iter().position(|byte| *byte == 0).unwrap_or(NAME_LEN);
+        Some(String::from_utf8_lossy(&name[..end]).into_owned())
+    };
+    let row = |vp: usize| {
+        let at = header.counters_offset as usize + vp * header.counters_stride as usize;
+        (0..count)
+            .map(|index| u64_at(bytes, at + index * 8))
+            .collect::<Option<Vec<_>>>()
+    };
+    let names = (0..count).map(name).collect::<Option<_>>();
+    let vps = (0..header.vp_count as usize)
+        .map(row)
+        .collect::<Option<_>>();
+    Ok(Counters {
+        names: names.context("the counters' names are cut short")?,
+        vps: vps.context("the counters are cut short")?,
+    })
+}
+
+#[cfg(test)]
+pub mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LEN: usize = 64 * 1024;
+
+    /// The header's bytes as the hypervisor lays them down.
+    pub fn encode(header: &Header) -> Vec<u8> {
+        let mut bytes = header.magic.to_le_bytes().to_vec();
+        for word in [
+            header.version,
+            header.vp_count,
+            header.counter_count,
+            header.counters_stride,
+            header.names_offset,
+            header.counters_offset,
+            header.log_offset,
+            header.log_len,
+        ] {
+            bytes.extend(word.to_le_bytes());
+        }
+        for word in [header.log_written, header.tsc_hz, header.reserved] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn area(vps: u32, names: &[&str]) -> (Header, Vec<u8>) {
+        let header = diagnostics::layout(LEN as u64, vps, names.len() as u32, 1).unwrap();
+        let mut bytes = encode(&header);
+        bytes.resize(LEN, 0);
+        for (index, name) in names.iter().enumerate() {
+            let at = header.names_offset as usize + index * NAME_LEN;
+            bytes[at..at + name.len()].copy_from_slice(name.as_bytes());
+            for vp in 0..vps as usize {
+                let at = header.counters_offset as usize
+                    + vp * header.counters_stride as usize
+                    + index * 8;
+                let value = (vp as u64) << 40 | index as u64;
+                bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        (header, bytes)
+    }
+
+    #[test]
+    fn what_was_laid_down_is_read() {
+        let long = "a name of thirty-two bytes, full";
+        assert_eq!(long.len(), NAME_LEN);
+        let (laid, bytes) = area(3, &["exit.hlt", long, "entries"]);
+        let header = header(&bytes, LEN).unwrap();
+        assert_eq!(header, laid);
+        let counters = counters(&header, &bytes[..header.log_offset as usize]).unwrap();
+        assert_eq!(counters.names, ["exit.hlt", long, "entries"]);
+        assert_eq!(counters.vps[2], [2 << 40, 2 << 40 | 1, 2 << 40 | 2]);
+        assert_eq!(counters.vps.len(), 3);
+    }
+
+    #[test]
+    fn foreign_and_newer_areas_are_told_apart() {
+        let (laid, _) = area(1, &["a"]);
+        let refusal = |laid: Header| header(&encode(&laid), LEN).unwrap_err().to_string();
+        assert!(refusal(Header { magic: 1, ..laid }).contains("no diagnostics area"));
+        assert!(refusal(Header { version: 2, ..laid }).contains("version 2"));
+        assert!(
+            header(&encode(&laid)[..60], LEN)
+                .unwrap_err()
+                .to_string()
+                .contains("cut short")
+        );
+    }
+
+    #[test]
+    fn parts_outside_the_area_are_refused() {
+        let (laid, _) = area(2, &["a", "b"]);
+        for bad in [
+            Header {
+                log_len: laid.log_len + 1,
+                ..laid
+            },
+            Header { log_len: 0, ..laid },
+            Header {
+                vp_count: 0,
+                ..laid
+            },
+            Header {
+                vp_count: u32::MAX,
+                counters_stride: !7,
+                ..laid
+            },
+            Header {
+                counter_count: u32::MAX,
+                ..laid
+            },
+            Header {
+                counters_stride: 8,
+                ..laid
+            },
+            Header {
+                counters_offset: laid.counters_offset + 4,
+                ..laid
+            },
+            Header {
+                names_offset: 0,
+                ..laid
+            },
+            Header {
+                log_offset: laid.counters_offset,
+                ..laid
+            },
+        ] {
+            assert!(header(&encode(&bad), LEN).is_err(), "{bad:?}");
+        }
+        assert!(header(&encode(&laid), LEN - 1).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_that_is_taken_reaches_outside(words in proptest::array::uniform8(0u32..100_000), rest: [u8; 16]) {
+            let mut bytes = MAGIC.to_le_bytes().to_vec();
+            for (index, word) in words.into_iter().enumerate() {
+                let word = if index == 0 { VERSION } else { word };
+                bytes.extend(word.to_le_bytes());
+            }
+            bytes.extend(rest);
+            bytes.extend([0; 8]);
+            if let Ok(header) = header(&bytes, LEN) {
+                prop_assert!(header.log_offset as usize + header.log_len as usize <= LEN);
+                prop_assert!(counters(&header, &vec![0; header.log_offset as usize]).is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `vgstat`: the hypervisor's counters and log, read in the parent partition without an exit.
+//!
+//! `docs/diagnostics.md` describes the area that they lie in.
+
+mod area;
+mod layout;
+mod log;
+mod place;
+mod table;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use area::Area;
+
+const USAGE: &str = "\
+Usage: vgstat [--all] [--json]   counters of every virtual processor
+       vgstat log                the hypervisor's log, as far as its ring holds it
+
+  --all    with counters that are 0 everywhere
+  --json   one object for each virtual processor
+Run it as root in the parent partition.
+";
+
+/// What to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    Table { all: bool },
+    Json,
+    Log,
+    Help,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let Some(request) = parse(&words) else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    match run(request) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vgstat: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(words: &[String]) -> Option<Request> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        [] => Some(Request::Table { all: false }),
+        ["--all"] => Some(Request::Table { all: true }),
+        ["--json"] | ["--all", "--json"] | ["--json", "--all"] => Some(Request::Json),
+        ["log"] => Some(Request::Log),
+        ["--help" | "-h" | "help"] => Some(Request::Help),
+        _ => None,
+    }
+}
+
+fn run(request: Request) -> Result<()> {
+    let text = match request {
+        Request::Help => USAGE.into(),
+        Request::Table { all } => table::text(&counters()?, all).into_bytes(),
+        Request::Json => table::json(&counters()?).into_bytes(),
+        Request::Log => log()?,
+    };
+    match std::io::stdout().lock().write_all(&text) {
+        // `vgstat log | head` is no error.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn counters() -> Result<layout::Counters> {
+    let area = Area::open(&place::find()?)?;
+    let header = layout::header(&area.read(0, layout::HEADER_LEN)?, area.len())?;
+    layout::counters(&header, &area.read(0, header.log_offset as usize)?)
+}
+
+fn log() -> Result<Vec<u8>> {
+    let area = Area::open(&place::find()?)?;
+    let header = layout::header(&area.read(0, layout::HEADER_LEN)?, area.len())?;
+    let ring = area.read(header.log_offset as usize, header.log_len as usize)?;
+    // The hypervisor goes on writing while the ring is copied.
+    let after = layout::header(&area.read(0, layout::HEADER_LEN)?, area.len())?;
+    if (after.log_offset, after.log_len) != (header.log_offset, header.log_len) {
+        bail!("the area changed while it was read");
+    }
+    Ok(log::lines(&ring, header.log_written, after.log_written))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(words: &[&str]) -> Option<Request> {
+        parse(
+            &words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    #[test]
+    fn words_are_requests() {
+        assert_eq!(of(&[]), Some(Request::Table { all: false }));
+        assert_eq!(of(&["--json"]), Some(Request::Json));
+        assert_eq!(of(&["log"]), Some(Request::Log));
+        assert_eq!(of(&["log", "--json"]), None);
+        assert_eq!(of(&["logs"]), None);
+    }
+}
