@@ -74,6 +74,19 @@ pub fn test_parent(workspace: &Workspace) -> Result<PathBuf> {
     uefi_program(workspace, "test-parent")
 }
 
+/// Builds `vgstat`, the parent's view of the counters, as a program that needs no library of the system it runs on.
+pub fn vgstat(workspace: &Workspace) -> Result<PathBuf> {
+    const HOST: &str = "x86_64-unknown-linux-gnu";
+    workspace.cargo_build(
+        &["--package", "vgstat", "--target", HOST],
+        &[(
+            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+            "-Ctarget-feature=+crt-static -Cstrip=symbols",
+        )],
+    )?;
+    built(workspace.target().join(HOST).join("release/vgstat"))
+}
+
 fn uefi_program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
     workspace.cargo_build(
         &["--package", package, "--target", "x86_64-unknown-uefi"],

@@ -1,4 +1,4 @@
-//! The parent's initial file system: busybox, `tests/initramfs/`, and kernel modules.
+//! The parent's initial file system: busybox, `vgstat`, `tests/initramfs/`, and kernel modules.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::build;
 use crate::setup::debian::Kernel;
 use crate::workspace::Workspace;
 
@@ -53,9 +54,10 @@ const MODULES: &[&str] = &[
 /// The initial file system for `kernel`, compressed. Kept in the target directory until one of its parts changes.
 pub fn obtain(workspace: &Workspace, kernel: &Kernel, busybox: &Path) -> Result<PathBuf> {
     let scripts = workspace.root().join("tests/initramfs");
-    let sources = [&*scripts, busybox, &std::env::current_exe()?];
+    let vgstat = build::vgstat(workspace)?;
+    let sources = [&*scripts, busybox, &vgstat, &std::env::current_exe()?];
     keep(workspace, &kernel.release, &sources, || {
-        build(kernel, busybox, &scripts)
+        archive(kernel, busybox, &vgstat, &scripts)
     })
 }
 
@@ -121,7 +123,7 @@ fn is_newer_than_all(place: &Path, sources: &[&Path]) -> bool {
     })
 }
 
-fn build(kernel: &Kernel, busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
+fn archive(kernel: &Kernel, busybox: &Path, vgstat: &Path, scripts: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
     for directory in [
         "bin", "dev", "etc", "lib", "mnt", "proc", "root", "run", "sbin", "sys", "tests", "tmp",
@@ -132,6 +134,7 @@ fn build(kernel: &Kernel, busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
     archive.device("dev/console", 5, 1);
     archive.file("bin/busybox", 0o755, &fs::read(busybox)?);
     archive.symlink("bin/sh", "busybox");
+    archive.file("usr/bin/vgstat", 0o755, &fs::read(vgstat)?);
     archive.symlink("lib64", "lib");
     add_scripts(&mut archive, scripts)?;
 

@@ -1,7 +1,7 @@
 //! The direction of dependencies: arrows point down only.
 //!
 //! `src/abi` knows no crate of ours but its own kind; `src/logic` knows `abi` and itself; `src/hv` and `boot` stand
-//! side by side above both. Crates that touch hardware stay in those two.
+//! side by side above both, and so do the parent's programs in `src/parent`. Crates that touch hardware stay in those two.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,7 +29,7 @@ const HARDWARE: [&str; 6] = [
     "uefi",
 ];
 
-/// Checks every manifest below `src` and `boot`.
+/// Checks every manifest below `src` and `boot`, the host's own tools excepted.
 pub fn check(workspace: &Workspace) -> Result<()> {
     println!("== layers");
     let packages = packages(workspace.root())?;
@@ -67,7 +67,11 @@ type Package = (String, Layer, Vec<String>);
 
 fn packages(root: &Path) -> Result<Vec<Package>> {
     let mut packages = Vec::new();
-    for (directory, layer) in [("src/abi", Layer::Abi), ("src/logic", Layer::Logic)] {
+    for (directory, layer) in [
+        ("src/abi", Layer::Abi),
+        ("src/logic", Layer::Logic),
+        ("src/parent", Layer::Top),
+    ] {
         for entry in fs::read_dir(root.join(directory))? {
             packages.push(package(&entry?.path(), layer)?);
         }

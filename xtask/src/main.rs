@@ -1,5 +1,6 @@
 //! `cargo xtask VERB`: every verb that a person or CI runs.
 
+mod bench;
 mod boot_disk;
 mod build;
 mod ci;
@@ -49,6 +50,8 @@ enum Verb {
     Lint,
     /// Print the size of the hypervisor
     Size,
+    /// Measure what the hypervisor costs, and write docs/benchmarks.md
+    Bench(bench::Options),
     /// Everything that CI runs
     Ci,
 }
@@ -80,6 +83,7 @@ fn run() -> Result<()> {
         Verb::Test(options) => test::run(&options),
         Verb::Lint => lint::run(),
         Verb::Size => size::run(),
+        Verb::Bench(options) => bench::run(&options),
         Verb::Ci => ci::run(),
     }
 }

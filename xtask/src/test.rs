@@ -4,6 +4,7 @@ mod boot;
 mod download;
 mod prepare;
 mod report;
+mod schedule;
 
 use std::collections::BTreeMap;
 
@@ -30,8 +31,8 @@ pub struct Options {
     /// Only on this machine; may be repeated
     #[arg(long = "machine", value_name = "MACHINE")]
     machines: Vec<Model>,
-    /// How many machines may run at a time
-    #[arg(long, default_value_t = 2)]
+    /// How many processors the machines that run at a time may have in all
+    #[arg(long, default_value_t = processors())]
     pub jobs: usize,
     /// Give every machine this many times its time, where the host is slow or busy
     #[arg(long, default_value_t = 1)]
@@ -46,10 +47,14 @@ impl Options {
             list: false,
             cases: Vec::new(),
             machines: Vec::new(),
-            jobs: 2,
+            jobs: processors(),
             patience: 1,
         }
     }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The kinds of tests.

@@ -163,7 +163,8 @@ pub fn read(file: &Path) -> Result<BTreeMap<String, Case>> {
     parse(&text).with_context(|| format!("in {}", file.display()))
 }
 
-fn parse(text: &str) -> Result<BTreeMap<String, Case>> {
+/// The rows of a text, checked.
+pub fn parse(text: &str) -> Result<BTreeMap<String, Case>> {
     let cases: BTreeMap<String, Case> = toml::from_str(text)?;
     for (name, case) in &cases {
         ensure!(!case.on.is_empty(), "{name} runs on no machine");

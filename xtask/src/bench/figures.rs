@@ -196,12 +196,7 @@ pub const FIGURES: &[Figure] = &[
         None,
         "On the bare machine, until user space has loaded its drivers and runs the first test.",
     ),
-    boot(
-        "boot-test",
-        "instructions",
-        None,
-        "The same in the parent.",
-    ),
+    boot("boot-test", "instructions", None, "The same in the parent."),
     boot(
         "boot-test-more",
         "1/1000 more than bare",

@@ -33,7 +33,13 @@ pub struct Crates {
 pub fn crates(workspace: &Workspace) -> Result<Crates> {
     let output = workspace
         .cargo()
-        .args(["tree", "--package", "hypervisor", "--edges", "normal,no-proc-macro"])
+        .args([
+            "tree",
+            "--package",
+            "hypervisor",
+            "--edges",
+            "normal,no-proc-macro",
+        ])
         .args(["--target", "x86_64-unknown-none", "--prefix", "none"])
         .args(["--no-dedupe", "--locked", "--offline"])
         .output()
@@ -165,7 +171,8 @@ enum Attribute {
 
 /// The attribute at `at` if it is one of these two, and where it ends.
 fn attribute(tokens: &[TokenTree], at: usize) -> Option<(Attribute, usize)> {
-    let is_mark = |token: &TokenTree, mark| matches!(token, TokenTree::Punct(p) if p.as_char() == mark);
+    let is_mark =
+        |token: &TokenTree, mark| matches!(token, TokenTree::Punct(p) if p.as_char() == mark);
     if !is_mark(tokens.get(at)?, '#') {
         return None;
     }
@@ -230,14 +237,18 @@ mod tests {
 
     #[test]
     fn unsafe_is_told_by_what_follows() {
-        let counts = rust("unsafe fn f() { unsafe { g() } }\nunsafe impl A for B {}\n#[unsafe(naked)] fn n() {}")
-            .unwrap();
+        let counts = rust(
+            "unsafe fn f() { unsafe { g() } }\nunsafe impl A for B {}\n#[unsafe(naked)] fn n() {}",
+        )
+        .unwrap();
         assert_eq!((counts.unsafe_blocks, counts.unsafe_functions), (1, 2));
     }
 
     #[test]
     fn crates_are_told_apart_by_their_directory() {
-        let crates = sort("hypervisor v0.1.0 (/a/src/hv)\nspin v0.10.1\naddr v0.1.0 (/a/src/abi/addr)\nspin v0.10.1\n");
+        let crates = sort(
+            "hypervisor v0.1.0 (/a/src/hv)\nspin v0.10.1\naddr v0.1.0 (/a/src/abi/addr)\nspin v0.10.1\n",
+        );
         assert_eq!((crates.own.len(), crates.foreign.len()), (2, 1));
     }
 }

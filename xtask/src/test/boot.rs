@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use runner::verdict;
 use super::download;
 use super::prepare::Parts;
 use super::report::{Totals, Verdict};
+use super::schedule::Schedule;
 use super::{Options, Row};
 use crate::disk_image;
 use crate::workspace::Workspace;
@@ -50,18 +50,15 @@ pub fn run(
     println!("== boot tests");
     let parts = Parts::obtain(workspace, rows.iter().map(|(_, _, case)| *case))?;
     let allowed = compare::read_allowed(&workspace.root().join("tests/allowed-differences.toml"))?;
-    let queue = Mutex::new(rows.iter());
+    let schedule = Schedule::new(rows, options.jobs.max(1));
     let (sender, results) = mpsc::channel();
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             let sender = sender.clone();
             scope.spawn(|| {
                 let sender = sender;
-                loop {
-                    let next = queue.lock().ok().and_then(|mut queue| queue.next());
-                    let Some(&(name, model, case)) = next else {
-                        return;
-                    };
+                while let Some(row) = schedule.take() {
+                    let (name, model, case) = row;
                     let job = Job {
                         parts: &parts,
                         allowed: &allowed,
@@ -70,7 +67,9 @@ pub fn run(
                         case,
                         patience: options.patience,
                     };
-                    if sender.send((name, model, case, job.run())).is_err() {
+                    let result = job.run();
+                    schedule.give_back(&row);
+                    if sender.send((name, model, case, result)).is_err() {
                         return;
                     }
                 }

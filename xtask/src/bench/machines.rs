@@ -1,0 +1,126 @@
+//! The runs: the measuring payloads on Bochs, whose time-stamp counter counts instructions.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use runner::emulator::Emulators;
+use runner::files::RunFiles;
+use runner::machine::{Machine, Model};
+use runner::session::{self, End, Limits, Outcome};
+
+use super::logs::{self, Readings};
+use crate::boot_disk::{self, Guest};
+use crate::build::{self, Images};
+use crate::disk_image::{self, Entry};
+use crate::guest;
+use crate::setup::debian::Flavour;
+use crate::workspace::Workspace;
+
+/// Generous: the host may be slow, and a run that hangs is rare.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What the runs share.
+pub struct Bench<'a> {
+    /// The workspace.
+    pub workspace: &'a Workspace,
+    /// The emulators.
+    pub emulators: Emulators,
+    /// What is measured.
+    pub images: Images,
+}
+
+impl Bench<'_> {
+    /// The test parent's group `bench`, and what the hypervisor said of its memory.
+    pub fn exits(&self, model: Model) -> Result<(Readings, Readings)> {
+        let guest = Guest::Program {
+            image: build::test_parent(self.workspace)?,
+            command_line: "bench".to_owned(),
+        };
+        let outcome = self.above(model, "exits", &guest)?;
+        ensure!(
+            outcome.parent.contains("# verdict: pass"),
+            "{model}: the measuring payload failed: {:?}",
+            outcome.end
+        );
+        let readings = logs::payload(&outcome.parent);
+        ensure!(
+            readings.contains_key("cpuid"),
+            "{model}: the payload measured nothing"
+        );
+        Ok((readings, logs::memory(&outcome.hypervisor)))
+    }
+
+    /// Debian's boot on the bare machine and above the hypervisor: times, and counters of the second.
+    pub fn boot(&self, model: Model) -> Result<Readings> {
+        let guest = guest::debian(self.workspace, Flavour::Cloud, "vg.test=bench")?;
+        let entries = boot_disk::bare(&guest, &self.emulators.firmware.boot_menu)?;
+        let bare = self.run(model, "boot-bare", &entries)?;
+        let above = self.above(model, "boot", &guest)?;
+        let time = |outcome: &Outcome, which| {
+            ensure!(
+                outcome.end == End::PowerOff,
+                "{model}: Debian {which} did not end: {:?}",
+                outcome.end
+            );
+            logs::boot(&outcome.parent)
+                .with_context(|| format!("{model}: Debian {which} printed no times"))
+        };
+        let (bare, debian) = (
+            time(&bare, "on the bare machine")?,
+            time(&above, "in the parent")?,
+        );
+        let mut readings = logs::counters(&above.hypervisor);
+        let exits = readings
+            .iter()
+            .filter(|(name, _)| name.starts_with("exit."))
+            .map(|(_, count)| count)
+            .sum();
+        readings.insert("boot-exits".to_owned(), exits);
+        let mut note = |name: &str, value: f64| {
+            // Negative differences are kept as they are, in two's complement.
+            readings.insert(name.to_owned(), value.round() as i64 as u64);
+        };
+        note("boot-init-bare", bare.init);
+        note("boot-init", debian.init);
+        note("boot-test-bare", bare.test);
+        note("boot-test", debian.test);
+        let more = |above: f64, bare: f64| (above / bare - 1.0) * 1000.0;
+        note("boot-init-more", more(debian.init, bare.init));
+        note("boot-test-more", more(debian.test, bare.test));
+        note(
+            "boot-busy-more",
+            more(debian.test - debian.idle, bare.test - bare.idle),
+        );
+        Ok(readings)
+    }
+
+    fn above(&self, model: Model, name: &str, guest: &Guest) -> Result<Outcome> {
+        let configuration = boot_disk::configuration(guest, boot_disk::HYPERVISOR_SECTION);
+        let entries = boot_disk::with_hypervisor(&self.images, guest, &configuration)?;
+        self.run(model, name, &entries)
+    }
+
+    fn run(&self, model: Model, name: &str, entries: &[Entry]) -> Result<Outcome> {
+        println!("{model}: {name} ...");
+        let directory = self
+            .workspace
+            .target()
+            .join(format!("bench/{model}-{name}"));
+        let files = RunFiles::prepare(&directory)?;
+        let disk = files.directory().join("disk.img");
+        disk_image::write(&disk, entries)?;
+        let machine = Machine::new(model, disk);
+        let limits = Limits {
+            timeout: TIMEOUT,
+            stop_lines: vec!["panicked at".to_owned(), "Kernel panic".to_owned()],
+        };
+        let outcome = session::run(&self.emulators, &machine, &files, &limits)?;
+        println!(
+            "{model}: {name}: {:?} after {:.0} s; logs in {}",
+            outcome.end,
+            outcome.elapsed.as_secs_f32(),
+            directory.display()
+        );
+        Ok(outcome)
+    }
+}

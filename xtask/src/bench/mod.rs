@@ -1,0 +1,203 @@
+//! `cargo xtask bench`: what the hypervisor costs, in figures that do not depend on the host.
+
+mod figures;
+mod image;
+mod logs;
+mod machines;
+mod page;
+mod source;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use runner::machine::Model;
+
+use self::figures::{FIGURES, Group};
+use self::logs::Readings;
+use self::machines::Bench;
+use self::page::Setting;
+use crate::build;
+use crate::setup::debian::{self, Flavour};
+use crate::setup::emulators;
+use crate::workspace::Workspace;
+
+/// The machines of the columns, in their order: AMD, Intel.
+const MACHINES: [Model; 2] = [Model::BochsSvm, Model::BochsVmx];
+
+/// What `cargo xtask bench` can be told.
+#[derive(Args)]
+pub struct Options {
+    /// Only this machine, `bochs-svm` or `bochs-vmx`; may be repeated
+    #[arg(long = "machine", value_name = "MACHINE")]
+    machines: Vec<Model>,
+    /// Only this figure, or this group: exits, boot, memory, code; may be repeated
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Write the figures to this file as well
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Fail if a figure is above its budget
+    #[arg(long)]
+    check: bool,
+}
+
+/// Measures, prints, and, when everything was measured, writes `docs/benchmarks.md`.
+pub fn run(options: &Options) -> Result<()> {
+    if let Some(model) = options.machines.iter().find(|model| !model.is_bochs()) {
+        bail!("{model} does not count instructions; measure on bochs-svm and bochs-vmx");
+    }
+    let groups = groups(&options.only)?;
+    let workspace = Workspace::find()?;
+    let bench = Bench {
+        workspace: &workspace,
+        emulators: emulators::obtain()?,
+        images: build::build(&workspace, &build::Options::default())?,
+    };
+    let mut setting = setting(&workspace, &bench)?;
+    let mut measured = [Readings::new(), Readings::new()];
+    for (model, readings) in MACHINES.into_iter().zip(&mut measured) {
+        if !options.machines.is_empty() && !options.machines.contains(&model) {
+            continue;
+        }
+        if groups.contains(&Group::Exits) || groups.contains(&Group::Memory) {
+            let (exits, memory) = bench.exits(model)?;
+            readings.extend(exits);
+            readings.extend(memory);
+        }
+        if groups.contains(&Group::Boot) {
+            readings.extend(bench.boot(model)?);
+        }
+    }
+    let sections = image::sections(&bench.images.hypervisor)?;
+    let mut common = Readings::new();
+    let image = sections
+        .iter()
+        .filter(|section| section.is_in_file)
+        .map(|section| section.bytes)
+        .sum();
+    common.insert("image".to_owned(), image);
+    if groups.contains(&Group::Code) {
+        setting.dependencies = count_code(&workspace, &mut common)?;
+    }
+    for readings in &mut measured {
+        readings.extend(common.clone());
+    }
+
+    let mut rows = table::rows(&measured, &sections, &groups);
+    let named = |row: &table::Row| options.only.iter().any(|only| *only == row.name);
+    if rows.iter().any(named) {
+        rows.retain(|row| named(row) || options.only.iter().any(|only| only == row.group.name()));
+    }
+    print!("\n{}", page::terminal(&rows));
+    if let Some(file) = &options.json {
+        fs::write(file, page::json(&setting, &rows))
+            .with_context(|| format!("writing {}", file.display()))?;
+    }
+    if options.only.is_empty() && options.machines.is_empty() {
+        let place = workspace.root().join("docs/benchmarks.md");
+        fs::write(&place, page::markdown(&setting, &rows))?;
+        println!("\nwritten: docs/benchmarks.md");
+    }
+    let missed: Vec<&str> = rows
+        .iter()
+        .filter(|row| row.is_missed())
+        .map(|row| &*row.name)
+        .collect();
+    if !missed.is_empty() {
+        let line = format!("above their budgets: {}", missed.join(", "));
+        if options.check {
+            bail!(line);
+        }
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// The groups that hold what was asked for. Rows whose names come from a measurement are told by their first word.
+fn groups(only: &[String]) -> Result<Vec<Group>> {
+    if only.is_empty() {
+        return Ok(Group::ALL.to_vec());
+    }
+    let mut groups = Vec::new();
+    for name in only {
+        let group = Group::ALL
+            .into_iter()
+            .find(|group| group.name() == name)
+            .or_else(|| {
+                FIGURES
+                    .iter()
+                    .find(|figure| figure.name == name)
+                    .map(|figure| figure.group)
+            })
+            .or(match name.split(['-', ' ']).next() {
+                Some("memory" | "section") => Some(Group::Memory),
+                Some("boot") => Some(Group::Boot),
+                _ => None,
+            })
+            .with_context(|| format!("no figure or group is called `{name}`"))?;
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    Ok(groups)
+}
+
+/// Counts the sources into `readings`, and names the crates of others.
+fn count_code(workspace: &Workspace, readings: &mut Readings) -> Result<Vec<String>> {
+    let crates = source::crates(workspace)?;
+    for directory in &crates.own {
+        let counts = source::count(directory)?;
+        for (name, count) in [
+            ("code-lines", counts.lines),
+            ("unsafe-blocks", counts.unsafe_blocks),
+            ("unsafe-functions", counts.unsafe_functions),
+        ] {
+            *readings.entry(name.to_owned()).or_default() += count;
+        }
+    }
+    readings.insert("dependencies".to_owned(), crates.foreign.len() as u64);
+    Ok(crates.foreign)
+}
+
+fn setting(workspace: &Workspace, bench: &Bench<'_>) -> Result<Setting> {
+    let output = |program: &str, arguments: &[&str]| -> Result<String> {
+        let output = Command::new(program)
+            .args(arguments)
+            .current_dir(workspace.root())
+            .output()
+            .with_context(|| format!("starting {program}"))?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let kernel = debian::kernel(Flavour::Cloud)?;
+    let bochs = bench.emulators.bochs.command();
+    Ok(Setting {
+        date: output("date", &["-u", "+%Y-%m-%d"])?,
+        version: output("git", &["describe", "--always", "--tags", "--dirty"])?,
+        versions: vec![
+            format!(
+                "Bochs: {}",
+                version(Path::new(bochs.get_program()), "bochs-")
+            ),
+            format!(
+                "OVMF: {}",
+                version(&bench.emulators.firmware.code, "firmware-")
+            ),
+            format!("Debian's kernel: {}", kernel.release),
+            output("rustc", &["--version"])?,
+        ],
+        dependencies: Vec::new(),
+    })
+}
+
+/// The version in the name of the cache's directory that holds `path`.
+fn version(path: &Path, prefix: &str) -> String {
+    path.iter()
+        .filter_map(|part| part.to_str()?.strip_prefix(prefix))
+        .next()
+        .unwrap_or("of the system")
+        .to_owned()
+}

@@ -1,0 +1,176 @@
+//! `docs/benchmarks.md`, the table on the terminal, and JSON.
+
+use std::fmt::Write as _;
+
+use super::figures::{FIGURES, Group};
+use super::table::Row;
+
+/// With what and when it was measured.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The day, as ISO 8601 has it.
+    pub date: String,
+    /// What `git describe` says.
+    pub version: String,
+    /// Emulator, firmware and kernel, a line each.
+    pub versions: Vec<String>,
+    /// Crates of others in the hypervisor.
+    pub dependencies: Vec<String>,
+}
+
+const INTRODUCTION: &str = "\
+Verdigris is a hypervisor: a program that owns the processor and lets an operating system run in a *partition* of it. \
+The first partition, the *parent*, is Debian with the machine's own devices. When the parent does something that the \
+hypervisor has to see, the processor leaves the partition (an *exit*), the hypervisor does its work, and the parent goes \
+on. What an exit costs and how many there are decide how much slower a machine is under a hypervisor.
+
+We measure on emulated machines, because there a figure means the same on every computer. Bochs runs one instruction \
+at a time and, set up as here, its time-stamp counter advances by one for each. So the difference of two readings is \
+the number of instructions between them, in the partition and in the hypervisor together. Two runs of one version differ by \
+a few counts at most. What the figures do not show is what real processors add: the switch out of a partition and \
+back takes hundreds of cycles of its own there, and memory has caches.
+
+*AMD* is Bochs with a Ryzen processor and AMD-V, *Intel* is Bochs with a Haswell and VT-x, each with one processor and \
+2 GiB. **(!)** marks a value above its budget. A *peer* is what others take for the same; where it has two numbers, the \
+first is AMD's.
+";
+
+const PEER: &str = "\
+KVM's figures come from the same two machines: Debian's cloud kernel 7.3.4 with its KVM and QEMU 10.0 was the \
+hypervisor, and the `vmexit` test of kvm-unit-tests its guest, which times each operation with the time-stamp counter as we do. \
+Its hypercall is one with an unknown number, and its port read one that the kernel answers by itself. A port read that QEMU had \
+to answer took 5,573 on AMD and 10,081 on Intel. Code lines of other hypervisors were counted by the same rules in their \
+sources; a hypervisor that also runs the devices (KVM with Linux around it) has far more below it than this number. \
+Microsoft's size is a statement of theirs.
+";
+
+/// The page.
+pub fn markdown(setting: &Setting, rows: &[Row]) -> String {
+    let mut text = format!("# What it costs\n\n{INTRODUCTION}\n");
+    let _ = writeln!(
+        text,
+        "Written by `cargo xtask bench` on {} for version `{}`, with:\n",
+        setting.date, setting.version
+    );
+    for line in &setting.versions {
+        let _ = writeln!(text, "- {line}");
+    }
+    text.push_str(
+        "\n`cargo xtask bench --check` measures again and fails if a budget is missed; `--only exits`, `boot`, `memory`, \
+         `code` or the name of a figure measures less and leaves this page alone.\n",
+    );
+    for group in Group::ALL {
+        let of_group: Vec<&Row> = rows.iter().filter(|row| row.group == group).collect();
+        if of_group.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "\n## {}\n", title(group));
+        text.push_str(
+            "| figure | unit | AMD | Intel | budget | peer |\n|---|---|--:|--:|--:|---|\n",
+        );
+        for row in of_group {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} |",
+                row.name,
+                row.unit,
+                row.value_text(0),
+                row.value_text(1),
+                row.budget_text(),
+                row.peer_text()
+            );
+        }
+        text.push('\n');
+        for figure in FIGURES.iter().filter(|figure| figure.group == group) {
+            let _ = writeln!(text, "- **{}**: {}", figure.name, figure.meaning);
+        }
+        text.push_str(note(group));
+    }
+    if !setting.dependencies.is_empty() {
+        let _ = writeln!(
+            text,
+            "- Linked crates of others: {}.",
+            setting.dependencies.join(", ")
+        );
+    }
+    let _ = write!(text, "\n## How the peers were measured\n\n{PEER}");
+    text
+}
+
+fn title(group: Group) -> &'static str {
+    match group {
+        Group::Exits => "Exits that the hypervisor answers",
+        Group::Boot => "Debian's boot in the parent",
+        Group::Memory => "Memory",
+        Group::Code => "Code",
+    }
+}
+
+fn note(group: Group) -> &'static str {
+    match group {
+        Group::Exits => {
+            "\nEach is the mean of 1,000 in a row, without the cost of measuring, and includes the guest's own \
+             instructions: one for CPUID; a call, the hypercall and a return for hypercalls.\n"
+        }
+        Group::Boot => {
+            "\nTimes are ticks of the time-stamp counter since the kernel's first line. The counter also runs while the \
+             processor sleeps, which `boot-busy-more` takes off. The rows `boot exit.NAME` are exits by reason, from the \
+             hypervisor's own counters; the rows after them tell what some of these were about. `docs/diagnostics.md` \
+             explains the names.\n"
+        }
+        Group::Memory => {
+            "- **section NAME**: the parts of the hypervisor's file that are in memory; *zeroed* ones take no room in the \
+             file.\n- **memory-block**: what the hypervisor keeps from the parent for good. **memory-image** is its file in \
+             memory; **memory-free** is the part of the block that nothing uses yet; the other rows say what uses the \
+             rest.\n"
+        }
+        Group::Code => "",
+    }
+}
+
+/// The table in columns.
+pub fn terminal(rows: &[Row]) -> String {
+    let mut text = format!(
+        "{:34} {:22} {:>16} {:>16} {:>9}  {}\n",
+        "figure", "unit", "AMD", "Intel", "budget", "peer (AMD / Intel)"
+    );
+    for row in rows {
+        let line = format!(
+            "{:34} {:22} {:>16} {:>16} {:>9}  {}",
+            row.name,
+            row.unit,
+            row.value_text(0),
+            row.value_text(1),
+            row.budget_text(),
+            row.peer_text()
+        );
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+/// The rows for programs: an object with `version`, `date` and a list `figures`.
+pub fn json(setting: &Setting, rows: &[Row]) -> String {
+    // Every string here is our own plain text, for which Rust's quoting and JSON's are the same.
+    let number = |value: Option<i64>| value.map_or("null".to_owned(), |value| value.to_string());
+    let figures: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            format!(
+                "    {{\"name\": {:?}, \"group\": {:?}, \"unit\": {:?}, \"amd\": {}, \"intel\": {}, \"budget\": {}}}",
+                row.name,
+                row.group.name(),
+                row.unit,
+                number(row.values[0]),
+                number(row.values[1]),
+                number(row.budget.map(|budget| budget as i64)),
+            )
+        })
+        .collect();
+    format!(
+        "{{\n  \"version\": {:?},\n  \"date\": {:?},\n  \"figures\": [\n{}\n  ]\n}}\n",
+        setting.version,
+        setting.date,
+        figures.join(",\n")
+    )
+}
