@@ -21,6 +21,17 @@ pub enum Guest {
         /// The kernel's command line.
         command_line: String,
     },
+    /// The same, started by GRUB, which is the parent's image.
+    LinuxByGrub {
+        /// GRUB.
+        grub: PathBuf,
+        /// The kernel.
+        kernel: PathBuf,
+        /// The initial file system.
+        initrd: PathBuf,
+        /// The kernel's command line.
+        command_line: String,
+    },
     /// Any other EFI program.
     Program {
         /// The program.
@@ -38,11 +49,11 @@ pub const HYPERVISOR_SECTION: &str =
 /// The configuration file that starts `guest` above the hypervisor.
 pub fn configuration(guest: &Guest, hypervisor_section: &str) -> String {
     let (image, command_line, initrd) = match guest {
-        Guest::Linux { command_line, .. } => ("vmlinuz", command_line, true),
-        Guest::Program { command_line, .. } => ("parent.efi", command_line, false),
+        Guest::Linux { command_line, .. } => ("verdigris\\vmlinuz", &**command_line, true),
+        Guest::LinuxByGrub { .. } => ("debian\\grubx64.efi", "", false),
+        Guest::Program { command_line, .. } => ("verdigris\\parent.efi", &**command_line, false),
     };
-    let mut text =
-        format!("[parent]\nimage = '\\EFI\\verdigris\\{image}'\ncommand_line = '{command_line}'\n");
+    let mut text = format!("[parent]\nimage = '\\EFI\\{image}'\ncommand_line = '{command_line}'\n");
     if initrd {
         text.push_str("initrd = '\\EFI\\verdigris\\initrd.img'\n");
     }
@@ -75,11 +86,36 @@ pub fn with_hypervisor(images: &Images, guest: &Guest, configuration: &str) -> R
             entries.push(Entry::from_file("EFI/verdigris/vmlinuz", kernel)?);
             entries.push(Entry::from_file("EFI/verdigris/initrd.img", initrd)?);
         }
+        Guest::LinuxByGrub {
+            grub,
+            kernel,
+            initrd,
+            command_line,
+        } => entries.extend(grub_entries(grub, kernel, initrd, command_line)?),
         Guest::Program { image, .. } => {
             entries.push(Entry::from_file("EFI/verdigris/parent.efi", image)?);
         }
     }
     Ok(entries)
+}
+
+/// GRUB's files where Debian's installer puts them, and the kernel in the root of the volume.
+fn grub_entries(
+    grub: &Path,
+    kernel: &Path,
+    initrd: &Path,
+    command_line: &str,
+) -> Result<Vec<Entry>> {
+    let menu = format!(
+        "set timeout=0\nsearch --file --set=root /vmlinuz\n\
+         menuentry Debian {{\n  linux /vmlinuz {command_line}\n  initrd /initrd.img\n}}\n"
+    );
+    Ok(vec![
+        Entry::from_file("EFI/debian/grubx64.efi", grub)?,
+        Entry::new("EFI/debian/grub.cfg", menu),
+        Entry::from_file("vmlinuz", kernel)?,
+        Entry::from_file("initrd.img", initrd)?,
+    ])
 }
 
 /// The files of a disk that boots `guest` without the hypervisor; Linux through the boot menu, which hands it
@@ -102,6 +138,16 @@ pub fn bare(guest: &Guest, boot_menu: &Path) -> Result<Vec<Entry>> {
             Entry::from_file("vmlinuz", kernel)?,
             Entry::from_file("initrd.img", initrd)?,
         ],
+        Guest::LinuxByGrub {
+            grub,
+            kernel,
+            initrd,
+            command_line,
+        } => {
+            let mut entries = grub_entries(grub, kernel, initrd, command_line)?;
+            entries.push(Entry::from_file("EFI/BOOT/BOOTX64.EFI", grub)?);
+            entries
+        }
         Guest::Program { image, .. } => vec![Entry::from_file("EFI/BOOT/BOOTX64.EFI", image)?],
     })
 }

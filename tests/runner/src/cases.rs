@@ -45,6 +45,9 @@ pub struct Case {
     pub memory_mib: u32,
     /// The longest it may take on QEMU; Bochs has [`BOCHS_FACTOR`] times as long.
     pub timeout_s: u64,
+    /// Whether GRUB is the parent's image and starts Linux, as on a machine that Debian was installed on.
+    #[serde(default)]
+    pub by_grub: bool,
     /// Without the hypervisor.
     #[serde(default)]
     pub bare: bool,

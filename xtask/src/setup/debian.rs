@@ -46,6 +46,15 @@ const BUSYBOX: Thing = Thing {
     versioned_by: |package| package.name == "busybox-static",
 };
 
+const GRUB: Thing = Thing {
+    name: "grub",
+    suites: SUITES,
+    release: "trixie",
+    packages: &["grub-efi-amd64-signed"],
+    keep: |package| package.name == "grub-efi-amd64-signed",
+    versioned_by: |package| package.name == "grub-efi-amd64-signed",
+};
+
 /// Programs of the heavier tests, with the libraries they need.
 const TOOLS: Thing = Thing {
     name: "tools",
@@ -127,4 +136,10 @@ pub fn busybox() -> Result<PathBuf> {
 /// The unpacked tree of `kexec` and `stress-ng` with their libraries.
 pub fn tools() -> Result<PathBuf> {
     TOOLS.obtain()
+}
+
+/// GRUB as Debian installs it: it reads `EFI/debian/grub.cfg` of the volume that it comes from.
+pub fn grub() -> Result<PathBuf> {
+    let tree = GRUB.obtain()?;
+    Ok(tree.join("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"))
 }

@@ -139,5 +139,6 @@ pub fn everything() -> Result<()> {
     }
     debian::busybox()?;
     debian::tools()?;
+    debian::grub()?;
     Ok(())
 }

@@ -22,6 +22,7 @@ pub struct Parts {
     images: BTreeMap<Vec<String>, Images>,
     debian: BTreeMap<(Flavour, bool), Guest>,
     test_parent: Option<PathBuf>,
+    grub: Option<PathBuf>,
 }
 
 impl Parts {
@@ -35,6 +36,7 @@ impl Parts {
             images: BTreeMap::new(),
             debian: BTreeMap::new(),
             test_parent: None,
+            grub: None,
         };
         for case in cases {
             match flavour(case.guest) {
@@ -50,6 +52,9 @@ impl Parts {
                     parts.test_parent = Some(build::test_parent(workspace)?);
                 }
                 _ => {}
+            }
+            if case.by_grub && parts.grub.is_none() {
+                parts.grub = Some(setup::debian::grub()?);
             }
             if !case.bare && !parts.images.contains_key(&case.features) {
                 let options = build::Options {
@@ -104,23 +109,47 @@ impl Parts {
             .context("this kernel was not obtained")?
             .clone();
         if let Guest::Linux { command_line, .. } = &mut guest {
-            let mut words: Vec<&str> = arguments.split_whitespace().collect();
-            let hash = download::hash();
-            if case.download {
-                words.push(&hash);
-            }
-            if bare && !case.bare {
-                words.push("bare"); // the comparison's other half; the test knows the word
-            }
-            if let Some((test, rest)) = words.split_first() {
-                command_line.push_str(&format!(" vg.test={test} vg.args={}", rest.join(",")));
-            }
-            if !case.append.is_empty() {
-                command_line.push_str(&format!(" {}", case.append));
-            }
+            command_line.push_str(&test_words(case, &arguments, bare));
         }
-        Ok(guest)
+        Ok(match (guest, &self.grub) {
+            (
+                Guest::Linux {
+                    kernel,
+                    initrd,
+                    command_line,
+                },
+                Some(grub),
+            ) if case.by_grub => Guest::LinuxByGrub {
+                grub: grub.clone(),
+                kernel,
+                initrd,
+                command_line,
+            },
+            (guest, _) => guest,
+        })
     }
+}
+
+/// The words that tell Linux' first process which test to run.
+fn test_words(case: &Case, arguments: &str, bare: bool) -> String {
+    let mut words: Vec<&str> = arguments.split_whitespace().collect();
+    let hash;
+    if case.download {
+        hash = download::hash();
+        words.push(&hash);
+    }
+    if bare && !case.bare {
+        words.push("bare"); // the comparison's other half; the test knows the word
+    }
+    let mut text = String::new();
+    if let Some((test, rest)) = words.split_first() {
+        text = format!(" vg.test={test} vg.args={}", rest.join(","));
+    }
+    if !case.append.is_empty() {
+        text.push(' ');
+        text.push_str(&case.append);
+    }
+    text
 }
 
 fn flavour(guest: GuestKind) -> Option<Flavour> {
