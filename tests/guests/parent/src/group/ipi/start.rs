@@ -70,7 +70,7 @@ pub fn one(mode: &str, others: &Others, number: usize, id: u32) -> bool {
         format_args!("{mode}: CPUID 1 on it names its id"),
         by_cpuid == Some(u64::from(id & 0xFF)),
     );
-    if insn::cpuid(0, 0).eax >= 0xB {
+    if insn::cpuid(0, 0).eax >= 0xB && insn::cpuid(0xB, 0).ebx != 0 {
         let by_cpuid = smp::on(number, |_| insn::cpuid(0xB, 0).edx.into(), 0);
         check(
             format_args!("{mode}: CPUID 0xB on it names its id"),
