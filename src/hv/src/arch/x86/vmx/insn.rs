@@ -75,9 +75,10 @@ pub unsafe fn vmptrld(region: Spa) -> Result<(), VmxFailed> {
 #[inline(always)]
 pub unsafe fn vmread(field: Field) -> u64 {
     let value;
-    // SAFETY: passed on to the caller. A failed VMREAD leaves the output as it was, which is still a number.
+    // SAFETY: passed on to the caller. A failed VMREAD leaves the output as it was, which is still a number. The VMCS
+    // counts as memory here: what writes it says so, and between two writes a field stays as it is.
     unsafe {
-        asm!("vmread {}, {}", out(reg) value, in(reg) u64::from(field.0), options(nostack));
+        asm!("vmread {}, {}", out(reg) value, in(reg) u64::from(field.0), options(pure, readonly, nostack));
     }
     value
 }

@@ -8,11 +8,6 @@ use super::entry::{self, Outcome};
 use super::fields::{Field, interruptibility};
 use super::{VmxVp, exit, pending};
 
-/// Pending debug exceptions: a single step.
-const SINGLE_STEP: u64 = 1 << 14;
-/// IA32_DEBUGCTL: single-step on branches only.
-const BRANCH_STEP: u64 = 1 << 1;
-
 impl VmxVp {
     #[inline]
     pub(super) fn enter_and_exit(&mut self) -> Exit {
@@ -118,7 +113,7 @@ impl VmxVp {
             && self.vmcs.read32(Field::GUEST_CS_RIGHTS) & u32::from(Segment::LONG) != 0
     }
 
-    /// Completes an instruction: RIP, no shadow, no RF, and the debug exception of a single step.
+    /// Completes an instruction: RIP, no shadow, no RF. The caller raises the exception of a single step.
     #[inline]
     pub(super) fn retire_to(&mut self, next_rip: u64) {
         self.vmcs.write(Field::GUEST_RIP, next_rip);
@@ -130,17 +125,8 @@ impl VmxVp {
             );
         }
         let rflags = self.vmcs.read(Field::GUEST_RFLAGS);
-        if rflags & (rflags::RF | rflags::TF) != 0 {
-            self.retire_debug(rflags);
-        }
-    }
-
-    #[cold]
-    fn retire_debug(&mut self, rflags: u64) {
-        self.vmcs.write(Field::GUEST_RFLAGS, rflags & !rflags::RF);
-        if rflags & rflags::TF != 0 && self.vmcs.read(Field::GUEST_DEBUGCTL) & BRANCH_STEP == 0 {
-            let debug = self.vmcs.read(Field::PENDING_DEBUG);
-            self.vmcs.write(Field::PENDING_DEBUG, debug | SINGLE_STEP);
+        if rflags & rflags::RF != 0 {
+            self.vmcs.write(Field::GUEST_RFLAGS, rflags & !rflags::RF);
         }
     }
 }
