@@ -68,7 +68,7 @@ pub fn parent(leaf: u32, subleaf: u32, raw: CpuidResult, view: &View) -> CpuidRe
         5 => r = CpuidResult::default(),
         7 => leaf_7(subleaf, &mut r, view),
         // Performance monitoring, processor trace, enclaves, key locker, last branch records: hidden.
-        0x0A | 0x12 | 0x14 | 0x19 | 0x1B | 0x1C | 0x23 | 0x24 => r = CpuidResult::default(),
+        0x0A | 0x12 | 0x14 | 0x19 | 0x1B | 0x1C | 0x23 => r = CpuidResult::default(),
         0x0D if subleaf == 1 => {
             const XSAVES: u32 = 1 << 3;
             const PROCESSOR_TRACE_STATE: u32 = 1 << 8;
@@ -119,6 +119,8 @@ fn leaf_7(subleaf: u32, r: &mut CpuidResult, view: &View) {
             const PROCESSOR_TRACE: u32 = 1 << 25;
             const OSPKE: u32 = 1 << 4;
             const WAITPKG: u32 = 1 << 5;
+            const RDPID: u32 = 1 << 22;
+            const USER_INTERRUPTS: u32 = 1 << 5;
             const KEY_LOCKER: u32 = 1 << 23;
             const BUS_LOCK_DETECT: u32 = 1 << 24;
             const ENQCMD: u32 = 1 << 29;
@@ -131,7 +133,11 @@ fn leaf_7(subleaf: u32, r: &mut CpuidResult, view: &View) {
             if view.cr4 & cr4::PKE != 0 {
                 r.ecx |= OSPKE;
             }
-            r.edx &= !ARCH_LBR;
+            // User interrupts keep state in MSRs that nothing here switches.
+            r.edx &= !(ARCH_LBR | USER_INTERRUPTS);
+            if view.missing.rdtscp {
+                r.ecx &= !RDPID;
+            }
             if view.missing.invpcid {
                 r.ebx &= !INVPCID;
             }
@@ -151,8 +157,11 @@ fn leaf_7(subleaf: u32, r: &mut CpuidResult, view: &View) {
             const NMI_SOURCE: u32 = 1 << 20;
             const HRESET: u32 = 1 << 22;
             const MSR_LIST: u32 = 1 << 27;
+            const USER_MSR: u32 = 1 << 15;
             // WRMSRNS and the list forms exit with reasons of their own on some processors.
             r.eax &= !(FRED | LKGS | WRMSRNS | NMI_SOURCE | HRESET | MSR_LIST);
+            // Would read and write MSRs from user mode past the allow-list.
+            r.edx &= !USER_MSR;
         }
         _ => {}
     }

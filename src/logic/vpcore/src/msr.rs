@@ -82,6 +82,9 @@ pub const fn classify(msr: u32) -> MsrClass {
         // TSC_AUX and the speculation controls: nothing of the hypervisor depends on them.
         n::TSC_AUX | n::IA32_SPEC_CTRL | n::IA32_PRED_CMD | n::IA32_FLUSH_CMD => Direct,
 
+        // APERF and MPERF: kernels read both on every tick.
+        0xE7 | 0xE8 => Direct,
+
         n::IA32_TSC => Virtual(VirtualMsr::Tsc),
         n::IA32_TSC_ADJUST => Virtual(VirtualMsr::TscAdjust),
         n::IA32_APIC_BASE => Virtual(VirtualMsr::ApicBase),
