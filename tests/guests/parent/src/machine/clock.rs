@@ -19,20 +19,44 @@ static REFERENCE: AtomicBool = AtomicBool::new(false);
 pub fn set_up(port: u16, wide: bool) {
     PORT.store(port, Ordering::SeqCst);
     WIDE.store(wide, Ordering::SeqCst);
-    let ticks = PM_TIMER_HZ / 20;
-    let (pm, tsc) = (pm_timer(), insn::rdtsc());
-    let mut elapsed = 0;
-    while elapsed < ticks && port != 0 {
-        elapsed = pm_since(pm);
+    let (pm, tsc) = sample();
+    while pm_since(pm) < PM_TIMER_HZ / 20 && port != 0 {
+        insn::pause();
     }
+    let (end, later) = sample();
+    let elapsed = u64::from(end.wrapping_sub(pm) & mask());
     if elapsed != 0 {
-        let hz = u128::from(insn::rdtsc() - tsc) * u128::from(PM_TIMER_HZ) / u128::from(elapsed);
+        let hz = u128::from(later - tsc) * u128::from(PM_TIMER_HZ) / u128::from(elapsed);
         TSC_HZ.store(hz as u64, Ordering::SeqCst);
     }
     REFERENCE.store(
         probe::rdmsr(TIME_REF_COUNT).is_ok_and(|now| now != 0),
         Ordering::SeqCst,
     );
+}
+
+/// PM timer and TSC at the same moment: of some attempts the one with the least time around the reading, since the
+/// host may stop an emulator in between.
+fn sample() -> (u32, u64) {
+    let (mut best, mut least) = ((0, 0), u64::MAX);
+    for _ in 0..20 {
+        let before = insn::rdtsc();
+        let pm = pm_timer();
+        let around = insn::rdtsc() - before;
+        if around < least {
+            best = (pm, before + around / 2);
+            least = around;
+        }
+    }
+    best
+}
+
+fn mask() -> u32 {
+    if WIDE.load(Ordering::SeqCst) {
+        u32::MAX
+    } else {
+        0xFF_FFFF
+    }
 }
 
 /// Whether the machine has a PM timer.
@@ -48,12 +72,7 @@ pub fn pm_timer() -> u32 {
 
 /// PM timer ticks since it read `then`; right for up to 4 s.
 pub fn pm_since(then: u32) -> u64 {
-    let mask = if WIDE.load(Ordering::SeqCst) {
-        u32::MAX
-    } else {
-        0xFF_FFFF
-    };
-    u64::from(pm_timer().wrapping_sub(then) & mask)
+    u64::from(pm_timer().wrapping_sub(then) & mask())
 }
 
 /// Frequency of the TSC in Hz, as measured.
