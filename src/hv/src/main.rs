@@ -7,6 +7,7 @@
 //! | [`partition`] | what the VPs of the parent share |
 //! | [`vp`] | one VP and the loop that runs it |
 //! | [`entry`] | the loader's calls |
+//! | [`virt`] | what VT-x and AMD-V must offer |
 //! | [`console`], [`diagnostics`], [`panic`], [`power`], [`shootdown`] | as their names say |
 #![cfg_attr(target_os = "none", no_std, no_main)]
 

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | RAM, and everything else below 4 GiB | itself, readable, writable, executable |
 //! | above RAM | itself, on first touch, a GiB at a time |
-//! | the hypervisor's block | nothing; on first read a page of ones, on first write a scratch page |
+//! | the hypervisor's block | nothing; on first read a page of ones; writes are dropped, or go to a scratch page |
 //! | its diagnostics area | itself, readable |
 //! | the local APIC's page, the emulated PCI window | nothing: each access exits |
 //! | overlay pages | the hypervisor's frame |
