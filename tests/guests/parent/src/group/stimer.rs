@@ -129,16 +129,16 @@ fn corners(cpu: &'static Cpu) {
         fires(cpu, VECTOR, 3, LATENESS),
     );
 
-    count(0, clock::reference() + 20 * MS);
+    count(0, clock::reference() + 100 * MS);
     count(0, 0);
-    check("stimer: count 0 stops it", !fires(cpu, VECTOR, 4, 40 * MS));
+    check("stimer: count 0 stops it", !fires(cpu, VECTOR, 4, 120 * MS));
 
     config(0, ENABLE | AUTO_ENABLE, VECTOR);
-    count(0, clock::reference() + 20 * MS);
+    count(0, clock::reference() + 100 * MS);
     config(0, AUTO_ENABLE, VECTOR);
     check(
         "stimer: clearing enable stops it",
-        !fires(cpu, VECTOR, 4, 40 * MS),
+        !fires(cpu, VECTOR, 4, 120 * MS),
     );
 
     // Without auto-enable the count alone does nothing.
