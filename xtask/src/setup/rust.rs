@@ -27,7 +27,7 @@ pub fn obtain_targets() -> Result<()> {
     ensure!(
         find_program("rustup").is_some(),
         "the Rust targets {missing:?} are not installed, and there is no rustup to add them: \
-         install rustup (README, "Run it"), or a toolchain with these targets"
+         install rustup (README.md), or a toolchain with these targets"
     );
     say(&format!("adding the Rust targets {}", missing.join(", ")));
     let status = Command::new("rustup")
