@@ -59,67 +59,47 @@ pub fn try_read(msr: u32) -> Result<u64, GeneralProtection> {
     Ok((u64::from(high) << 32) | u64::from(low))
 }
 
+/// An instruction that writes EDX:EAX to the register numbered by ECX, and may raise #GP.
+macro_rules! try_instruction {
+    ($instruction:literal, $index:expr, $value:expr) => {{
+        let (index, value): (u32, u64) = ($index, $value);
+        let failed: u32;
+        // SAFETY: a #GP at label 2 is sent to label 4 by the fix-up table, with all registers kept; what the write itself
+        // may do is argued where the macro is used.
+        unsafe {
+            asm!(
+                "xor {failed:e}, {failed:e}",
+                concat!("2: ", $instruction),
+                "3:",
+                ".pushsection .text.fixup, \"ax\"",
+                "4: mov {failed:e}, 1",
+                "jmp 3b",
+                ".popsection",
+                ".pushsection .fixup, \"a\"",
+                ".quad 2b, 4b",
+                ".popsection",
+                failed = out(reg) failed,
+                in("ecx") index,
+                in("eax") value as u32,
+                in("edx") (value >> 32) as u32,
+                options(nostack),
+            )
+        }
+        if failed == 0 { Ok(()) } else { Err(GeneralProtection) }
+    }};
+}
+
 /// Writes `msr` on behalf of the parent.
 ///
 /// # Safety
 /// As for [`write`].
 pub unsafe fn try_write(msr: u32, value: u64) -> Result<(), GeneralProtection> {
-    let failed: u32;
-    // SAFETY: a #GP at label 2 is sent to label 4 by the fix-up table; the rest is passed on to the caller.
-    unsafe {
-        asm!(
-            "xor {failed:e}, {failed:e}",
-            "2: wrmsr",
-            "3:",
-            ".pushsection .text.fixup, \"ax\"",
-            "4: mov {failed:e}, 1",
-            "jmp 3b",
-            ".popsection",
-            ".pushsection .fixup, \"a\"",
-            ".quad 2b, 4b",
-            ".popsection",
-            failed = out(reg) failed,
-            in("ecx") msr,
-            in("eax") value as u32,
-            in("edx") (value >> 32) as u32,
-            options(nostack),
-        )
-    }
-    if failed == 0 {
-        Ok(())
-    } else {
-        Err(GeneralProtection)
-    }
+    try_instruction!("wrmsr", msr, value)
 }
 
 /// XSETBV of register `index` on behalf of the parent, as the hardware checks it.
 ///
 /// The hypervisor uses no vector state, so no value can harm it.
 pub fn try_xsetbv(index: u32, value: u64) -> Result<(), GeneralProtection> {
-    let failed: u32;
-    // SAFETY: a #GP at label 2 is sent to label 4 by the fix-up table; XCR0 governs state that is the guest's alone.
-    unsafe {
-        asm!(
-            "xor {failed:e}, {failed:e}",
-            "2: xsetbv",
-            "3:",
-            ".pushsection .text.fixup, \"ax\"",
-            "4: mov {failed:e}, 1",
-            "jmp 3b",
-            ".popsection",
-            ".pushsection .fixup, \"a\"",
-            ".quad 2b, 4b",
-            ".popsection",
-            failed = out(reg) failed,
-            in("ecx") index,
-            in("eax") value as u32,
-            in("edx") (value >> 32) as u32,
-            options(nostack),
-        )
-    }
-    if failed == 0 {
-        Ok(())
-    } else {
-        Err(GeneralProtection)
-    }
+    try_instruction!("xsetbv", index, value)
 }
