@@ -37,14 +37,23 @@ pub fn build(workspace: &Workspace, options: &Options) -> Result<Images> {
     })
 }
 
-fn hypervisor(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
-    let target = if options.features.is_empty() {
+/// Where the hypervisor lies that was built with `features`, whether it was built yet or not.
+pub fn hypervisor_image(workspace: &Workspace, features: &[String]) -> PathBuf {
+    hypervisor_target(workspace, features).join("x86_64-unknown-none/release/hypervisor")
+}
+
+fn hypervisor_target(workspace: &Workspace, features: &[String]) -> PathBuf {
+    if features.is_empty() {
         workspace.target().to_owned()
     } else {
         workspace
             .target()
-            .join(format!("with-{}", options.features.join("-")))
-    };
+            .join(format!("with-{}", features.join("-")))
+    }
+}
+
+fn hypervisor(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
+    let target = hypervisor_target(workspace, &options.features);
     let target_text = target
         .to_str()
         .context("the target directory's path is not UTF-8")?;
@@ -65,7 +74,7 @@ fn hypervisor(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
             HYPERVISOR_FLAGS,
         )],
     )?;
-    built(target.join("x86_64-unknown-none/release/hypervisor"))
+    built(hypervisor_image(workspace, &options.features))
 }
 
 /// Builds the test parent, an EFI program that checks the hypervisor from inside.

@@ -48,6 +48,16 @@ impl Entry {
 
 /// Writes an image with `entries` to `image`, which is replaced.
 pub fn write(image: &Path, entries: &[Entry]) -> Result<()> {
+    write_with_root(image, entries, None)
+}
+
+/// The same with a second partition, which holds the file system in `root`.
+pub fn write_with_root(image: &Path, entries: &[Entry], root: Option<&Path>) -> Result<()> {
+    let root = match root {
+        Some(path) => fs::read(path).with_context(|| format!("reading {}", path.display()))?,
+        None => Vec::new(),
+    };
+    let root_len = (root.len() as u64).next_multiple_of(MIB);
     let content: usize = entries.iter().map(|entry| entry.content.len()).sum();
     let wanted = content as u64 + content as u64 / 16 + 4 * MIB;
     let partition = wanted.next_multiple_of(MIB).max(PARTITION_MIN);
@@ -59,14 +69,15 @@ pub fn write(image: &Path, entries: &[Entry]) -> Result<()> {
         .create_new(true)
         .open(image)
         .with_context(|| format!("creating {}", image.display()))?;
-    file.set_len(partition + 2 * MARGIN)?;
-    partition_table(&mut file, partition)?;
+    file.set_len(partition + root_len + 2 * MARGIN)?;
+    partition_table(&mut file, partition, root_len)?;
     let system = file_system(partition, entries)?;
-    write_sparsely(&mut file, MARGIN, &system)
+    write_sparsely(&mut file, MARGIN, &system)?;
+    write_sparsely(&mut file, MARGIN + partition, &root)
 }
 
-fn partition_table(file: &mut File, partition: u64) -> Result<()> {
-    let blocks = (partition + 2 * MARGIN) / SECTOR;
+fn partition_table(file: &mut File, partition: u64, root: u64) -> Result<()> {
+    let blocks = (partition + root + 2 * MARGIN) / SECTOR;
     let protective =
         gpt::mbr::ProtectiveMBR::with_lb_size(u32::try_from(blocks - 1).unwrap_or(u32::MAX));
     protective.overwrite_lba0(file)?;
@@ -81,6 +92,11 @@ fn partition_table(file: &mut File, partition: u64) -> Result<()> {
         0,
         Some(MARGIN / SECTOR),
     )?;
+    if root > 0 {
+        let start = (MARGIN + partition) / SECTOR;
+        let kind = gpt::partition_types::LINUX_FS;
+        disk.add_partition_at("debian", 2, start, root / SECTOR, kind, 0)?;
+    }
     disk.write()?;
     Ok(())
 }

@@ -10,9 +10,11 @@ mod image;
 mod initramfs;
 mod layers;
 mod lint;
+mod root_disk;
 mod run;
 mod setup;
 mod size;
+mod symbolize;
 mod test;
 mod workspace;
 
@@ -52,6 +54,8 @@ enum Verb {
     Size,
     /// Measure what the hypervisor costs, and write docs/benchmarks.md
     Bench(bench::Options),
+    /// Turn the addresses of a panic record into functions, files and lines
+    Symbolize(symbolize::Options),
     /// Everything that CI runs
     Ci,
 }
@@ -84,6 +88,7 @@ fn run() -> Result<()> {
         Verb::Lint => lint::run(),
         Verb::Size => size::run(),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Symbolize(options) => symbolize::run(&options),
         Verb::Ci => ci::run(),
     }
 }

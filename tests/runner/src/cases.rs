@@ -48,6 +48,10 @@ pub struct Case {
     /// Whether GRUB is the parent's image and starts Linux, as on a machine that Debian was installed on.
     #[serde(default)]
     pub by_grub: bool,
+    /// Whether GRUB's menu, the kernel and a root file system lie on a second partition of the booted disk, with
+    /// the label `debian`. `by_grub` only.
+    #[serde(default)]
+    pub root_on_disk: bool,
     /// Without the hypervisor.
     #[serde(default)]
     pub bare: bool,
@@ -100,6 +104,9 @@ pub struct Case {
     /// A log of this name is compared with the one of the same kernel on the bare machine.
     #[serde(default)]
     pub compare_with_bare: bool,
+    /// Whether the addresses of the hypervisor's panic record must lead to the line that the record names.
+    #[serde(default)]
+    pub symbolize: bool,
     /// Why it fails for now: it stays visible, and is reported when it starts to pass.
     pub known: Option<String>,
 }
@@ -174,6 +181,10 @@ pub fn parse(text: &str) -> Result<BTreeMap<String, Case>> {
         ensure!(
             case.tap || !case.expect.is_empty() || case.compare_with_bare,
             "{name} cannot fail: it has no test results and expects no line"
+        );
+        ensure!(
+            case.by_grub || !case.root_on_disk,
+            "{name} has a root file system on the disk, and no GRUB that reads it"
         );
         ensure!(
             case.end != ExpectedEnd::Lines || !case.expect.is_empty(),

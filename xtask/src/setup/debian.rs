@@ -55,6 +55,16 @@ const GRUB: Thing = Thing {
     versioned_by: |package| package.name == "grub-efi-amd64-signed",
 };
 
+/// What makes a root file system out of a directory.
+const E2FSPROGS: Thing = Thing {
+    name: "e2fsprogs",
+    suites: SUITES,
+    release: "trixie",
+    packages: &["e2fsprogs"],
+    keep: |_| true,
+    versioned_by: |package| package.name == "e2fsprogs",
+};
+
 /// Programs of the heavier tests, with the libraries they need.
 const TOOLS: Thing = Thing {
     name: "tools",
@@ -142,4 +152,9 @@ pub fn tools() -> Result<PathBuf> {
 pub fn grub() -> Result<PathBuf> {
     let tree = GRUB.obtain()?;
     Ok(tree.join("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"))
+}
+
+/// The unpacked tree of `mke2fs` with its libraries.
+pub fn e2fsprogs() -> Result<PathBuf> {
+    E2FSPROGS.obtain()
 }

@@ -140,5 +140,6 @@ pub fn everything() -> Result<()> {
     debian::busybox()?;
     debian::tools()?;
     debian::grub()?;
+    debian::e2fsprogs()?;
     Ok(())
 }

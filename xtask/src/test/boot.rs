@@ -19,6 +19,7 @@ use super::report::{Totals, Verdict};
 use super::schedule::Schedule;
 use super::{Options, Row};
 use crate::disk_image;
+use crate::symbolize;
 use crate::workspace::Workspace;
 
 const DATA_DISK_BYTES: u64 = 64 * 1024 * 1024;
@@ -117,6 +118,12 @@ impl Job<'_> {
     fn run(&self) -> Result<Judged> {
         let outcome = self.boot(&self.directory, self.case.bare)?;
         let mut complaints = verdict::complaints(self.case, &outcome);
+        if self.case.symbolize {
+            let image = self.parts.hypervisor(self.case)?;
+            if let Err(error) = symbolize::names_the_panic(&outcome.hypervisor, image) {
+                complaints.push(format!("{error:#}"));
+            }
+        }
         if self.case.compare_with_bare {
             complaints.extend(self.compare(&outcome)?);
         }
@@ -130,7 +137,11 @@ impl Job<'_> {
         let case = self.case;
         let files = RunFiles::prepare(directory)?;
         let boot_disk = files.directory().join("disk.img");
-        disk_image::write(&boot_disk, &self.parts.disk(case, bare)?)?;
+        let mut entries = self.parts.disk(case, bare)?;
+        let root = self
+            .parts
+            .root_on_disk(case, files.directory(), &mut entries)?;
+        disk_image::write_with_root(&boot_disk, &entries, root.as_deref())?;
         let mut machine = Machine::new(self.model, boot_disk);
         machine.processors = case.vps;
         machine.memory_mib = case.memory_mib;

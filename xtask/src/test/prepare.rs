@@ -1,7 +1,7 @@
 //! Everything that boot tests share: emulators, images, kernels. Made once, before the first machine starts.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use runner::cases::{Case, Damage, GuestKind};
@@ -13,7 +13,7 @@ use crate::build::{self, Images};
 use crate::disk_image::Entry;
 use crate::setup::debian::Flavour;
 use crate::workspace::Workspace;
-use crate::{guest, setup};
+use crate::{guest, root_disk, setup};
 
 /// The parts, ready for any row.
 pub struct Parts {
@@ -23,6 +23,7 @@ pub struct Parts {
     debian: BTreeMap<(Flavour, bool), Guest>,
     test_parent: Option<PathBuf>,
     grub: Option<PathBuf>,
+    root_disk: Option<root_disk::Parts>,
 }
 
 impl Parts {
@@ -37,6 +38,7 @@ impl Parts {
             debian: BTreeMap::new(),
             test_parent: None,
             grub: None,
+            root_disk: None,
         };
         for case in cases {
             match flavour(case.guest) {
@@ -56,6 +58,9 @@ impl Parts {
             if case.by_grub && parts.grub.is_none() {
                 parts.grub = Some(setup::debian::grub()?);
             }
+            if case.root_on_disk && parts.root_disk.is_none() {
+                parts.root_disk = Some(root_disk::Parts::obtain(workspace)?);
+            }
             if !case.bare && !parts.images.contains_key(&case.features) {
                 let options = build::Options {
                     features: case.features.clone(),
@@ -65,6 +70,12 @@ impl Parts {
             }
         }
         Ok(parts)
+    }
+
+    /// The hypervisor that `case` boots.
+    pub fn hypervisor(&self, case: &Case) -> Result<&Path> {
+        let images = self.images.get(&case.features);
+        Ok(&images.context("these features were not built")?.hypervisor)
     }
 
     /// The disk of `case`; `bare` overrules what the row says.
@@ -90,6 +101,19 @@ impl Parts {
             apply(damage, &mut entries);
         }
         Ok(entries)
+    }
+
+    /// Moves what belongs there from `entries` to a root file system below `directory`, where `case` has one.
+    pub fn root_on_disk(
+        &self,
+        case: &Case,
+        directory: &Path,
+        entries: &mut Vec<Entry>,
+    ) -> Result<Option<PathBuf>> {
+        match &self.root_disk {
+            Some(parts) if case.root_on_disk => parts.make(directory, entries).map(Some),
+            _ => Ok(None),
+        }
     }
 
     fn guest(&self, case: &Case, bare: bool) -> Result<Guest> {
