@@ -92,7 +92,6 @@ pub struct SvmVp {
     pub(super) vmcb: Vmcb,
     pub(super) gp: GpRegs,
     pub(super) enabled: Enabled,
-    pub(super) interrupted: Option<Event>,
     /// An NMI was delivered and its IRET not seen yet.
     pub(super) nmi_blocked: bool,
     /// The IRET that ends the blocking has been reached at this RIP.
@@ -144,7 +143,6 @@ impl SvmVp {
             vmcb,
             gp: GpRegs::default(),
             enabled,
-            interrupted: None,
             nmi_blocked: false,
             iret_at: None,
         };
@@ -202,7 +200,7 @@ impl VpBackend for SvmVp {
         self.gp.set(x86::Gp::Rax, self.vmcb.read_u64(field::RAX));
         self.gp.set(x86::Gp::Rsp, self.vmcb.read_u64(field::RSP));
         self.vmcb.write_u8(field::TLB_CONTROL, 0);
-        self.interrupted = inject::interrupted(&mut self.vmcb);
+        self.vmcb.write_u64(field::EVENT_INJECTION, 0);
         if self
             .iret_at
             .is_some_and(|rip| rip != self.vmcb.read_u64(field::RIP))
@@ -316,8 +314,9 @@ impl VpBackend for SvmVp {
         }
     }
 
+    #[inline]
     fn interrupted_event(&mut self) -> Option<Event> {
-        self.interrupted.take()
+        inject::interrupted(&mut self.vmcb)
     }
 
     fn inject(&mut self, event: Event) {
@@ -340,7 +339,7 @@ impl VpBackend for SvmVp {
     fn reset_events(&mut self) {
         self.nmi_blocked = false;
         self.iret_at = None;
-        self.interrupted = None;
+        self.vmcb.write_u64(field::EXIT_INT_INFO, 0);
         self.vmcb
             .set_bits(field::INTERCEPT_1, intercept_1::IRET, false);
         self.vmcb.write_u64(field::INTERRUPT_SHADOW, 0);

@@ -38,14 +38,19 @@ pub fn inject(vp: &mut SvmVp, event: Event) {
     vp.vmcb.write_u64(field::EVENT_INJECTION, word | VALID);
 }
 
-/// The event whose delivery the exit interrupted. Only the valid bit is trusted to be fresh.
+/// The event whose delivery the last exit interrupted, once. Only the valid bit is trusted to be fresh.
+#[inline]
 pub fn interrupted(vmcb: &mut Vmcb) -> Option<Event> {
     let word = vmcb.read_u64(field::EXIT_INT_INFO);
-    vmcb.write_u64(field::EVENT_INJECTION, 0);
     if word & VALID == 0 {
         return None;
     }
     vmcb.write_u64(field::EXIT_INT_INFO, 0);
+    event(word)
+}
+
+#[cold]
+fn event(word: u64) -> Option<Event> {
     let vector = word as u8;
     match word >> 8 & 7 {
         KIND_INTERRUPT => Some(Event::Interrupt(vector)),
