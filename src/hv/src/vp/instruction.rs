@@ -13,10 +13,13 @@ const DR6_BS: u64 = 1 << 14;
 impl<V: Virt> Vp<V> {
     /// RIP after the instruction that exited: from the hardware, or by decoding. `None` when its bytes are gone
     /// or make no instruction: the guest then executes what is there now.
+    #[inline]
     pub(super) fn next_rip(&mut self) -> Option<u64> {
-        if let Some(next) = self.backend.next_rip() {
-            return Some(next);
-        }
+        self.backend.next_rip().or_else(|| self.decode_next_rip())
+    }
+
+    #[inline(never)]
+    fn decode_next_rip(&self) -> Option<u64> {
         let fetched = self.fetch(INSTRUCTION_MAX);
         let mode = self.code_mode();
         let length = insn::length(fetched.bytes(), mode).ok()?;
