@@ -168,6 +168,7 @@ fn fast<K: Copy>(
     conclude(registers.control, handler.handle(spec.kind, &mut body), 0)
 }
 
+#[inline(never)]
 fn slow<K: Copy>(
     spec: &CallSpec<K>,
     registers: &Registers,
