@@ -11,6 +11,7 @@ impl<V: Virt> Vp<V> {
     /// Raises an exception in the guest at the next entry, RIP at the instruction that caused it.
     pub(super) fn raise(&mut self, vector: u8, error_code: Option<u32>) {
         self.raised = Some(Event::Exception { vector, error_code });
+        self.is_settled = false;
     }
 
     /// #GP(0).
@@ -58,6 +59,8 @@ impl<V: Virt> Vp<V> {
             self.backend.request_window(Window::Interrupt, is_waiting);
             self.window_open = is_waiting;
         }
+        // An interrupt that waits has its window; AMD-V has none for the first moment in which an NMI could come.
+        self.is_settled = self.deferred != Some(Event::Nmi) && !self.apic.nmi_pending();
     }
 
     fn deliver_exception(&mut self) -> bool {

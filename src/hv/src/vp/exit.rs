@@ -12,12 +12,42 @@ use crate::virt::Virt;
 
 impl<V: Virt> Vp<V> {
     /// Answers one exit. No arm panics, and none loops longer than the guest's own instruction would.
+    #[inline]
     pub(super) fn handle(&mut self, exit: Exit) {
+        match exit {
+            // Common ones, which leave events, timers and the virtual APIC as they are, or say so if they do not.
+            Exit::Cpuid => {
+                self.counters.add(Counter::Cpuid);
+                self.refused_at = None;
+                self.cpuid();
+            }
+            Exit::Hypercall => {
+                self.counters.add(Counter::Hypercall);
+                self.refused_at = None;
+                self.hypercall();
+            }
+            Exit::Rdmsr => {
+                self.counters.add(Counter::Rdmsr);
+                self.refused_at = None;
+                self.rdmsr();
+            }
+            exit => {
+                self.is_settled = false;
+                self.handle_other(exit);
+            }
+        }
+    }
+
+    /// Answers an exit that may change what the next entry delivers.
+    #[inline(never)]
+    fn handle_other(&mut self, exit: Exit) {
         self.counters.add(counter(&exit));
         if !matches!(exit, Exit::InvalidState { .. }) {
             self.refused_at = None;
         }
         match exit {
+            // Answered by `handle`.
+            Exit::Cpuid | Exit::Hypercall | Exit::Rdmsr => {}
             Exit::Interrupt => self.take_interrupt(),
             Exit::Nmi => self.nmi(),
             Exit::MachineCheck => self.raise(x86::vector::MC, None),
@@ -29,14 +59,11 @@ impl<V: Virt> Vp<V> {
             Exit::NmiWindow => self
                 .backend
                 .request_window(vpcore::seam::Window::Nmi, false),
-            Exit::Cpuid => self.cpuid(),
             Exit::Hlt => {
                 self.skip();
                 self.activity = Activity::Halted;
             }
-            Exit::Rdmsr => self.rdmsr(),
             Exit::Wrmsr => self.wrmsr(),
-            Exit::Hypercall => self.hypercall(),
             Exit::Xsetbv => self.xsetbv(),
             Exit::Invd | Exit::Wbinvd => {
                 // INVD would throw away what the hypervisor wrote: the parent's caches are everybody's.

@@ -78,6 +78,10 @@ pub struct Vp<V: Virt> {
     refused_at: Option<u64>,
     /// The back end was asked for an interrupt window.
     window_open: bool,
+    /// Nothing has changed since the last entry that decides what the next one delivers: no event is on its way but
+    /// interrupts that wait for their window, and timers and the virtual APIC are as they were. Cleared by every exit
+    /// that may change them.
+    is_settled: bool,
     /// CR8 as the back end shows it.
     shown_cr8: u8,
     /// When the SynIC must be served next, in TSC ticks.
@@ -135,6 +139,7 @@ impl<V: Virt> Vp<V> {
             refused_at: None,
             raised: None,
             window_open: false,
+            is_settled: false,
             shown_cr8: 0,
             synic_due: None,
             armed: None,
@@ -148,11 +153,14 @@ impl<V: Virt> Vp<V> {
     /// Runs the VP for ever.
     pub fn run(&mut self) -> ! {
         loop {
-            if self.prepare() {
+            if (self.is_settled && self.announce()) || self.prepare() {
                 self.counters.add(Counter::Entries);
                 let exit = self.backend.run();
                 self.lp.shared.in_guest.store(false, Ordering::Release);
-                self.interrupted = self.backend.interrupted_event();
+                if let Some(event) = self.backend.interrupted_event() {
+                    self.interrupted = Some(event);
+                    self.is_settled = false;
+                }
                 self.handle(exit);
             } else {
                 self.wait();
@@ -160,8 +168,26 @@ impl<V: Virt> Vp<V> {
         }
     }
 
+    /// Announces the guest's run, where that is all there is to do before it. Otherwise does nothing and gives false.
+    ///
+    /// A timer that has become due shows as an interrupt that ends the run at once: the physical one is armed for it.
+    #[inline]
+    fn announce(&self) -> bool {
+        if self.lp.has_taken() {
+            return false;
+        }
+        self.lp.shared.in_guest.store(true, Ordering::SeqCst);
+        if self.lp.shared.attention.load(Ordering::SeqCst) {
+            self.lp.shared.in_guest.store(false, Ordering::SeqCst);
+            return false;
+        }
+        true
+    }
+
     /// Does everything that comes before an entry. False when there is nothing to enter: the VP waits.
+    #[inline(never)]
     fn prepare(&mut self) -> bool {
+        self.is_settled = false;
         loop {
             if self.lp.shared.attention.load(Ordering::SeqCst) {
                 self.attend();

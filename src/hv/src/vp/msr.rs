@@ -34,6 +34,7 @@ const VM_CR_LOCKED_OFF: u64 = 1 << 3 | 1 << 4;
 const FEATURE_CONTROL_LOCKED: u64 = 1;
 
 impl<V: Virt> Vp<V> {
+    #[inline(never)]
     pub(super) fn rdmsr(&mut self) {
         let number = self.backend.gp().get(Gp::Rcx) as u32;
         match self.read_msr(number) {
@@ -61,6 +62,7 @@ impl<V: Virt> Vp<V> {
                 if self.apic.mode() != Mode::X2Apic {
                     return Err(Refused);
                 }
+                self.is_settled = false;
                 Ok(self.apic.read_msr(number, insn::rdtsc())?)
             }
             MsrClass::Virtual(register) => self.read_virtual(number, register),
@@ -112,7 +114,10 @@ impl<V: Virt> Vp<V> {
                 Ok(self.backend.get(Register::TscOffset))
             }
             VirtualMsr::ApicBase => Ok(self.apic.apic_base()),
-            VirtualMsr::TscDeadline => Ok(self.apic.read_msr(number, insn::rdtsc())?),
+            VirtualMsr::TscDeadline => {
+                self.is_settled = false;
+                Ok(self.apic.read_msr(number, insn::rdtsc())?)
+            }
             VirtualMsr::Efer => Ok(self.backend.get(Register::Efer)),
             VirtualMsr::Pat => Ok(self.backend.get(Register::Pat)),
             VirtualMsr::DebugCtl => Ok(self.backend.get(Register::DebugCtl)),

@@ -113,6 +113,12 @@ impl LpArea {
         super::local_apic::kick_self();
     }
 
+    /// Whether the hypervisor took an NMI or a machine check that is the parent's.
+    #[inline]
+    pub fn has_taken(&self) -> bool {
+        self.nmi_taken.load(Ordering::Relaxed) | self.machine_check_taken.load(Ordering::Relaxed)
+    }
+
     /// The vector that the last interrupt window took, if any; the record is cleared.
     #[inline]
     pub fn take_vector(&self) -> Option<u8> {
