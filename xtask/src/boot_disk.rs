@@ -99,6 +99,18 @@ pub fn with_hypervisor(images: &Images, guest: &Guest, configuration: &str) -> R
     Ok(entries)
 }
 
+/// Has the firmware start `program` in place of the loader, which it finds as `EFI/verdigris/loader.efi`.
+pub fn put_before_loader(program: &Path, images: &Images, entries: &mut Vec<Entry>) -> Result<()> {
+    const FIRST: &str = "EFI/BOOT/BOOTX64.EFI";
+    entries.retain(|entry| entry.path() != FIRST);
+    entries.push(Entry::from_file(FIRST, program)?);
+    entries.push(Entry::from_file(
+        "EFI/verdigris/loader.efi",
+        &images.loader,
+    )?);
+    Ok(())
+}
+
 /// GRUB's files where Debian's installer puts them, and the kernel in the root of the volume.
 fn grub_entries(
     grub: &Path,

@@ -83,6 +83,12 @@ pub fn test_parent(workspace: &Workspace) -> Result<PathBuf> {
     uefi_program(workspace, "test-parent")
 }
 
+/// Builds the program that switches AMD-V off before the loader runs.
+pub fn locker(workspace: &Workspace) -> Result<PathBuf> {
+    setup::rust::obtain_targets()?;
+    uefi_program(workspace, "locker")
+}
+
 /// Builds `vgstat`, the parent's view of the counters, as a program that needs no library of the system it runs on.
 pub fn vgstat(workspace: &Workspace) -> Result<PathBuf> {
     const HOST: &str = "x86_64-unknown-linux-gnu";

@@ -6,10 +6,11 @@ use crate::workspace::Workspace;
 use crate::{layers, setup};
 
 /// The packages for bare targets, which a clippy of the host suite leaves out.
-const BARE: [(&str, &str); 3] = [
+const BARE: [(&str, &str); 4] = [
     ("hypervisor", "x86_64-unknown-none"),
     ("boot", "x86_64-unknown-uefi"),
     ("test-parent", "x86_64-unknown-uefi"),
+    ("locker", "x86_64-unknown-uefi"),
 ];
 
 /// Runs all of it. The first thing that is wrong ends it.

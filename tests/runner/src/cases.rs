@@ -58,6 +58,9 @@ pub struct Case {
     /// On a processor without virtualization.
     #[serde(default)]
     pub without_virtualization: bool,
+    /// With AMD-V switched off and locked by a program that runs before the loader, as by a firmware's set-up.
+    #[serde(default)]
+    pub locked: bool,
     /// Processor features for the emulator: `-la57`, `+x2apic`.
     #[serde(default)]
     pub cpu: Vec<String>,

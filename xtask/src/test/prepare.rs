@@ -24,6 +24,7 @@ pub struct Parts {
     test_parent: Option<PathBuf>,
     grub: Option<PathBuf>,
     root_disk: Option<root_disk::Parts>,
+    locker: Option<PathBuf>,
 }
 
 impl Parts {
@@ -39,6 +40,7 @@ impl Parts {
             test_parent: None,
             grub: None,
             root_disk: None,
+            locker: None,
         };
         for case in cases {
             match flavour(case.guest) {
@@ -57,6 +59,9 @@ impl Parts {
             }
             if case.by_grub && parts.grub.is_none() {
                 parts.grub = Some(setup::debian::grub()?);
+            }
+            if case.locked && parts.locker.is_none() {
+                parts.locker = Some(build::locker(workspace)?);
             }
             if case.root_on_disk && parts.root_disk.is_none() {
                 parts.root_disk = Some(root_disk::Parts::obtain(workspace)?);
@@ -99,6 +104,9 @@ impl Parts {
         let mut entries = boot_disk::with_hypervisor(images, &guest, &configuration)?;
         if let Some(damage) = case.damage {
             apply(damage, &mut entries);
+        }
+        if let (true, Some(locker)) = (case.locked, &self.locker) {
+            boot_disk::put_before_loader(locker, images, &mut entries)?;
         }
         Ok(entries)
     }
