@@ -128,7 +128,7 @@ fn expiries() {
         let start = clock::reference();
         apic::write(reg::INITIAL_COUNT, (hz * us / 1_000_000) as u32);
         insn::sti();
-        clock::wait_for(us + 200_000, || cpu.count(VECTOR) != 0);
+        clock::wait_for(us + 2_000_000, || cpu.count(VECTOR) != 0);
         insn::cli();
         let took = clock::reference() - start;
         // One unit for the rounding of each clock.
@@ -141,10 +141,10 @@ fn expiries() {
     ));
     within("timer: APIC timer expiries too early", early, 0, 0);
     within(
-        "timer: APIC timer late by at most 100 ms, in 100 ns",
+        "timer: APIC timer late by at most 1 s, in 100 ns",
         late,
         0,
-        1_000_000,
+        10_000_000,
     );
 
     let (mut early, mut late) = (0, 0);
@@ -157,7 +157,7 @@ fn expiries() {
         let due = clock::reference() + us * 10;
         insn::wrmsr(STIMER0_COUNT, due);
         insn::sti();
-        clock::wait_for(us + 200_000, || cpu.count(VECTOR) != 0);
+        clock::wait_for(us + 2_000_000, || cpu.count(VECTOR) != 0);
         insn::cli();
         let now = clock::reference();
         if now < due {
@@ -176,9 +176,9 @@ fn expiries() {
     ));
     within("timer: synthetic timer expiries too early", early, 0, 0);
     within(
-        "timer: synthetic timer late by at most 100 ms, in 100 ns",
+        "timer: synthetic timer late by at most 1 s, in 100 ns",
         late,
         0,
-        1_000_000,
+        10_000_000,
     );
 }

@@ -23,7 +23,7 @@ const VECTOR: u8 = 0xC3;
 const TIMER_EXPIRED: u64 = 0x8000_0010;
 const MESSAGE_PENDING: u64 = 1 << 40;
 const MS: u64 = 10_000;
-const LATENESS: u64 = 100_000;
+const LATENESS: u64 = 1_000_000;
 
 static MESSAGES: Page = Page::new();
 static OTHER: Page = Page::new();
