@@ -180,7 +180,10 @@ mod tests {
 
     #[test]
     fn addition_stops_at_the_end_of_the_space() {
-        assert_eq!(Spa::new(u64::MAX - 1).checked_add(1), Some(Spa::new(u64::MAX)));
+        assert_eq!(
+            Spa::new(u64::MAX - 1).checked_add(1),
+            Some(Spa::new(u64::MAX))
+        );
         assert_eq!(Spa::new(u64::MAX).checked_add(1), None);
     }
 }

@@ -249,10 +249,16 @@ impl Status {
         match self {
             Self::SUCCESS => "done",
             Self::BAD_BOOT_INFO => "loader and hypervisor are of different versions",
-            Self::NO_MEMORY => "the hypervisor's memory reserve is too small for this machine; raise hypervisor.memory_reserve_mib",
+            Self::NO_MEMORY => {
+                "the hypervisor's memory reserve is too small for this machine; raise hypervisor.memory_reserve_mib"
+            }
             Self::NO_VIRTUALIZATION => "the processor has neither Intel VT-x nor AMD-V",
-            Self::MISSING_FEATURE => "the processor lacks nested paging (EPT with unrestricted guest, or NPT)",
-            Self::LOCKED => "virtualization is switched off and locked by the firmware; enable it in the firmware's set-up",
+            Self::MISSING_FEATURE => {
+                "the processor lacks nested paging (EPT with unrestricted guest, or NPT)"
+            }
+            Self::LOCKED => {
+                "virtualization is switched off and locked by the firmware; enable it in the firmware's set-up"
+            }
             Self::ENABLE_FAILED => "the processor refused to switch virtualization on",
             Self::ENTRY_FAILED => "the processor refused the first guest entry",
             _ => "unknown status",

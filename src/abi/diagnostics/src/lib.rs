@@ -69,10 +69,13 @@ pub fn layout(len: u64, vp_count: u32, counter_count: u32, tsc_hz: u64) -> Optio
     let names_offset = size_of::<Header>() as u32;
     let names_len = counter_count.checked_mul(NAME_LEN as u32)?;
     // One cache line apart, so that VPs do not share any.
-    let counters_offset = names_offset.checked_add(names_len)?.checked_next_multiple_of(64)?;
+    let counters_offset = names_offset
+        .checked_add(names_len)?
+        .checked_next_multiple_of(64)?;
     let counters_stride = counter_count.checked_mul(8)?.checked_next_multiple_of(64)?;
-    let log_offset =
-        counters_offset.checked_add(counters_stride.checked_mul(vp_count)?)?.checked_next_multiple_of(4096)?;
+    let log_offset = counters_offset
+        .checked_add(counters_stride.checked_mul(vp_count)?)?
+        .checked_next_multiple_of(4096)?;
     let log_len = len.checked_sub(log_offset)?;
     (log_len >= 4096).then_some(Header {
         magic: MAGIC,
