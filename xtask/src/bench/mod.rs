@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use runner::machine::Model;
 
@@ -59,19 +59,21 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let mut setting = setting(&workspace, &bench)?;
     let mut measured = [Readings::new(), Readings::new()];
-    for (model, readings) in MACHINES.into_iter().zip(&mut measured) {
-        if !options.machines.is_empty() && !options.machines.contains(&model) {
-            continue;
-        }
-        if groups.contains(&Group::Exits) || groups.contains(&Group::Memory) {
-            let (exits, memory) = bench.exits(model)?;
-            readings.extend(exits);
-            readings.extend(memory);
-        }
-        if groups.contains(&Group::Boot) {
-            readings.extend(bench.boot(model)?);
-        }
-    }
+    let wanted = |model| options.machines.is_empty() || options.machines.contains(&model);
+    // The machines do not disturb each other: they count instructions.
+    std::thread::scope(|scope| {
+        let (bench, groups) = (&bench, &groups);
+        let runs: Vec<_> = MACHINES
+            .into_iter()
+            .zip(&mut measured)
+            .filter(|(model, _)| wanted(*model))
+            .map(|(model, readings)| scope.spawn(move || measure(bench, model, groups, readings)))
+            .collect();
+        runs.into_iter().try_for_each(|run| {
+            run.join()
+                .unwrap_or_else(|_| Err(anyhow!("a measuring thread panicked")))
+        })
+    })?;
     let sections = image::sections(&bench.images.hypervisor)?;
     let mut common = Readings::new();
     let image = sections
@@ -113,6 +115,24 @@ pub fn run(options: &Options) -> Result<()> {
             bail!(line);
         }
         println!("{line}");
+    }
+    Ok(())
+}
+
+/// Runs on `model` what `groups` need.
+fn measure(
+    bench: &Bench<'_>,
+    model: Model,
+    groups: &[Group],
+    readings: &mut Readings,
+) -> Result<()> {
+    if groups.contains(&Group::Exits) || groups.contains(&Group::Memory) {
+        let (exits, memory) = bench.exits(model)?;
+        readings.extend(exits);
+        readings.extend(memory);
+    }
+    if groups.contains(&Group::Boot) {
+        readings.extend(bench.boot(model)?);
     }
     Ok(())
 }
