@@ -230,7 +230,6 @@ impl<V: Virt> Vp<V> {
     /// EFER, checked as hardware does: no reserved bits, LME fixed while paging, LMA read-only.
     fn write_efer(&mut self, value: u64) -> Result<(), Refused> {
         const FFXSR: u64 = 1 << 14;
-        const TCE: u64 = 1 << 15;
         const AUTOMATIC_IBRS: u64 = 1 << 21;
         let offered = {
             let features = insn::cpuid(0x8000_0001, 0);
@@ -240,9 +239,6 @@ impl<V: Virt> Vp<V> {
             }
             if features.edx & 1 << 25 != 0 {
                 bits |= FFXSR;
-            }
-            if features.ecx & 1 << 17 != 0 {
-                bits |= TCE;
             }
             if insn::cpuid(0x8000_0000, 0).eax >= 0x8000_0021
                 && insn::cpuid(0x8000_0021, 0).eax & 1 << 8 != 0

@@ -83,10 +83,19 @@ pub fn parent(leaf: u32, subleaf: u32, raw: CpuidResult, view: &View) -> CpuidRe
             const IBS: u32 = 1 << 10;
             const SKINIT: u32 = 1 << 12;
             const LWP: u32 = 1 << 15;
+            // Bochs offers it and refuses a VMCB whose EFER has it.
+            const TRANSLATION_CACHE_EXTENSION: u32 = 1 << 17;
             const PERFORMANCE: u32 = 1 << 23 | 1 << 24 | 1 << 28;
             const MONITORX: u32 = 1 << 29;
             const RDTSCP: u32 = 1 << 27;
-            r.ecx &= !(SVM | EXTENDED_APIC_SPACE | IBS | SKINIT | LWP | PERFORMANCE | MONITORX);
+            r.ecx &= !(SVM
+                | EXTENDED_APIC_SPACE
+                | IBS
+                | SKINIT
+                | LWP
+                | TRANSLATION_CACHE_EXTENSION
+                | PERFORMANCE
+                | MONITORX);
             r.edx &= !leaf1_edx::APIC;
             // AMD repeats the bit of leaf 1; Intel's leaf has a zero there.
             if view.apic_enabled && raw.edx & leaf1_edx::APIC != 0 {
