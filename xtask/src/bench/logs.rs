@@ -9,7 +9,7 @@ pub type Readings = BTreeMap<String, u64>;
 pub fn payload(console: &str) -> Readings {
     let mut readings = Readings::new();
     for line in console.lines() {
-        let mut words = line.trim().split_whitespace();
+        let mut words = line.split_whitespace();
         if (words.next(), words.next()) != (Some("#"), Some("bench")) {
             continue;
         }

@@ -90,7 +90,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
 
     let mut rows = table::rows(&measured, &sections, &groups);
-    let named = |row: &table::Row| options.only.iter().any(|only| *only == row.name);
+    let named = |row: &table::Row| options.only.contains(&row.name);
     if rows.iter().any(named) {
         rows.retain(|row| named(row) || options.only.iter().any(|only| only == row.group.name()));
     }
@@ -216,8 +216,7 @@ fn setting(workspace: &Workspace, bench: &Bench<'_>) -> Result<Setting> {
 /// The version in the name of the cache's directory that holds `path`.
 fn version(path: &Path, prefix: &str) -> String {
     path.iter()
-        .filter_map(|part| part.to_str()?.strip_prefix(prefix))
-        .next()
+        .find_map(|part| part.to_str()?.strip_prefix(prefix))
         .unwrap_or("of the system")
         .to_owned()
 }

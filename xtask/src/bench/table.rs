@@ -1,6 +1,6 @@
 //! The rows: what was measured beside what it may cost and what a peer takes.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::figures::{FIGURES, Figure, Group, Peer};
 use super::image::Section;
@@ -118,11 +118,10 @@ pub fn rows(measured: &[Readings; 2], sections: &[Section], groups: &[Group]) ->
                 rows.push(row);
             }
         }
-        let names: BTreeMap<&String, ()> =
-            measured.iter().flatten().map(|(n, _)| (n, ())).collect();
+        let names: BTreeSet<&String> = measured.iter().flat_map(Readings::keys).collect();
         let listed = |prefix: &str| -> Vec<&String> {
             names
-                .keys()
+                .iter()
                 .filter(|name| name.starts_with(prefix))
                 .copied()
                 .collect()
