@@ -48,7 +48,8 @@ impl Options {
             cases: Vec::new(),
             machines: Vec::new(),
             jobs: processors(),
-            patience: 1,
+            // Nobody waits at a desk for CI; a slow host must not look like a hang.
+            patience: 3,
         }
     }
 }

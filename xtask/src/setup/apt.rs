@@ -34,8 +34,7 @@ impl Apt {
         for (tool, package) in [("apt-get", "apt"), ("dpkg-deb", "dpkg")] {
             ensure!(
                 super::find_program(tool).is_some(),
-                "`{tool}` is needed to unpack Debian packages: install the package `{package}`, \
-                 or put qemu-system-x86_64 and bochs in the PATH on a system that is not Debian's"
+                "`{tool}` is needed to unpack Debian packages: install the package `{package}`"
             );
         }
         ensure!(
