@@ -112,6 +112,19 @@ pub struct Case {
     pub symbolize: bool,
     /// Why it fails for now: it stays visible, and is reported when it starts to pass.
     pub known: Option<String>,
+    /// Why its verdict does not count yet: it was not seen to pass often enough. It runs, and its result is shown.
+    pub trial: Option<String>,
+    /// The machines that `trial` is about; all of them when this is empty.
+    #[serde(default)]
+    pub trial_on: Vec<Model>,
+}
+
+impl Case {
+    /// Why the verdict on `model` does not count yet.
+    pub fn trial_on(&self, model: Model) -> Option<&str> {
+        let concerned = self.trial_on.is_empty() || self.trial_on.contains(&model);
+        self.trial.as_deref().filter(|_| concerned)
+    }
 }
 
 /// What is wrong with the disk of a test about bad input.

@@ -88,6 +88,10 @@ pub fn run(
                 Err(error) => (vec![format!("{error:#}")], Duration::ZERO, String::new()),
             };
             let verdict = match (complaints.is_empty(), &case.known) {
+                (is_good, None) if case.trial_on(model).is_some() => Verdict::Trial {
+                    why: case.trial_on(model).unwrap_or_default().to_owned(),
+                    complaints: if is_good { Vec::new() } else { complaints },
+                },
                 (true, None) => Verdict::Passed,
                 (true, Some(why)) => Verdict::UnexpectedPass(why.clone()),
                 (false, Some(why)) => Verdict::KnownFailure(why.clone()),

@@ -11,6 +11,13 @@ pub enum Verdict {
     Failed(Vec<String>),
     /// It fails, and `cases.toml` says why.
     KnownFailure(String),
+    /// It went with these complaints, or none; `cases.toml` says why that does not count yet.
+    Trial {
+        /// The reason.
+        why: String,
+        /// What was wrong this time.
+        complaints: Vec<String>,
+    },
     /// It passes, although `cases.toml` says that it fails: that line must go.
     UnexpectedPass(String),
 }
@@ -51,6 +58,18 @@ impl Totals {
                 println!("known   {label} ({seconds:.1} s): {why}");
                 self.known.push(format!("{label}: {why}"));
             }
+            Verdict::Trial { why, complaints } => {
+                let word = if complaints.is_empty() {
+                    "passes"
+                } else {
+                    "FAILS"
+                };
+                println!("trial   {label} ({seconds:.1} s): {word}; does not count: {why}");
+                for complaint in complaints {
+                    println!("        {complaint}");
+                }
+                self.known.push(format!("{label}: on trial, {word}: {why}"));
+            }
             Verdict::UnexpectedPass(why) => {
                 println!(
                     "FAILED  {label} ({seconds:.1} s): it passes now; remove its `known = \"{why}\"`"
@@ -73,7 +92,7 @@ impl Totals {
     /// Prints the summary; its last line is for machines.
     pub fn print(&self) {
         for line in &self.known {
-            println!("known failure: {line}");
+            println!("not counted: {line}");
         }
         for line in &self.failures {
             println!("failed: {line}");
