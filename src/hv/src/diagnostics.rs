@@ -81,13 +81,13 @@ impl Area {
     fn byte(&self, offset: usize) -> &AtomicU8 {
         debug_assert!(offset < self.header.log_offset as usize + self.header.log_len as usize);
         // SAFETY: the offset lies in the area, which is mapped and used through atomics only.
-        unsafe { &*self.base.add(offset).cast() }
+        unsafe { &*self.base.wrapping_add(offset).cast() }
     }
 
     fn word(&self, offset: usize) -> &AtomicU64 {
         debug_assert!(offset.is_multiple_of(8));
         // SAFETY: as for `byte`; all words are aligned by the layout.
-        unsafe { &*self.base.add(offset).cast() }
+        unsafe { &*self.base.wrapping_add(offset).cast() }
     }
 }
 
@@ -161,7 +161,7 @@ impl Counters {
         let offset = area.header.counters_offset as usize
             + vp as usize * area.header.counters_stride as usize;
         // SAFETY: the layout keeps `NAMES.len()` aligned words for each VP below `vp_count`.
-        Self(unsafe { &*area.base.add(offset).cast() })
+        Self(unsafe { &*area.base.wrapping_add(offset).cast() })
     }
 
     /// Counts one.

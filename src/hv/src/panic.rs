@@ -138,9 +138,8 @@ fn stop_others() -> u64 {
 /// Return addresses from the chain of frame pointers, as far as it stays in the LP stacks and rises.
 fn backtrace(mut frame: u64, mut each: impl FnMut(u64)) {
     for _ in 0..BACKTRACE {
-        if frame < LP_AREA_BASE
-            || frame >= LP_AREA_BASE + (1 << 32)
-            || frame % 8 != 0
+        if !(LP_AREA_BASE..LP_AREA_BASE + (1 << 32)).contains(&frame)
+            || !frame.is_multiple_of(8)
             || frame % 4096 > 4096 - 16
         {
             return;

@@ -61,7 +61,7 @@ pub fn unmap_trampoline(page: u64) {
     let start = page & !(PAGE_SIZE - 1);
     match table.unmap(&mut memory, start, PAGE_SIZE) {
         // The tables above it stay: another LP may be walking them.
-        Ok(done) => core::mem::forget(done),
+        Ok(_) => {}
         Err(error) => log::warn!("the trampoline stays mapped: {error:?}"),
     }
     insn::flush_own_tlb();

@@ -134,7 +134,7 @@ pub fn place_with<T>(
     for index in 0..count {
         let value = make(index)?;
         // SAFETY: the frames hold `count` values.
-        unsafe { target.add(index).write(value) };
+        unsafe { target.wrapping_add(index).write(value) };
     }
     // SAFETY: all of them are written; never freed.
     Some(unsafe { core::slice::from_raw_parts_mut(target, count) })

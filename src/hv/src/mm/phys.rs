@@ -39,7 +39,7 @@ pub fn read_guest(spa: Spa, buffer: &mut [u8]) -> bool {
     }
     for (offset, byte) in buffer.iter_mut().enumerate() {
         // SAFETY: as above; volatile, because the guest may write meanwhile.
-        *byte = unsafe { base.add(offset).read_volatile() };
+        *byte = unsafe { base.wrapping_add(offset).read_volatile() };
     }
     true
 }
@@ -52,7 +52,7 @@ pub fn write_guest(spa: Spa, bytes: &[u8]) -> bool {
     let base = pointer(spa);
     for (offset, byte) in bytes.iter().enumerate() {
         // SAFETY: checked above to be mapped RAM outside the hypervisor's block.
-        unsafe { base.add(offset).write_volatile(*byte) };
+        unsafe { base.wrapping_add(offset).write_volatile(*byte) };
     }
     true
 }
@@ -84,19 +84,23 @@ impl SharedFrame {
     /// The 64-bit word at `offset`, which is rounded down to a multiple of eight below 4096.
     pub fn word(self, offset: usize) -> &'static AtomicU64 {
         // SAFETY: the offset lies in the frame and is aligned; the frame stays, see `new`.
-        unsafe { &*pointer(self.0).add(offset & 0xFF8).cast::<AtomicU64>() }
+        unsafe {
+            &*pointer(self.0)
+                .wrapping_add(offset & 0xFF8)
+                .cast::<AtomicU64>()
+        }
     }
 
     /// The 32-bit word at `offset`, which is rounded down to a multiple of four below 4096.
     pub fn half(self, offset: usize) -> &'static core::sync::atomic::AtomicU32 {
         // SAFETY: as above.
-        unsafe { &*pointer(self.0).add(offset & 0xFFC).cast() }
+        unsafe { &*pointer(self.0).wrapping_add(offset & 0xFFC).cast() }
     }
 
     /// The byte at `offset` modulo 4096.
     pub fn byte(self, offset: usize) -> &'static core::sync::atomic::AtomicU8 {
         // SAFETY: as above.
-        unsafe { &*pointer(self.0).add(offset & 0xFFF).cast() }
+        unsafe { &*pointer(self.0).wrapping_add(offset & 0xFFF).cast() }
     }
 
     /// Fills the frame with `value`.

@@ -60,10 +60,8 @@ impl Overlays {
             |_| {
                 let spa = frames::alloc(FrameUse::Overlay, 1)?;
                 // SAFETY: just allocated for this slot, and never freed.
-                Some(Entry {
-                    frame: unsafe { SharedFrame::new(spa) },
-                    page: None,
-                })
+                let frame = unsafe { SharedFrame::new(spa) };
+                Some(Entry { frame, page: None })
             },
         );
         Ok(Self {

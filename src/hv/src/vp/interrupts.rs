@@ -45,7 +45,7 @@ impl<V: Virt> Vp<V> {
                 self.counters.add(Counter::Unexpected);
                 self.note(format_args!("local APIC error {errors:#x}"));
             }
-            own_vector::FIRST.. => {
+            _ if vector >= own_vector::FIRST => {
                 self.local.end(vector);
                 self.counters.add(Counter::Unexpected);
             }

@@ -189,7 +189,7 @@ impl<V: Virt> MmioBus for Bus<'_, V> {
             Target::Apic => {
                 // Registers are 32 bits wide at multiples of 16; other writes are undefined and have no effect.
                 let offset = self.gpa.page_offset();
-                if width == Width::Dword && offset % 16 == 0 {
+                if width == Width::Dword && offset.is_multiple_of(16) {
                     self.vp.write_apic_page(offset as u16, value as u32);
                 }
             }

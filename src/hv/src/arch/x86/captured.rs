@@ -136,12 +136,13 @@ impl Captured {
     /// The LP runs on the hypervisor's tables, and returns to the trampoline next.
     pub unsafe fn restore(&self) {
         // SAFETY: all of these are what firmware itself had; no descriptor is read before the trampoline.
-        unsafe {
-            insn::lgdt(self.gdtr);
-            insn::lidt(self.idtr);
-            insn::write_cr0(self.register(Register::Cr0));
-            insn::write_cr4(self.register(Register::Cr4));
-        }
+        unsafe { insn::lgdt(self.gdtr) };
+        // SAFETY: as above.
+        unsafe { insn::lidt(self.idtr) };
+        // SAFETY: as above.
+        unsafe { insn::write_cr0(self.register(Register::Cr0)) };
+        // SAFETY: as above.
+        unsafe { insn::write_cr4(self.register(Register::Cr4)) };
         for (register, name) in [(n::FS_BASE, SegmentName::Fs), (n::GS_BASE, SegmentName::Gs)] {
             let base = self
                 .segments

@@ -287,7 +287,7 @@ impl LocalApic {
             }
             Timer::Count { scale } => {
                 let count = deadline.map_or(0, |tick| {
-                    let ticks = u128::from(tick.saturating_sub(now)) * u128::from(scale) >> 32;
+                    let ticks = (u128::from(tick.saturating_sub(now)) * u128::from(scale)) >> 32;
                     // One more, so that the interrupt never comes before the deadline.
                     u32::try_from(ticks.saturating_add(1)).unwrap_or(u32::MAX)
                 });
