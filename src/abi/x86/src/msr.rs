@@ -57,6 +57,7 @@ pub const KERNEL_GS_BASE: u32 = 0xC000_0102;
 pub const TSC_AUX: u32 = 0xC000_0103;
 pub const AMD_SYSCFG: u32 = 0xC001_0010;
 pub const AMD_HWCR: u32 = 0xC001_0015;
+pub const AMD_NB_CFG: u32 = 0xC001_001F;
 pub const AMD_PATCH_LOADER: u32 = 0xC001_0020;
 pub const AMD_C_STATE_BASE: u32 = 0xC001_0073;
 pub const AMD_VM_CR: u32 = 0xC001_0114;

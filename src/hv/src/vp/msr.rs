@@ -3,7 +3,8 @@
 
 use apic::Mode;
 use vpcore::msr::{
-    DEBUGCTL_WRITABLE, HWCR_WRITABLE, MISC_ENABLE_WRITABLE, MsrClass, VirtualMsr, classify,
+    DEBUGCTL_WRITABLE, HWCR_WRITABLE, MISC_ENABLE_WRITABLE, MsrClass, NB_CFG_WRITABLE, VirtualMsr,
+    classify,
 };
 use vpcore::seam::{Register, VpBackend};
 use x86::{Gp, cr0, efer};
@@ -136,6 +137,7 @@ impl<V: Virt> Vp<V> {
             VirtualMsr::Mtrr
             | VirtualMsr::MicrocodeRevision
             | VirtualMsr::AmdConfiguration
+            | VirtualMsr::NorthbridgeConfiguration
             | VirtualMsr::MiscEnable => Ok(msr::try_read(number)?),
         }
     }
@@ -201,6 +203,9 @@ impl<V: Virt> Vp<V> {
                 unsafe { msr::try_write(number, value) }?;
             }
             VirtualMsr::AmdConfiguration => self.write_masked(number, value, HWCR_WRITABLE)?,
+            VirtualMsr::NorthbridgeConfiguration => {
+                self.write_masked(number, value, NB_CFG_WRITABLE)?
+            }
             VirtualMsr::MiscEnable => self.write_masked(number, value, MISC_ENABLE_WRITABLE)?,
         }
         Ok(())

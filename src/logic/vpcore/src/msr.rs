@@ -57,6 +57,8 @@ pub enum VirtualMsr {
     MicrocodeRevision,
     /// HWCR and SYSCFG: some bits may change.
     AmdConfiguration,
+    /// NB_CFG: PCI configuration by extended CF8 addresses may be switched on.
+    NorthbridgeConfiguration,
     /// IA32_MISC_ENABLE: some bits may change.
     MiscEnable,
 }
@@ -67,6 +69,9 @@ pub const MISC_ENABLE_WRITABLE: u64 = 1 | 1 << 3 | 1 << 16 | 1 << 22 | 1 << 23 |
 
 /// Bits of AMD's HWCR that the parent may change: CPB disable, IRPerf enable, MCA status write enable.
 pub const HWCR_WRITABLE: u64 = 1 << 25 | 1 << 30 | 1 << 18;
+
+/// Bits of AMD's NB_CFG that the parent may change: extended configuration addresses in CF8.
+pub const NB_CFG_WRITABLE: u64 = 1 << 46;
 
 /// Bits of IA32_DEBUGCTL that the parent may set: LBR and BTF.
 pub const DEBUGCTL_WRITABLE: u64 = 0b11;
@@ -96,6 +101,7 @@ pub const fn classify(msr: u32) -> MsrClass {
         n::IA32_DEBUGCTL => Virtual(VirtualMsr::DebugCtl),
         n::IA32_BIOS_SIGN_ID => Virtual(VirtualMsr::MicrocodeRevision),
         n::AMD_HWCR => Virtual(VirtualMsr::AmdConfiguration),
+        n::AMD_NB_CFG => Virtual(VirtualMsr::NorthbridgeConfiguration),
         n::IA32_MISC_ENABLE => Virtual(VirtualMsr::MiscEnable),
         n::IA32_MTRRCAP => ReadOnly,
         n::IA32_MTRR_DEF_TYPE => Virtual(VirtualMsr::MtrrDefault),
