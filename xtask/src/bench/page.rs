@@ -27,7 +27,7 @@ on. What an exit costs and how many there are decide how much slower a machine i
 We measure on emulated machines, because there a figure means the same on every computer. Bochs runs one instruction \
 at a time and, set up as here, its time-stamp counter advances by one for each. So the difference of two readings is \
 the number of instructions between them, in the partition and in the hypervisor together. In two runs the \
-exits came out alike to the instruction, and the boots within 0.1 %. What the figures do not show is what real processors add: the switch out of a partition and \
+exits came out alike to the instruction, and the boot on Intel within 0.1 %. What the figures do not show is what real processors add: the switch out of a partition and \
 back takes hundreds of cycles of its own there, and memory has caches.
 
 *AMD* is Bochs with a Ryzen processor and AMD-V, *Intel* is Bochs with a Haswell and VT-x, each with one processor and \
