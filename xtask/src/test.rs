@@ -34,6 +34,9 @@ pub struct Options {
     /// How many processors the machines that run at a time may have in all
     #[arg(long, default_value_t = processors())]
     pub jobs: usize,
+    /// Run a boot test that fails once more, and count the second try; the first one stays in the summary
+    #[arg(long)]
+    pub retry: bool,
     /// Give every machine this many times its time, where the host is slow or busy
     #[arg(long, default_value_t = 1)]
     pub patience: u32,
@@ -49,6 +52,7 @@ impl Options {
             machines: Vec::new(),
             jobs: processors(),
             // Nobody waits at a desk for CI; a slow host must not look like a hang.
+            retry: true,
             patience: 3,
         }
     }

@@ -68,16 +68,26 @@ pub fn run(
                         case,
                         patience: options.patience,
                     };
-                    let result = job.run();
+                    let mut result = job.run();
+                    let mut first_try = None;
+                    if options.retry
+                        && let Ok(judged) = &result
+                        && !judged.complaints.is_empty()
+                        && case.known.is_none()
+                        && case.trial_on(model).is_none()
+                    {
+                        first_try = Some(judged.complaints.clone());
+                        result = job.run();
+                    }
                     schedule.give_back(&row);
-                    if sender.send((name, model, case, result)).is_err() {
+                    if sender.send((name, model, case, result, first_try)).is_err() {
                         return;
                     }
                 }
             });
         }
         drop(sender);
-        for (name, model, case, result) in results {
+        for (name, model, case, result, first_try) in results {
             let label = format!("{model} {name}");
             let (complaints, elapsed, tail) = match result {
                 Ok(judged) => (
@@ -97,6 +107,9 @@ pub fn run(
                 (false, Some(why)) => Verdict::KnownFailure(why.clone()),
                 (false, None) => Verdict::Failed(complaints),
             };
+            if let Some(complaints) = &first_try {
+                totals.add_first_try(&label, complaints);
+            }
             let show = matches!(verdict, Verdict::Failed(_));
             totals.add(&label, &verdict, elapsed);
             if show {

@@ -79,6 +79,18 @@ impl Totals {
         }
     }
 
+    /// Notes that a boot test failed at its first try and was run again.
+    pub fn add_first_try(&mut self, label: &str, complaints: &[String]) {
+        println!("again   {label}: its first try failed");
+        for complaint in complaints {
+            println!("        {complaint}");
+        }
+        self.known.push(format!(
+            "{label}: first try failed: {}",
+            complaints.join("; ")
+        ));
+    }
+
     /// Number of tests that failed.
     pub fn failed(&self) -> usize {
         self.failures.len()

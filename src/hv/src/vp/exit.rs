@@ -56,9 +56,12 @@ impl<V: Virt> Vp<V> {
                     .request_window(vpcore::seam::Window::Interrupt, false);
                 self.window_open = false;
             }
-            Exit::NmiWindow => self
-                .backend
-                .request_window(vpcore::seam::Window::Nmi, false),
+            Exit::NmiWindow => {
+                // On AMD-V both windows are one: the interrupt's is asked for anew.
+                self.backend
+                    .request_window(vpcore::seam::Window::Nmi, false);
+                self.window_open = false;
+            }
             Exit::Hlt => {
                 self.skip();
                 self.activity = Activity::Halted;
