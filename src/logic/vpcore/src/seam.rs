@@ -269,8 +269,6 @@ pub trait VpBackend {
     fn interrupted_event(&mut self) -> Option<Event>;
     /// Delivers `event` at the next entry. At most one per entry: a second call replaces the first.
     fn inject(&mut self, event: Event);
-    /// Whether an event waits for the next entry.
-    fn has_injection(&self) -> bool;
     /// Whether an external interrupt could be delivered now: IF set, no shadow.
     fn can_take_interrupt(&self) -> bool;
     /// Whether an NMI could be delivered now: not blocked by an earlier one, no shadow.

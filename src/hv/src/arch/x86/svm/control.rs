@@ -323,10 +323,6 @@ impl VpBackend for SvmVp {
         inject::inject(self, event);
     }
 
-    fn has_injection(&self) -> bool {
-        self.vmcb.read_u64(field::EVENT_INJECTION) & inject::VALID != 0
-    }
-
     fn can_take_interrupt(&self) -> bool {
         self.vmcb.read_u64(field::RFLAGS) & rflags::IF != 0
             && self.vmcb.read_u64(field::INTERRUPT_SHADOW) & 1 == 0

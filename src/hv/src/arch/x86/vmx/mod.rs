@@ -174,10 +174,6 @@ impl VpBackend for VmxVp {
         self.inject_event(event);
     }
 
-    fn has_injection(&self) -> bool {
-        self.pending & pending::EVENT != 0
-    }
-
     #[inline]
     fn can_take_interrupt(&self) -> bool {
         self.is_open_for_interrupts()
