@@ -8,14 +8,22 @@
 
 pub mod call;
 pub mod cpuid;
+pub mod intercept;
 pub mod message;
 pub mod msr;
+pub mod property;
 pub mod reader;
+pub mod register;
+pub mod state;
 pub mod status;
 pub mod time;
+pub mod wire;
 
 pub use call::{CallCode, Control, ResultWord};
 pub use cpuid::{Features, Hints, Privileges};
 pub use message::{Message, MessageType};
+pub use property::{PropertyCode, SyntheticFeatures};
 pub use reader::Reader;
+pub use register::RegisterName;
 pub use status::HvError;
+pub use wire::Writer;

@@ -19,7 +19,8 @@ impl<'a> Reader<'a> {
         self.0
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], HvError> {
+    /// The next `N` bytes.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], HvError> {
         let (head, rest) = self
             .0
             .split_first_chunk()

@@ -61,6 +61,10 @@ statuses! {
     NOT_ACKNOWLEDGED = 0x14;
     /// The VP's state does not allow the call.
     INVALID_VP_STATE = 0x15;
+    /// The SynIC's state does not allow the call.
+    INVALID_SYNIC_STATE = 0x18;
+    /// The object is in use.
+    OBJECT_IN_USE = 0x19;
     /// There is no more of what was asked for.
     NO_RESOURCES = 0x1D;
     /// The processor lacks a feature.
@@ -83,6 +87,8 @@ statuses! {
     INSUFFICIENT_CONTIGUOUS_ROOT_MEMORY = 0x83;
     /// The virtual trust level is on already.
     VTL_ALREADY_ENABLED = 0x86;
+    /// No register has this name.
+    UNKNOWN_REGISTER_NAME = 0x87;
 }
 
 impl core::fmt::Debug for HvError {

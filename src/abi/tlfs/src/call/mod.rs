@@ -1,23 +1,90 @@
-//! Call codes, the control and result words, and the parameters of single calls (TLFS, "Hypercall Interface").
+//! Call codes, the control and result words, and the parameters of every call (TLFS, "Hypercall Interface").
+//!
+//! The parameters are blocks with `decode` and `encode`. Bytes that the specification reserves must be zero;
+//! padding that Linux does not clear may be anything.
 
 use crate::{HvError, Reader};
+
+mod guest;
+mod interrupt;
+mod memory;
+mod partition;
+mod port;
+mod vp;
+
+pub use guest::*;
+pub use interrupt::*;
+pub use memory::*;
+pub use partition::*;
+pub use port::*;
+pub use vp::*;
 
 /// Number of a hypercall, bits 15:0 of the control word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct CallCode(pub u16);
 
-impl CallCode {
-    /// `HvCallNotifyLongSpinWait`.
-    pub const NOTIFY_LONG_SPIN_WAIT: Self = Self(0x0008);
-    /// `HvCallGetPartitionId`.
-    pub const GET_PARTITION_ID: Self = Self(0x0046);
-    /// `HvCallPostMessage`.
-    pub const POST_MESSAGE: Self = Self(0x005C);
-    /// `HvCallSignalEvent`.
-    pub const SIGNAL_EVENT: Self = Self(0x005D);
-    /// `HvExtCallQueryCapabilities`. Codes from 0x8001 on are extended calls.
-    pub const EXT_QUERY_CAPABILITIES: Self = Self(0x8001);
+macro_rules! codes {
+    ($($name:ident = $value:literal,)*) => {
+        /// The codes by the names of their calls.
+        #[allow(missing_docs)]
+        impl CallCode { $(pub const $name: Self = Self($value);)* }
+    };
+}
+
+codes! {
+    FLUSH_VIRTUAL_ADDRESS_SPACE = 0x0002,
+    FLUSH_VIRTUAL_ADDRESS_LIST = 0x0003,
+    NOTIFY_LONG_SPIN_WAIT = 0x0008,
+    SEND_SYNTHETIC_CLUSTER_IPI = 0x000B,
+    FLUSH_VIRTUAL_ADDRESS_SPACE_EX = 0x0013,
+    FLUSH_VIRTUAL_ADDRESS_LIST_EX = 0x0014,
+    SEND_SYNTHETIC_CLUSTER_IPI_EX = 0x0015,
+    CREATE_PARTITION = 0x0040,
+    INITIALIZE_PARTITION = 0x0041,
+    FINALIZE_PARTITION = 0x0042,
+    DELETE_PARTITION = 0x0043,
+    GET_PARTITION_PROPERTY = 0x0044,
+    SET_PARTITION_PROPERTY = 0x0045,
+    GET_PARTITION_ID = 0x0046,
+    GET_NEXT_CHILD_PARTITION = 0x0047,
+    DEPOSIT_MEMORY = 0x0048,
+    WITHDRAW_MEMORY = 0x0049,
+    MAP_GPA_PAGES = 0x004B,
+    UNMAP_GPA_PAGES = 0x004C,
+    INSTALL_INTERCEPT = 0x004D,
+    CREATE_VP = 0x004E,
+    DELETE_VP = 0x004F,
+    GET_VP_REGISTERS = 0x0050,
+    SET_VP_REGISTERS = 0x0051,
+    TRANSLATE_VIRTUAL_ADDRESS = 0x0052,
+    READ_GPA = 0x0053,
+    WRITE_GPA = 0x0054,
+    CLEAR_VIRTUAL_INTERRUPT = 0x0056,
+    DELETE_PORT = 0x0058,
+    DISCONNECT_PORT = 0x005B,
+    POST_MESSAGE = 0x005C,
+    SIGNAL_EVENT = 0x005D,
+    MAP_STATS_PAGE = 0x006C,
+    UNMAP_STATS_PAGE = 0x006D,
+    NOTIFY_PORT_RING_EMPTY = 0x008B,
+    REGISTER_INTERCEPT_RESULT = 0x0091,
+    ASSERT_VIRTUAL_INTERRUPT = 0x0094,
+    CREATE_PORT = 0x0095,
+    CONNECT_PORT = 0x0096,
+    START_VIRTUAL_PROCESSOR = 0x0099,
+    GET_VP_INDEX_FROM_APIC_ID = 0x009A,
+    SIGNAL_EVENT_DIRECT = 0x00C0,
+    POST_MESSAGE_DIRECT = 0x00C1,
+    GET_GPA_PAGES_ACCESS_STATES = 0x00C9,
+    MAP_VP_STATE_PAGE = 0x00E1,
+    UNMAP_VP_STATE_PAGE = 0x00E2,
+    GET_VP_STATE = 0x00E3,
+    SET_VP_STATE = 0x00E4,
+    GET_VP_CPUID_VALUES = 0x00F4,
+    GET_PARTITION_PROPERTY_EX = 0x0101,
+    MAP_STATS_PAGE_2 = 0x0131,
+    EXT_QUERY_CAPABILITIES = 0x8001,
 }
 
 /// The control word: RCX, or EDX:EAX of a 32-bit caller (TLFS, "Hypercall Inputs").
@@ -105,7 +172,7 @@ impl ResultWord {
 }
 
 /// Number of a connection, the sender's name for a port. 32 bits wide on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct ConnectionId(pub u32);
 
