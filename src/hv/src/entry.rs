@@ -7,7 +7,7 @@
     reason = "the entry point, which trusts the loader's record"
 )]
 
-use addr::Spa;
+use addr::{Spa, VpIndex};
 use apic::Apic;
 use bootinfo::{BootInfo, LaunchCall, LpInfo, MAGIC, Operation, Status, VERSION};
 use spin::{Mutex, Once};
@@ -19,18 +19,20 @@ use crate::arch::x86::descriptors::Descriptors;
 use crate::arch::x86::local_apic::{self, LocalApic};
 use crate::arch::x86::lp::{self, LpArea, LpShared};
 use crate::arch::x86::{captured::Captured, idt, insn, msr, mtrr};
+use crate::diagnostics::Counters;
 use crate::mm::frames::{self, FrameUse, VpFrames};
 use crate::mm::{address_space, phys, ram};
-use crate::partition::Partition;
+use crate::partition::{ParentPartition, Partition};
+use crate::scheduler::Processor;
 use crate::virt::{Svm, Virt, Vmx};
-use crate::vp::{Vp, VpParts, trap_ports};
+use crate::vp::parent::{Parent, trap_ports};
+use crate::vp::{Vp, VpParts};
 use crate::{console, diagnostics, panic, power};
 
 /// What `PREPARE` made for one LP, taken by its `LAUNCH`.
 struct Prepared {
     area: &'static LpArea,
     descriptors: &'static mut Descriptors,
-    scratch: &'static mut hypercall::Scratch,
 }
 
 /// What `PREPARE` made.
@@ -41,8 +43,8 @@ struct Machine {
 }
 
 enum AnyPartition {
-    Svm(&'static Partition<Svm>),
-    Vmx(&'static Partition<Vmx>),
+    Svm(&'static ParentPartition<Svm>),
+    Vmx(&'static ParentPartition<Vmx>),
 }
 
 static MACHINE: Once<Machine> = Once::new();
@@ -119,7 +121,7 @@ unsafe fn prepare(spa: Spa) -> Result<(), Status> {
     .ok_or(Status::NO_MEMORY)?;
     lp::publish(shared);
     let lps = frames::place_with(FrameUse::Lp, infos.len(), |index| {
-        Some(Some(prepare_lp(index, shared)?))
+        Some(Some(prepare_lp(info, index, shared)?))
     })
     .ok_or(Status::NO_MEMORY)?;
     let partition = if crate::virt::is_intel() {
@@ -141,20 +143,20 @@ unsafe fn prepare(spa: Spa) -> Result<(), Status> {
     Ok(())
 }
 
-fn prepare_lp(index: usize, shared: &'static [LpShared]) -> Option<Prepared> {
+fn prepare_lp(info: &BootInfo, index: usize, shared: &'static [LpShared]) -> Option<Prepared> {
     let number = addr::LpIndex::new(u32::try_from(index).ok()?);
     let stacks = address_space::map_interrupt_stacks(number).ok()?;
+    let local = LocalApic::new(address_space::apic_page(), info.tsc_hz, info.apic_hz);
     Some(Prepared {
-        area: frames::place(FrameUse::Lp, LpArea::new(number, shared.get(index)?))?,
+        area: frames::place(FrameUse::Lp, LpArea::new(number, shared.get(index)?, local))?,
         descriptors: frames::place(FrameUse::Lp, Descriptors::new(stacks))?,
-        scratch: frames::place(FrameUse::Lp, hypercall::Scratch::new())?,
     })
 }
 
 fn prepare_partition<V: Virt>(
     info: &BootInfo,
     shared: &'static [LpShared],
-) -> Result<&'static Partition<V>, Status> {
+) -> Result<&'static ParentPartition<V>, Status> {
     V::check()?;
     let mut bitmaps = V::bitmaps(&mut VpFrames)?;
     trap_ports(&mut bitmaps, info.ecam.base.get() != 0);
@@ -165,7 +167,7 @@ fn prepare_partition<V: Virt>(
             bitmaps.pass_msr_write(msr);
         }
     }
-    let partition = Partition::new(info, shared, bitmaps)?;
+    let partition = ParentPartition::new(info, shared, bitmaps)?;
     frames::place(FrameUse::Partition, partition)
         .map(|partition| &*partition)
         .ok_or(Status::NO_MEMORY)
@@ -201,7 +203,7 @@ fn launch(call: &LaunchCall) -> Result<(), Status> {
 /// Makes this LP the hypervisor's and enters its VP. Returns only when the processor refused.
 fn launch_on<V: Virt>(
     machine: &Machine,
-    partition: &'static Partition<V>,
+    partition: &'static ParentPartition<V>,
     call: &LaunchCall,
 ) -> Result<(), Status> {
     V::check()?;
@@ -242,12 +244,14 @@ fn launch_on<V: Virt>(
     };
     captured.load_into(&mut backend);
 
-    let info = machine.info;
-    let local = LocalApic::new(address_space::apic_page(), info.tsc_hz, info.apic_hz);
+    let local = &area.local;
+    local.adopt();
     let now = insn::rdtsc();
     let snapshot = local.snapshot(area.apic_id);
-    let Some(apic) = Apic::from_snapshot(&snapshot, partition.apic_features, partition.timing, now)
-    else {
+    let core = partition.core();
+    let shared = core.vps.get(VpIndex::new(area.index.get()));
+    let apic = Apic::from_snapshot(&snapshot, core.apic_features, core.timing, now);
+    let (Some(shared), Some(apic)) = (shared, apic) else {
         area.leave();
         // SAFETY: as above.
         unsafe { captured.restore() };
@@ -260,16 +264,13 @@ fn launch_on<V: Virt>(
     let parts = VpParts {
         backend,
         partition,
+        shared,
         lp: area,
         apic,
-        local,
-        scratch: prepared.scratch,
-        tsc_hz: info.tsc_hz,
+        counters: Counters::of(area.index.get()),
+        role: Parent::new(V::missing()),
     };
-    let Some(vp) = Vp::new(parts) else {
-        return Err(Status::BAD_BOOT_INFO);
-    };
-    let Some(vp) = frames::place(FrameUse::Vp, vp) else {
+    let Some(processor) = frames::place(FrameUse::Vp, Processor::new(area, Vp::new(parts))) else {
         return Err(Status::NO_MEMORY);
     };
     if lp::launched() == machine.lps.lock().len() as u64 {
@@ -278,5 +279,5 @@ fn launch_on<V: Virt>(
         address_space::unmap_trampoline(machine.info.trampoline);
     }
     log::debug!("launched");
-    vp.run()
+    processor.run()
 }

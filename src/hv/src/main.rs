@@ -4,8 +4,9 @@
 //! | --- | --- |
 //! | [`arch`] | instructions, descriptor tables, the physical APIC, VT-x and AMD-V |
 //! | [`mm`] | frames, page tables, the physical map |
-//! | [`partition`] | what the VPs of the parent share |
+//! | [`partition`] | what the VPs of a partition share |
 //! | [`vp`] | one VP and the loop that runs it |
+//! | [`scheduler`] | which VP an LP runs |
 //! | [`entry`] | the loader's calls |
 //! | [`virt`] | what VT-x and AMD-V must offer |
 //! | [`console`], [`diagnostics`], [`panic`], [`power`], [`shootdown`] | as their names say |
@@ -27,6 +28,8 @@ mod panic;
 mod partition;
 #[cfg(target_os = "none")]
 mod power;
+#[cfg(target_os = "none")]
+mod scheduler;
 #[cfg(target_os = "none")]
 mod shootdown;
 #[cfg(target_os = "none")]

@@ -23,6 +23,20 @@ pub fn read_guest_u64(spa: Spa) -> Option<u64> {
     read_guest(spa, &mut bytes).then(|| u64::from_le_bytes(bytes))
 }
 
+/// RAM by its own addresses, for walks of the page tables of firmware.
+pub struct Ram;
+
+impl paging::walk::GuestPhysical for Ram {
+    fn read_u64(&self, gpa: addr::Gpa) -> Option<u64> {
+        read_guest_u64(Spa::new(gpa.get()))
+    }
+
+    fn read_u32(&self, gpa: addr::Gpa) -> Option<u32> {
+        let mut bytes = [0; 4];
+        read_guest(Spa::new(gpa.get()), &mut bytes).then(|| u32::from_le_bytes(bytes))
+    }
+}
+
 /// Copies RAM at `spa` that a guest may be writing. False, and nothing read, where it is not RAM that guests may
 /// hold, or the range leaves its page.
 pub fn read_guest(spa: Spa, buffer: &mut [u8]) -> bool {

@@ -5,11 +5,11 @@
 use vpcore::seam::{ControlAccess, Register, VpBackend};
 use x86::{Gp, cr0, cr4, efer};
 
-use super::Vp;
 use super::fetch::INSTRUCTION_MAX;
+use super::{Role, Vp};
 use crate::virt::Virt;
 
-impl<V: Virt> Vp<V> {
+impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// Carries out one access.
     pub(super) fn control(&mut self, access: ControlAccess) {
         match access {

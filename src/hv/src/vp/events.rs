@@ -4,10 +4,10 @@ use vpcore::event::{Combined, combine};
 use vpcore::seam::{Event, VpBackend, Window};
 use x86::vector;
 
-use super::{Activity, Vp};
+use super::{Activity, Role, Vp};
 use crate::virt::Virt;
 
-impl<V: Virt> Vp<V> {
+impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// Raises an exception in the guest at the next entry, RIP at the instruction that caused it.
     pub(super) fn raise(&mut self, vector: u8, error_code: Option<u32>) {
         self.raised = Some(Event::Exception { vector, error_code });
@@ -63,24 +63,32 @@ impl<V: Virt> Vp<V> {
         self.is_settled = self.deferred != Some(Event::Nmi) && !self.apic.nmi_pending();
     }
 
+    /// Makes one of an interrupted event and an exception that we raise. False when the guest has shut down.
+    pub(super) fn merge_exceptions(&mut self) -> bool {
+        let (Some(first), Some(second)) = (self.interrupted, self.raised) else {
+            return true;
+        };
+        self.interrupted = None;
+        match combine(first, second) {
+            Combined::Deliver(event) => {
+                // An interrupt or NMI was acknowledged already: it comes after the exception. An INT n is not
+                // kept: RIP is at it, and it runs again.
+                if matches!(first, Event::Interrupt(_) | Event::Nmi) {
+                    self.deferred = Some(first);
+                }
+                self.raised = Some(event);
+                true
+            }
+            Combined::Shutdown => {
+                self.shut_down();
+                false
+            }
+        }
+    }
+
     fn deliver_exception(&mut self) -> bool {
-        let event = match (self.interrupted.take(), self.raised.take()) {
-            (None, None) => return false,
-            (Some(event), None) | (None, Some(event)) => event,
-            (Some(first), Some(second)) => match combine(first, second) {
-                Combined::Deliver(event) => {
-                    // An interrupt or NMI was acknowledged already: it comes after the exception. An INT n is not
-                    // kept: RIP is at it, and it runs again.
-                    if matches!(first, Event::Interrupt(_) | Event::Nmi) {
-                        self.deferred = Some(first);
-                    }
-                    event
-                }
-                Combined::Shutdown => {
-                    self.triple_fault();
-                    return false;
-                }
-            },
+        let Some(event) = self.interrupted.take().or_else(|| self.raised.take()) else {
+            return false;
         };
         if let Event::Interrupt(_) = event
             && !self.backend.can_take_interrupt()
@@ -126,10 +134,9 @@ impl<V: Virt> Vp<V> {
         self.backend.inject(Event::Interrupt(vector));
     }
 
-    /// The parent's processor has shut down: on hardware the chipset resets the machine, and so do we.
-    pub(super) fn triple_fault(&mut self) {
+    /// The processor has shut down.
+    pub(super) fn shut_down(&mut self) {
         self.activity = Activity::ShutDown;
-        self.log_state("triple fault of the parent, the machine is reset");
-        crate::power::reset();
+        R::triple_fault(self);
     }
 }

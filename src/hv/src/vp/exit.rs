@@ -1,16 +1,14 @@
-//! What each exit means for the parent.
+//! What each exit means.
 
-use vpcore::cpuid::{self, View};
 use vpcore::seam::{Exit, Register, SegmentName, VpBackend};
 use x86::Gp;
-use x86::msr::apic_base;
 
-use super::{Activity, Vp};
-use crate::arch::x86::{insn, msr};
+use super::{Activity, Role, Vp};
+use crate::arch::x86::msr;
 use crate::diagnostics::Counter;
 use crate::virt::Virt;
 
-impl<V: Virt> Vp<V> {
+impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// Answers one exit. No arm panics, and none loops longer than the guest's own instruction would.
     #[inline]
     pub(super) fn handle(&mut self, exit: Exit) {
@@ -19,7 +17,7 @@ impl<V: Virt> Vp<V> {
             Exit::Cpuid => {
                 self.counters.add(Counter::Cpuid);
                 self.refused_at = None;
-                self.cpuid();
+                R::cpuid(self);
             }
             Exit::Hypercall => {
                 self.counters.add(Counter::Hypercall);
@@ -48,9 +46,6 @@ impl<V: Virt> Vp<V> {
         match exit {
             // Answered by `handle`.
             Exit::Cpuid | Exit::Hypercall | Exit::Rdmsr => {}
-            Exit::Interrupt => self.take_interrupt(),
-            Exit::Nmi => self.nmi(),
-            Exit::MachineCheck => self.raise(x86::vector::MC, None),
             Exit::InterruptWindow => {
                 self.backend
                     .request_window(vpcore::seam::Window::Interrupt, false);
@@ -68,22 +63,10 @@ impl<V: Virt> Vp<V> {
             }
             Exit::Wrmsr => self.wrmsr(),
             Exit::Xsetbv => self.xsetbv(),
-            Exit::Invd | Exit::Wbinvd => {
-                // INVD would throw away what the hypervisor wrote: the parent's caches are everybody's.
-                insn::wbinvd();
-                self.skip();
-            }
-            // MONITOR and MWAIT are not in CPUID, but firmware that began before us uses them.
-            Exit::Monitor => self.skip(),
-            Exit::Mwait => {
-                self.skip();
-                self.pause();
-            }
             Exit::Undefined => self.raise_ud(),
             Exit::Control(access) => self.control(access),
-            Exit::Io(access) => self.io(access),
-            Exit::Slat(fault) => self.slat_fault(&fault),
-            Exit::TripleFault => self.triple_fault(),
+            Exit::Slat(fault) if self.is_apic_page(fault.gpa) => self.apic_page(&fault),
+            Exit::TripleFault => self.shut_down(),
             Exit::Init => self.note(format_args!("a physical INIT arrived and was ignored")),
             Exit::InvalidState { detail } => self.invalid_state(detail),
             Exit::Unknown { reason, info } => {
@@ -92,42 +75,13 @@ impl<V: Virt> Vp<V> {
                 ));
                 self.raise_ud();
             }
+            exit => R::exit(self, exit),
         }
     }
 
-    /// A physical NMI: a panicking LP asks us to stop, or it is the parent's.
-    fn nmi(&mut self) {
-        crate::panic::stop_if_asked();
-        // Where the host took it in its own window, its handler has left a note; there is one NMI, not two.
-        self.lp
-            .nmi_taken
-            .store(false, core::sync::atomic::Ordering::Relaxed);
-        self.apic.accept_nmi();
-    }
-
-    fn cpuid(&mut self) {
-        let (leaf, subleaf) = (
-            self.backend.gp().get(Gp::Rax) as u32,
-            self.backend.gp().get(Gp::Rcx) as u32,
-        );
-        #[cfg(feature = "test-panic")]
-        assert!(
-            leaf != 0x4000_FFFE,
-            "a panic provoked by CPUID leaf 0x4000FFFE"
-        );
-        let r = if cpuid::is_hypervisor_leaf(leaf) {
-            hypercall::hypervisor_leaf(leaf, &self.partition.identity)
-        } else {
-            let view = match leaf {
-                1 | 7 | 0xD | 0x8000_0001 => View {
-                    cr4: self.backend.get(Register::Cr4),
-                    apic_enabled: self.apic.apic_base() & apic_base::ENABLE != 0,
-                    missing: self.missing,
-                },
-                _ => View::default(),
-            };
-            cpuid::parent(leaf, subleaf, insn::cpuid(leaf, subleaf), &view)
-        };
+    /// The answer of CPUID into the registers.
+    #[inline]
+    pub(super) fn finish_cpuid(&mut self, r: x86::cpuid::CpuidResult) {
         let gp = self.backend.gp_mut();
         gp.set(Gp::Rax, r.eax.into());
         gp.set(Gp::Rbx, r.ebx.into());
@@ -167,7 +121,7 @@ impl<V: Virt> Vp<V> {
             "vp{}: the processor refuses the state of the guest, detail {detail:#x}",
             self.index.get()
         );
-        self.triple_fault();
+        self.shut_down();
     }
 
     /// Writes the VP's registers to the log.
@@ -183,7 +137,7 @@ impl<V: Virt> Vp<V> {
             get(Register::Cr3),
             get(Register::Cr4),
             get(Register::Efer),
-            self.interrupts_enabled()
+            self.backend.can_take_interrupt()
         );
         log::error!("gp {:x?}", self.backend.gp().0);
         for name in [

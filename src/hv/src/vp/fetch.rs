@@ -4,8 +4,8 @@ use addr::Gva;
 use paging::walk::{Access, PagingState, fetch_address, translate};
 use vpcore::seam::{Register, SegmentName, VpBackend};
 
-use super::Vp;
-use crate::partition::ParentMemory;
+use super::{Role, Vp};
+use crate::partition::{Partition, TableMemory};
 use crate::virt::Virt;
 
 /// Longest instruction in bytes.
@@ -25,7 +25,7 @@ impl Fetched {
     }
 }
 
-impl<V: Virt> Vp<V> {
+impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// How the VP translates addresses now.
     pub(super) fn paging_state(&self) -> PagingState {
         let get = |register| self.backend.get(register);
@@ -39,8 +39,8 @@ impl<V: Virt> Vp<V> {
             pkru: 0,
             pkrs: 0,
             cpl: self.backend.cpl(),
-            phys_bits: self.partition.physical_bits,
-            has_gib_pages: self.partition.has_gib_pages,
+            phys_bits: self.partition.core().physical_bits,
+            has_gib_pages: self.partition.core().has_gib_pages,
         }
     }
 
@@ -56,14 +56,15 @@ impl<V: Virt> Vp<V> {
         let cs = self.backend.segment(SegmentName::Cs);
         let mut at = fetch_address(&cs, self.backend.get(Register::Rip), state.efer);
         while fetched.len < want {
-            let Ok(found) = translate(&state, &ParentMemory, at, Access::Execute) else {
+            let Ok(found) = translate(&state, &TableMemory(self.partition), at, Access::Execute)
+            else {
                 break;
             };
             let count = (want - fetched.len).min(4096 - at.page_offset());
             let Some(buffer) = fetched.bytes.get_mut(fetched.len..fetched.len + count) else {
                 break;
             };
-            if !self.partition.read(found.gpa, buffer) {
+            if self.partition.read(found.gpa, buffer).is_err() {
                 break;
             }
             fetched.len += count;

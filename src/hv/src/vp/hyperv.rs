@@ -1,4 +1,4 @@
-//! The hypervisor interface of the parent: synthetic registers, overlay pages, hypercalls.
+//! The hypervisor interface of a partition: synthetic registers, overlay pages, hypercalls.
 
 use core::sync::atomic::Ordering;
 
@@ -9,32 +9,34 @@ use hypercall::{
 };
 use synic::{MsrEffect, Overlay, RefTime, Scope, SynicPage, WriteContext, scope};
 use tlfs::HvError;
+use tlfs::msr::TIME_REF_COUNT;
 use vpcore::seam::{Register, SegmentName, VpBackend};
 
-use super::Vp;
-use super::msr::Refused;
+use super::role::Refused;
+use super::{Role, Vp};
 use crate::arch::x86::insn;
 use crate::mm::phys::SharedFrame;
-use crate::partition::{PARENT, Partition};
-use crate::shootdown;
+use crate::partition::Partition;
 use crate::virt::Virt;
 
-impl<V: Virt> Vp<V> {
+impl<V: Virt, R: Role<V>> Vp<V, R> {
     fn reference_time(&self) -> RefTime {
-        self.partition.clock.now(insn::rdtsc())
+        self.partition.core().clock.now(insn::rdtsc())
     }
 
     pub(super) fn read_synthetic(&mut self, number: u32) -> Result<u64, Refused> {
-        let value = match scope(number) {
-            Some(Scope::Partition) => self
-                .partition
-                .msrs
-                .lock()
-                .read(number, self.reference_time()),
-            Some(Scope::Vp) => self.shared.synic.lock().read(number),
-            None => return Err(Refused),
-        };
-        value.map_err(|_| Refused)
+        match scope(number) {
+            Some(Scope::Partition) => {
+                // The one that is read often needs no lock.
+                if number == TIME_REF_COUNT {
+                    return Ok(self.reference_time().0);
+                }
+                let msrs = self.partition.core().msrs.lock();
+                Ok(msrs.read(number, self.reference_time())?)
+            }
+            Some(Scope::Vp) => Ok(self.shared.synic.lock().read(number)?),
+            None => Err(Refused),
+        }
     }
 
     pub(super) fn write_synthetic(&mut self, number: u32, value: u64) -> Result<(), Refused> {
@@ -44,14 +46,17 @@ impl<V: Virt> Vp<V> {
             is_page: &|page| partition.is_page(page),
         };
         let effect = match scope(number) {
-            Some(Scope::Partition) => partition.msrs.lock().write(number, value, &context),
+            Some(Scope::Partition) => {
+                let mut msrs = partition.core().msrs.lock();
+                msrs.write(number, value, &context)
+            }
             Some(Scope::Vp) => self.shared.synic.lock().write(number, value, &context),
             None => return Err(Refused),
         };
-        match effect.map_err(|_| Refused)? {
+        match effect? {
             MsrEffect::None => Ok(()),
             MsrEffect::Overlay { kind, page } => {
-                let placed = self.place_overlay(kind, page);
+                let placed = R::place_overlay(self, kind, page);
                 if matches!(kind, Overlay::EventFlags | Overlay::Messages) {
                     self.serve_synic();
                 }
@@ -63,57 +68,23 @@ impl<V: Virt> Vp<V> {
             }
             MsrEffect::EndOfMessage => {
                 // A crashing processor empties the slots of the others but writes its own EOM.
-                for vp in partition.vps {
+                for vp in partition.core().vps.iter() {
                     vp.rescan.store(true, Ordering::SeqCst);
                     self.call(vp);
                 }
                 Ok(())
             }
             MsrEffect::Crash(report) => {
-                self.note(format_args!(
-                    "the parent reports a crash: {:x?}",
-                    report.parameters
-                ));
+                R::crash(self, &report);
                 Ok(())
             }
         }
     }
 
-    /// Shows the overlay at its new place and nowhere else, on all LPs.
-    fn place_overlay(&mut self, kind: Overlay, page: Option<addr::Gpn>) -> Result<(), Refused> {
-        let mut slat = self.partition.slat.lock();
-        if page.is_some() {
-            match kind {
-                Overlay::Hypercall => {
-                    fill_hypercall_page::<V>(slat.overlay_frame(kind, self.index))
-                }
-                Overlay::ReferenceTsc => {
-                    fill_tsc_page(slat.overlay_frame(kind, self.index), &self.partition.clock);
-                }
-                _ => {}
-            }
-        }
-        let Ok(cleanup) = slat.place_overlay(kind, self.index, page) else {
-            drop(slat);
-            self.note(format_args!("no memory to show {kind:?} at {page:?}"));
-            return Err(Refused);
-        };
-        if cleanup.flush_needed() {
-            shootdown::all_others(self.lp, &self.local);
-            self.backend.flush_tlb();
-        }
-        slat.finish(cleanup);
-        Ok(())
-    }
-
     /// Expires this VP's synthetic timers and delivers its messages.
     pub(super) fn serve_synic(&mut self) {
         let now = self.reference_time();
-        let frame = self
-            .partition
-            .slat
-            .lock()
-            .overlay_frame(Overlay::Messages, self.index);
+        let frame = R::overlay_frame(self, Overlay::Messages);
         let mut synic = self.shared.synic.lock();
         for interrupt in synic.service(now, frame.map(Page).as_ref()) {
             if interrupt.auto_eoi {
@@ -126,7 +97,7 @@ impl<V: Virt> Vp<V> {
         }
         self.synic_due = synic
             .deadline()
-            .map(|time| self.partition.clock.tsc_at(time));
+            .map(|time| self.partition.core().clock.tsc_at(time));
     }
 
     /// Whether messages wait for this VP to make room.
@@ -147,78 +118,50 @@ impl<V: Virt> Vp<V> {
         let registers = mode.read(self.backend.gp());
         let outcome = hypercall::dispatch(
             &CALLS,
-            self.partition.identity.privileges,
+            self.partition.core().identity.privileges,
             &registers,
             &mut Memory(self.partition),
-            self.scratch,
-            &mut Calls,
+            &mut self.lp.scratch.lock(),
+            &mut Calls(self),
         );
-        if let Outcome::NoAccess { .. } = outcome {
-            // The parent has no parent that could answer an intercept.
-            self.raise_gp();
-            return;
-        }
-        if mode.finish(self.backend.gp_mut(), outcome) == Rip::Advance {
-            self.skip();
+        match outcome {
+            Outcome::NoAccess { gpa, access } => R::no_access(self, gpa, access),
+            outcome => {
+                if mode.finish(self.backend.gp_mut(), outcome) == Rip::Advance {
+                    self.skip();
+                }
+            }
         }
     }
 }
 
-/// What the calls do for the parent.
-struct Calls;
+/// What the calls do: partly the same for both kinds of partition.
+struct Calls<'a, V: Virt, R: Role<V>>(&'a mut Vp<V, R>);
 
-impl Handler<Call> for Calls {
+impl<V: Virt, R: Role<V>> Handler<Call> for Calls<'_, V, R> {
     fn handle(&mut self, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
         match call {
             Call::NotifyLongSpinWait => Ok(Progress::Done),
-            Call::GetPartitionId => {
-                let id = PARENT.get().to_le_bytes();
-                body.output()
-                    .iter_mut()
-                    .zip(id)
-                    .for_each(|(to, from)| *to = from);
-                Ok(Progress::Done)
-            }
-            // No port exists before the VMBus server does: every connection is unknown.
-            Call::PostMessage => {
-                tlfs::call::PostMessage::decode(body.header())?;
-                Err(HvError::INVALID_CONNECTION_ID)
-            }
-            Call::SignalEvent => {
-                tlfs::call::SignalEvent::decode(body.header())?;
-                Err(HvError::INVALID_CONNECTION_ID)
-            }
             // The mask of extended calls: none. The output is zero already.
             Call::ExtQueryCapabilities => Ok(Progress::Done),
+            call => R::call(self.0, call, body),
         }
     }
 }
 
-struct Memory<V: Virt>(&'static Partition<V>);
+struct Memory<P: 'static>(&'static P);
 
-impl<V: Virt> HypercallMemory for Memory<V> {
+impl<P: Partition> HypercallMemory for Memory<P> {
     fn read(&mut self, from: Gpa, to: &mut [u8]) -> Result<(), NoAccess> {
-        if self.0.read(from, to) {
-            Ok(())
-        } else {
-            Err(NoAccess)
-        }
+        self.0.read(from, to)
     }
 
     fn check_write(&mut self, at: Gpa) -> Result<(), NoAccess> {
-        if self.0.write(at, &[]) {
-            Ok(())
-        } else {
-            Err(NoAccess)
-        }
+        self.0.write(at, &[])
     }
 
     fn write(&mut self, to: Gpa, from: &[u8]) -> Result<(), NoAccess> {
-        if self.0.write(to, from) {
-            Ok(())
-        } else {
-            Err(NoAccess)
-        }
+        self.0.write(to, from)
     }
 }
 
@@ -260,29 +203,29 @@ impl SynicPage for Page {
 }
 
 /// The vendor's call instruction and a near return; the rest breaks.
-fn fill_hypercall_page<V: Virt>(frame: Option<SharedFrame>) {
+fn fill_hypercall_page<V: Virt>(frame: SharedFrame) {
     const RET: u8 = 0xC3;
     const INT3: u8 = 0xCC;
-    if let Some(frame) = frame {
-        frame.fill(INT3);
-        frame.write(0, &V::HYPERCALL);
-        frame.write(V::HYPERCALL.len(), &[RET]);
+    frame.fill(INT3);
+    frame.write(0, &V::HYPERCALL);
+    frame.write(V::HYPERCALL.len(), &[RET]);
+}
+
+/// Gives an overlay that the hypervisor writes its contents.
+pub(super) fn fill_overlay<V: Virt>(kind: Overlay, frame: SharedFrame, clock: &synic::RefClock) {
+    match kind {
+        Overlay::Hypercall => fill_hypercall_page::<V>(frame),
+        Overlay::ReferenceTsc => fill_tsc_page(frame, clock),
+        _ => {}
     }
 }
 
 /// The clock never changes while the machine is up, so one sequence number does.
-fn fill_tsc_page(frame: Option<SharedFrame>, clock: &synic::RefClock) {
+fn fill_tsc_page(frame: SharedFrame, clock: &synic::RefClock) {
     let page = clock.tsc_page(1);
-    if let Some(frame) = frame {
-        frame.half(0).store(0, core::sync::atomic::Ordering::SeqCst);
-        frame
-            .word(8)
-            .store(page.scale, core::sync::atomic::Ordering::SeqCst);
-        frame
-            .word(16)
-            .store(page.offset as u64, core::sync::atomic::Ordering::SeqCst);
-        frame
-            .half(0)
-            .store(page.sequence, core::sync::atomic::Ordering::SeqCst);
-    }
+    let order = Ordering::SeqCst;
+    frame.half(0).store(0, order);
+    frame.word(8).store(page.scale, order);
+    frame.word(16).store(page.offset as u64, order);
+    frame.half(0).store(page.sequence, order);
 }

@@ -3,14 +3,14 @@
 use vpcore::seam::{Register, VpBackend};
 use x86::{rflags, vector};
 
-use super::Vp;
 use super::fetch::INSTRUCTION_MAX;
+use super::{Role, Vp};
 use crate::virt::Virt;
 
 /// DR6: single step.
 const DR6_BS: u64 = 1 << 14;
 
-impl<V: Virt> Vp<V> {
+impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// RIP after the instruction that exited: from the hardware, or by decoding. `None` when its bytes are gone
     /// or make no instruction: the guest then executes what is there now.
     #[inline]

@@ -1,23 +1,28 @@
-//! Messages between the parent's processors. None of them is sent by hardware: the sender moves the target's
+//! Interrupts from one processor of a partition to another. None of them is sent by hardware: the sender moves the target's
 //! state, then interrupts its LP.
 
 use core::sync::atomic::Ordering;
 
 use apic::{Destination, Ipi, IpiKind};
 
-use super::Vp;
-use crate::arch::x86::local_apic::own_vector;
+use super::{Role, Vp};
 use crate::diagnostics::Counter;
-use crate::partition::VpShared;
+use crate::partition::{Partition, Seat, VpShared};
 use crate::virt::Virt;
+use crate::{scheduler, shootdown};
 
-impl<V: Virt> Vp<V> {
+impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// Delivers `ipi` to every VP it names.
     pub(super) fn send_ipi(&mut self, ipi: &Ipi) {
         self.counters.add(Counter::ApicIpi);
         if let IpiKind::LowestPriority(vector) = ipi.kind {
             // Any of them is right; one that accepts interrupts is needed.
-            let mut targets = self.partition.vps.iter().filter(|vp| vp.inbox.matches(ipi));
+            let mut targets = self
+                .partition
+                .core()
+                .vps
+                .iter()
+                .filter(|vp| vp.inbox.matches(ipi));
             let target = targets
                 .clone()
                 .find(|vp| vp.inbox.is_accepting())
@@ -34,7 +39,13 @@ impl<V: Virt> Vp<V> {
             return;
         }
         let mut is_found = false;
-        for vp in self.partition.vps.iter().filter(|vp| vp.inbox.matches(ipi)) {
+        for vp in self
+            .partition
+            .core()
+            .vps
+            .iter()
+            .filter(|vp| vp.inbox.matches(ipi))
+        {
             is_found = true;
             self.post(vp, ipi.kind);
         }
@@ -60,11 +71,12 @@ impl<V: Virt> Vp<V> {
         }
     }
 
-    /// Makes the LP of `vp` look at its inbox before it runs the VP again.
-    pub(super) fn call(&mut self, vp: &VpShared) {
-        vp.lp.attention.store(true, Ordering::SeqCst);
-        if vp.lp.apic_id != self.lp.apic_id && vp.lp.in_guest.load(Ordering::SeqCst) {
-            self.local.send(vp.lp.apic_id, own_vector::KICK);
+    /// Makes `vp` look at what was left for it before it runs again, and run if it waits.
+    pub(super) fn call(&self, vp: &'static VpShared) {
+        vp.attention.store(true, Ordering::SeqCst);
+        match &vp.seat {
+            Seat::Fixed(lp) => shootdown::nudge(self.lp, lp),
+            Seat::Scheduled(_) => scheduler::wake(self.lp, vp),
         }
     }
 }

@@ -1,38 +1,40 @@
-//! A VP of the parent, and the loop that runs it on its LP.
+//! A VP, and the loop that runs it on an LP until it has nothing to do or its time is over.
 //!
 //! Every turn: work that others left, timers, one event into the guest, entry, exit. The parts that answer exits lie
-//! in the other files of this folder, each an `impl` block of [`Vp`].
+//! in the other files of this folder, each an `impl` block of [`Vp`]: here what all VPs do, in `parent` and `child`
+//! what only those do, behind [`Role`].
 
 mod apic_access;
+pub mod child;
 mod control;
 mod events;
 mod exit;
 mod fetch;
 mod hyperv;
 mod instruction;
-mod interrupts;
-mod io;
 mod ipi;
 mod mmio;
 mod msr;
+pub mod parent;
+mod role;
 
 use core::sync::atomic::Ordering;
 
 use addr::VpIndex;
-use apic::{Apic, EoiStack, StartEvent};
-use vpcore::cpuid::Missing;
+use apic::{Apic, StartEvent};
 use vpcore::seam::{Event, Register, VpBackend};
 use vpcore::startup;
 
 use crate::arch::x86::insn;
-use crate::arch::x86::local_apic::LocalApic;
 use crate::arch::x86::lp::LpArea;
 use crate::diagnostics::{Counter, Counters};
 use crate::partition::{Partition, VpShared};
 use crate::shootdown;
 use crate::virt::Virt;
 
-pub use io::trap_ports;
+pub use role::{Refused, Role};
+
+use role::ApicChange;
 
 /// What a VP does when it is not held by INIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +43,11 @@ enum Activity {
     Running,
     /// Waits for an interrupt that it can take, after HLT.
     Halted,
-    /// Waits for any interrupt, masked or not: a C-state port.
-    Idle,
+    /// Waits for any interrupt, masked or not, or for this time: a C-state port or MWAIT.
+    Idle {
+        /// In TSC ticks.
+        until: u64,
+    },
     /// Stopped for good: triple fault.
     ShutDown,
 }
@@ -53,21 +58,16 @@ const MWAIT_SLICES_PER_SECOND: u64 = 1000;
 /// Shortest time that a VP runs before its own timer stops it, in fractions of a second.
 const MOMENTS_PER_SECOND: u64 = 100_000;
 
-/// A VP and everything its LP needs to run it.
-pub struct Vp<V: Virt> {
+/// A VP of a partition of kind `R`.
+pub struct Vp<V: Virt, R: Role<V>> {
     backend: V::Vp,
-    partition: &'static Partition<V>,
+    partition: &'static R::Partition,
     shared: &'static VpShared,
     lp: &'static LpArea,
     index: VpIndex,
     apic: Apic,
-    local: LocalApic,
-    /// Level interrupts that are in service in the physical APIC.
-    open_levels: EoiStack,
     counters: Counters,
     activity: Activity,
-    /// Features of this LP that the guest cannot have.
-    missing: Missing,
     /// Event whose delivery an exit interrupted.
     interrupted: Option<Event>,
     /// An acknowledged interrupt or NMI that an exception went ahead of.
@@ -86,54 +86,46 @@ pub struct Vp<V: Virt> {
     shown_cr8: u8,
     /// When the SynIC must be served next, in TSC ticks.
     synic_due: Option<u64>,
-    /// What the physical timer is armed for.
-    armed: Option<u64>,
-    /// Parameters of the hypercall under way.
-    scratch: &'static mut hypercall::Scratch,
-    /// IA32_MTRR_DEF_TYPE as the guest wrote it.
-    mtrr_default: Option<u64>,
+    /// When this turn on the LP ends at the latest, in TSC ticks.
+    limit: u64,
     /// Ticks per second, for pauses.
     tsc_hz: u64,
     /// Lines that this VP may still write to the log by its own actions.
     log_budget: u32,
+    role: R,
 }
 
 /// What [`Vp::new`] takes over.
-pub struct VpParts<V: Virt> {
+pub struct VpParts<V: Virt, R: Role<V>> {
     /// The VP's registers and control structure.
     pub backend: V::Vp,
     /// Its partition.
-    pub partition: &'static Partition<V>,
-    /// Its LP, which is the one that calls.
+    pub partition: &'static R::Partition,
+    /// The part that all LPs see.
+    pub shared: &'static VpShared,
+    /// The LP that calls.
     pub lp: &'static LpArea,
-    /// Its virtual APIC, which goes on where the physical one was.
+    /// Its virtual APIC.
     pub apic: Apic,
-    /// The physical one.
-    pub local: LocalApic,
-    /// Room for hypercall parameters.
-    pub scratch: &'static mut hypercall::Scratch,
-    /// Frequency of the time-stamp counter.
-    pub tsc_hz: u64,
+    /// Its counters.
+    pub counters: Counters,
+    /// What its kind of partition adds.
+    pub role: R,
 }
 
-impl<V: Virt> Vp<V> {
-    /// The VP of this LP. `None` for an LP that the partition does not have.
-    pub fn new(parts: VpParts<V>) -> Option<Self> {
-        let index = VpIndex::new(parts.lp.index.get());
-        let shared = parts.partition.vps.get(index.get() as usize)?;
-        parts.apic.publish(&shared.inbox);
-        Some(Self {
+impl<V: Virt, R: Role<V>> Vp<V, R> {
+    /// A VP that has not run yet.
+    pub fn new(parts: VpParts<V, R>) -> Self {
+        parts.apic.publish(&parts.shared.inbox);
+        Self {
             backend: parts.backend,
             partition: parts.partition,
-            shared,
+            shared: parts.shared,
             lp: parts.lp,
-            index,
+            index: parts.shared.index,
             apic: parts.apic,
-            local: parts.local,
-            open_levels: EoiStack::new(),
-            counters: Counters::of(index.get()),
+            counters: parts.counters,
             activity: Activity::Running,
-            missing: V::missing(),
             interrupted: None,
             deferred: None,
             refused_at: None,
@@ -142,29 +134,31 @@ impl<V: Virt> Vp<V> {
             is_settled: false,
             shown_cr8: 0,
             synic_due: None,
-            armed: None,
-            scratch: parts.scratch,
-            mtrr_default: None,
-            tsc_hz: parts.tsc_hz,
+            limit: u64::MAX,
+            tsc_hz: parts.partition.core().tsc_hz,
             log_budget: 64,
-        })
+            role: parts.role,
+        }
     }
 
-    /// Runs the VP for ever.
-    pub fn run(&mut self) -> ! {
-        loop {
-            if (self.is_settled && self.announce()) || self.prepare() {
-                self.counters.add(Counter::Entries);
-                let exit = self.backend.run();
-                self.lp.shared.in_guest.store(false, Ordering::Release);
-                if let Some(event) = self.backend.interrupted_event() {
-                    self.interrupted = Some(event);
-                    self.is_settled = false;
-                }
-                self.handle(exit);
-            } else {
-                self.wait();
+    /// The part of it that all LPs see.
+    pub fn shared(&self) -> &'static VpShared {
+        self.shared
+    }
+
+    /// Runs the VP until it waits for something, or `limit` (TSC ticks) is over, or its role says so.
+    pub fn run(&mut self, limit: u64) {
+        self.limit = limit;
+        self.is_settled = false;
+        while (self.is_settled && self.announce()) || self.prepare() {
+            self.counters.add(Counter::Entries);
+            let exit = self.backend.run();
+            self.lp.shared.in_guest.store(false, Ordering::Release);
+            if let Some(event) = self.backend.interrupted_event() {
+                self.interrupted = Some(event);
+                self.is_settled = false;
             }
+            self.handle(exit);
         }
     }
 
@@ -189,14 +183,19 @@ impl<V: Virt> Vp<V> {
     fn prepare(&mut self) -> bool {
         self.is_settled = false;
         loop {
-            if self.lp.shared.attention.load(Ordering::SeqCst) {
+            self.lp.shared.attention.store(false, Ordering::SeqCst);
+            crate::panic::stop_if_asked();
+            if self.shared.attention.load(Ordering::SeqCst) {
                 self.attend();
             }
-            self.pass_on_what_the_host_took();
+            R::before_entry(self);
             // What expires here goes into the virtual APIC at once, not through the inbox that was emptied above.
             let now = insn::rdtsc();
             if self.deadline().is_some_and(|due| due <= now) {
                 self.expire(now);
+            }
+            if !self.merge_exceptions() || now >= self.limit || R::must_leave(self) {
+                return false;
             }
             self.rearm(now);
             // From here on others interrupt this LP after they have left work. No lock is taken until the exit: its
@@ -207,22 +206,23 @@ impl<V: Virt> Vp<V> {
             }
             self.lp.shared.in_guest.store(false, Ordering::SeqCst);
         }
-        if self.activity == Activity::ShutDown || self.shared.inbox.is_held() {
-            return false;
-        }
-        self.wake() && {
+        if self.wake() {
             self.deliver();
-            true
+            return true;
         }
+        self.lp.shared.in_guest.store(false, Ordering::SeqCst);
+        false
     }
 
-    /// Takes what others left for this LP.
+    /// Whether there is something to run, as far as the VP itself goes: it is not held, and not halted without an event.
+    pub fn is_runnable(&mut self) -> bool {
+        self.wake()
+    }
+
+    /// Takes what others left for this VP.
     fn attend(&mut self) {
-        self.lp.shared.attention.store(false, Ordering::SeqCst);
-        crate::panic::stop_if_asked();
-        if shootdown::is_due(self.lp) {
-            self.backend.flush_tlb();
-        }
+        self.shared.attention.store(false, Ordering::SeqCst);
+        self.forget_translations();
         // INIT and SIPI can follow each other closely; a third event waits for the next turn.
         for _ in 0..2 {
             match self.shared.inbox.take_start() {
@@ -235,11 +235,21 @@ impl<V: Virt> Vp<V> {
             }
         }
         if self.shared.inbox.has_start() {
-            self.lp.shared.attention.store(true, Ordering::SeqCst);
+            self.shared.attention.store(true, Ordering::SeqCst);
         }
         self.apic.absorb(&self.shared.inbox);
         if self.shared.rescan.swap(false, Ordering::SeqCst) {
             self.serve_synic();
+        }
+    }
+
+    /// Drops the translations that others asked to be dropped.
+    fn forget_translations(&mut self) {
+        if shootdown::is_due(self.partition.core(), self.shared) {
+            self.backend.flush_tlb();
+        }
+        if self.shared.flush_guest.swap(false, Ordering::SeqCst) {
+            self.backend.flush_tlb();
         }
     }
 
@@ -248,9 +258,8 @@ impl<V: Virt> Vp<V> {
         startup::init(&mut self.backend, insn::cpuid(1, 0).eax);
         self.apic.init_reset();
         self.apic.publish(&self.shared.inbox);
-        self.mirror_apic();
-        self.open_levels.mark_all_ready();
-        self.retire_levels();
+        R::apic_changed(self, ApicChange::Addressing);
+        R::after_eoi(self, None, true);
         self.activity = Activity::Running;
         self.interrupted = None;
         self.deferred = None;
@@ -259,13 +268,18 @@ impl<V: Virt> Vp<V> {
 
     /// Whether the VP runs: a halted one wakes when there is something for it.
     fn wake(&mut self) -> bool {
+        if self.shared.inbox.is_held() {
+            return false;
+        }
         let wakes = match self.activity {
             Activity::Running => return true,
             Activity::ShutDown => false,
             Activity::Halted => {
                 self.has_event() || (self.has_interrupt() && self.backend.can_take_interrupt())
             }
-            Activity::Idle => self.has_event() || self.has_interrupt(),
+            Activity::Idle { until } => {
+                self.has_event() || self.has_interrupt() || until <= insn::rdtsc()
+            }
         };
         if wakes {
             self.activity = Activity::Running;
@@ -284,37 +298,26 @@ impl<V: Virt> Vp<V> {
         self.apic.pending().is_some() || self.apic.pending_extint().is_some()
     }
 
-    /// Halts the LP until an interrupt, and takes that.
-    fn wait(&mut self) {
-        insn::halt_with_interrupts();
-        self.lp.shared.in_guest.store(false, Ordering::Release);
-        crate::panic::stop_if_asked();
-        if let Some(vector) = self.lp.take_vector() {
-            self.physical_interrupt(vector);
-        }
-    }
-
     /// MWAIT: lets time pass, at most a slice, and goes on as if the store had come.
     fn pause(&mut self) {
-        let now = insn::rdtsc();
-        let slice = now.saturating_add(self.tsc_hz / MWAIT_SLICES_PER_SECOND);
-        let until = self.deadline().map_or(slice, |due| due.min(slice));
-        self.local.arm(Some(until), now);
-        self.armed = None;
-        self.lp.shared.in_guest.store(true, Ordering::SeqCst);
-        if !self.lp.shared.attention.load(Ordering::SeqCst) && !self.has_interrupt() {
-            self.wait();
-        } else {
-            self.lp.shared.in_guest.store(false, Ordering::SeqCst);
-        }
+        let slice = self.tsc_hz / MWAIT_SLICES_PER_SECOND;
+        self.activity = Activity::Idle {
+            until: insn::rdtsc().saturating_add(slice),
+        };
     }
 
     /// When the VP's timers need service next, in TSC ticks.
     fn deadline(&self) -> Option<u64> {
-        match (self.apic.timer_deadline(), self.synic_due) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        earlier(self.apic.timer_deadline(), self.synic_due)
+    }
+
+    /// When the VP, which waits, wants to run again at the latest, in TSC ticks.
+    pub fn alarm(&self) -> Option<u64> {
+        let until = match self.activity {
+            Activity::Idle { until } if until != u64::MAX => Some(until),
+            _ => None,
+        };
+        earlier(self.deadline(), until)
     }
 
     /// Serves the timers that are due.
@@ -325,15 +328,11 @@ impl<V: Virt> Vp<V> {
         }
     }
 
-    /// Arms the physical timer for the next deadline, if that is another than before. Never for less than a moment
-    /// ahead: a guest whose timer is due again before its first instruction would otherwise run none.
+    /// Arms the physical timer for the next deadline or the end of the turn.
     fn rearm(&mut self, now: u64) {
-        let due = self.deadline();
-        if due != self.armed {
-            let soonest = now.saturating_add(self.tsc_hz / MOMENTS_PER_SECOND);
-            self.local.arm(due.map(|tick| tick.max(soonest)), now);
-            self.armed = due;
-        }
+        let limit = (self.limit != u64::MAX).then_some(self.limit);
+        let soonest = now.saturating_add(self.tsc_hz / MOMENTS_PER_SECOND);
+        self.lp.arm(earlier(self.deadline(), limit), soonest, now);
     }
 
     /// Writes a line about something the guest did, unless it has used up its share.
@@ -351,5 +350,12 @@ impl<V: Virt> Vp<V> {
                 self.backend.get(Register::Rip)
             );
         }
+    }
+}
+
+fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }

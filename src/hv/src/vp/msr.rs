@@ -1,260 +1,83 @@
-//! RDMSR and WRMSR of the parent, by the classes of [`vpcore::msr`].
-#![expect(unsafe_code, reason = "writes registers that the allow-list names")]
+//! RDMSR and WRMSR: what both kinds of partition have.
 
 use apic::Mode;
-use vpcore::msr::{
-    DEBUGCTL_WRITABLE, HWCR_WRITABLE, MISC_ENABLE_WRITABLE, MsrClass, NB_CFG_WRITABLE, VirtualMsr,
-    classify,
-};
 use vpcore::seam::{Register, VpBackend};
 use x86::{Gp, cr0, efer};
 
-use super::Vp;
-use crate::arch::x86::{insn, msr};
-use crate::diagnostics::Counter;
+use super::role::{MsrAnswer, Refused};
+use super::{Role, Vp};
+use crate::arch::x86::insn;
+use crate::partition::Partition;
 use crate::virt::Virt;
 
-/// The access raises #GP(0) and changed nothing.
-pub(super) struct Refused;
-
-impl From<msr::GeneralProtection> for Refused {
-    fn from(_: msr::GeneralProtection) -> Self {
-        Self
-    }
-}
-
-impl From<apic::GeneralProtection> for Refused {
-    fn from(_: apic::GeneralProtection) -> Self {
-        Self
-    }
-}
-
-/// VM_CR as the parent sees it: SVM disabled, and locked so.
-const VM_CR_LOCKED_OFF: u64 = 1 << 3 | 1 << 4;
-/// IA32_FEATURE_CONTROL as the parent sees it: locked, nothing enabled.
-const FEATURE_CONTROL_LOCKED: u64 = 1;
-
-impl<V: Virt> Vp<V> {
+impl<V: Virt, R: Role<V>> Vp<V, R> {
     #[inline(never)]
     pub(super) fn rdmsr(&mut self) {
         let number = self.backend.gp().get(Gp::Rcx) as u32;
-        match self.read_msr(number) {
-            Ok(value) => {
+        match R::read_msr(self, number) {
+            MsrAnswer::Done(value) => {
                 self.backend.gp_mut().set_edx_eax(value);
                 self.skip();
             }
-            Err(Refused) => self.raise_gp(),
+            MsrAnswer::Refused => self.raise_gp(),
+            MsrAnswer::Intercepted => {}
         }
     }
 
     pub(super) fn wrmsr(&mut self) {
         let number = self.backend.gp().get(Gp::Rcx) as u32;
         let value = self.backend.gp().edx_eax();
-        match self.write_msr(number, value) {
-            Ok(()) => self.skip(),
-            Err(Refused) => self.raise_gp(),
+        match R::write_msr(self, number, value) {
+            MsrAnswer::Done(()) => self.skip(),
+            MsrAnswer::Refused => self.raise_gp(),
+            MsrAnswer::Intercepted => {}
         }
     }
 
-    fn read_msr(&mut self, number: u32) -> Result<u64, Refused> {
-        match classify(number) {
-            MsrClass::Synthetic => self.read_synthetic(number),
-            MsrClass::X2Apic => {
-                if self.apic.mode() != Mode::X2Apic {
-                    return Err(Refused);
-                }
-                self.is_settled = false;
-                Ok(self.apic.read_msr(number, insn::rdtsc())?)
-            }
-            MsrClass::Virtual(register) => self.read_virtual(number, register),
-            MsrClass::Absent => Err(Refused),
-            MsrClass::Direct | MsrClass::Hardware | MsrClass::ReadOnly => {
-                Ok(msr::try_read(number)?)
-            }
-            MsrClass::Unlisted => {
-                self.counters.add(Counter::UnlistedRead);
-                Ok(msr::try_read(number)?)
-            }
+    /// A register of the virtual APIC in x2APIC mode, or its deadline.
+    pub(super) fn read_apic_msr(&mut self, number: u32) -> Result<u64, Refused> {
+        if self.apic.mode() != Mode::X2Apic && number != x86::msr::IA32_TSC_DEADLINE {
+            return Err(Refused);
         }
+        self.is_settled = false;
+        Ok(self.apic.read_msr(number, insn::rdtsc())?)
     }
 
-    fn write_msr(&mut self, number: u32, value: u64) -> Result<(), Refused> {
-        match classify(number) {
-            MsrClass::Synthetic => self.write_synthetic(number, value),
-            MsrClass::X2Apic => {
-                if self.apic.mode() != Mode::X2Apic {
-                    return Err(Refused);
-                }
-                let effect = self.apic.write_msr(number, value, insn::rdtsc())?;
-                self.apply(effect);
-                Ok(())
-            }
-            MsrClass::Virtual(register) => self.write_virtual(number, register, value),
-            MsrClass::Direct | MsrClass::Hardware => {
-                // SAFETY: the classes name registers that nothing of the hypervisor depends on.
-                Ok(unsafe { msr::try_write(number, value) }?)
-            }
-            MsrClass::Absent | MsrClass::ReadOnly => Err(Refused),
-            MsrClass::Unlisted => {
-                self.counters.add(Counter::UnlistedWrite);
-                self.note(format_args!("WRMSR {number:#x} = {value:#x} refused"));
-                Err(Refused)
-            }
+    /// See [`Vp::read_apic_msr`].
+    pub(super) fn write_apic_msr(&mut self, number: u32, value: u64) -> Result<(), Refused> {
+        if self.apic.mode() != Mode::X2Apic && number != x86::msr::IA32_TSC_DEADLINE {
+            return Err(Refused);
         }
-    }
-
-    fn read_virtual(&mut self, number: u32, register: VirtualMsr) -> Result<u64, Refused> {
-        match register {
-            VirtualMsr::Tsc => {
-                Ok(insn::rdtsc().wrapping_add(self.backend.get(Register::TscOffset)))
-            }
-            VirtualMsr::TscAdjust => {
-                // Exists where the hardware's does. The guest's begins at zero whatever firmware left in the real one:
-                // reference time counts from the TSC as it is.
-                msr::try_read(number)?;
-                Ok(self.backend.get(Register::TscOffset))
-            }
-            VirtualMsr::ApicBase => Ok(self.apic.apic_base()),
-            VirtualMsr::TscDeadline => {
-                self.is_settled = false;
-                Ok(self.apic.read_msr(number, insn::rdtsc())?)
-            }
-            VirtualMsr::Efer => Ok(self.backend.get(Register::Efer)),
-            VirtualMsr::Pat => Ok(self.backend.get(Register::Pat)),
-            VirtualMsr::DebugCtl => Ok(self.backend.get(Register::DebugCtl)),
-            VirtualMsr::FeatureControl => {
-                msr::try_read(number)?;
-                Ok(FEATURE_CONTROL_LOCKED)
-            }
-            VirtualMsr::VmCr => {
-                msr::try_read(number)?;
-                Ok(VM_CR_LOCKED_OFF)
-            }
-            VirtualMsr::MtrrDefault => match self.mtrr_default {
-                Some(value) => Ok(value),
-                None => Ok(msr::try_read(number)?),
-            },
-            VirtualMsr::Mtrr
-            | VirtualMsr::MicrocodeRevision
-            | VirtualMsr::AmdConfiguration
-            | VirtualMsr::NorthbridgeConfiguration
-            | VirtualMsr::MiscEnable => Ok(msr::try_read(number)?),
-        }
-    }
-
-    fn write_virtual(
-        &mut self,
-        number: u32,
-        register: VirtualMsr,
-        value: u64,
-    ) -> Result<(), Refused> {
-        match register {
-            VirtualMsr::Tsc => self.set_tsc_offset(value.wrapping_sub(insn::rdtsc())),
-            VirtualMsr::TscAdjust => {
-                msr::try_read(number)?;
-                self.set_tsc_offset(value);
-            }
-            VirtualMsr::ApicBase => {
-                if !self.write_apic_base(value) {
-                    return Err(Refused);
-                }
-            }
-            VirtualMsr::TscDeadline => {
-                let effect = self.apic.write_msr(number, value, insn::rdtsc())?;
-                self.apply(effect);
-            }
-            VirtualMsr::Efer => self.write_efer(value)?,
-            VirtualMsr::Pat => {
-                // Types 2 and 3 and those above 7 are reserved.
-                let is_valid = value
-                    .to_le_bytes()
-                    .iter()
-                    .all(|kind| matches!(kind, 0 | 1 | 4..=7));
-                if !is_valid {
-                    return Err(Refused);
-                }
-                self.backend.set(Register::Pat, value);
-            }
-            VirtualMsr::DebugCtl => {
-                if value & !DEBUGCTL_WRITABLE != 0 {
-                    return Err(Refused);
-                }
-                self.backend.set(Register::DebugCtl, value);
-            }
-            VirtualMsr::FeatureControl | VirtualMsr::VmCr => return Err(Refused),
-            VirtualMsr::MtrrDefault => {
-                const DEFINED: u64 = 0xCFF;
-                if value & !DEFINED != 0 || !matches!(value & 0xFF, 0 | 1 | 4..=6) {
-                    return Err(Refused);
-                }
-                msr::try_read(number)?;
-                self.mtrr_default = Some(value);
-            }
-            VirtualMsr::Mtrr => {
-                let old = msr::try_read(number)?;
-                if old != value {
-                    self.note(format_args!(
-                        "a change of MTRR {number:#x} from {old:#x} to {value:#x} was dropped"
-                    ));
-                }
-            }
-            VirtualMsr::MicrocodeRevision => {
-                // SAFETY: the register is a read-out that software clears before CPUID fills it.
-                unsafe { msr::try_write(number, value) }?;
-            }
-            VirtualMsr::AmdConfiguration => self.write_masked(number, value, HWCR_WRITABLE)?,
-            VirtualMsr::NorthbridgeConfiguration => {
-                self.write_masked(number, value, NB_CFG_WRITABLE)?
-            }
-            VirtualMsr::MiscEnable => self.write_masked(number, value, MISC_ENABLE_WRITABLE)?,
-        }
+        let effect = self.apic.write_msr(number, value, insn::rdtsc())?;
+        self.apply(effect);
         Ok(())
     }
 
-    /// Changes the bits of `writable`; a value that differs in others is noted, and those bits stay.
-    fn write_masked(&mut self, number: u32, value: u64, writable: u64) -> Result<(), Refused> {
-        let old = msr::try_read(number)?;
-        if (old ^ value) & !writable != 0 {
-            self.note(format_args!(
-                "WRMSR {number:#x} = {value:#x}: bits outside {writable:#x} stay as in {old:#x}"
-            ));
-        }
-        let new = (old & !writable) | (value & writable);
-        if new != old {
-            // SAFETY: `writable` holds bits that nothing of the hypervisor depends on.
-            unsafe { msr::try_write(number, new) }?;
-        }
-        Ok(())
-    }
-
-    fn set_tsc_offset(&mut self, offset: u64) {
+    pub(super) fn set_tsc_offset(&mut self, offset: u64) {
         self.backend.set(Register::TscOffset, offset);
         self.apic.set_tsc_offset(offset, insn::rdtsc());
     }
 
-    /// EFER, checked as hardware does: no reserved bits, LME fixed while paging, LMA read-only.
-    fn write_efer(&mut self, value: u64) -> Result<(), Refused> {
-        const FFXSR: u64 = 1 << 14;
-        const AUTOMATIC_IBRS: u64 = 1 << 21;
-        let offered = {
-            let features = insn::cpuid(0x8000_0001, 0);
-            let mut bits = efer::SCE | efer::LME | efer::LMA;
-            if features.edx & 1 << 20 != 0 {
-                bits |= efer::NXE;
-            }
-            if features.edx & 1 << 25 != 0 {
-                bits |= FFXSR;
-            }
-            if insn::cpuid(0x8000_0000, 0).eax >= 0x8000_0021
-                && insn::cpuid(0x8000_0021, 0).eax & 1 << 8 != 0
-            {
-                bits |= AUTOMATIC_IBRS;
-            }
-            bits
-        };
+    /// PAT: types 2 and 3 and those above 7 are reserved.
+    pub(super) fn write_pat(&mut self, value: u64) -> Result<(), Refused> {
+        let is_valid = value
+            .to_le_bytes()
+            .iter()
+            .all(|kind| matches!(kind, 0 | 1 | 4..=7));
+        if !is_valid {
+            return Err(Refused);
+        }
+        self.backend.set(Register::Pat, value);
+        Ok(())
+    }
+
+    /// EFER, checked as hardware does: no bits that the processor does not offer, LME fixed while paging, LMA read-only.
+    pub(super) fn write_efer(&mut self, value: u64) -> Result<(), Refused> {
         let old = self.backend.get(Register::Efer);
         let is_paging = self.backend.get(Register::Cr0) & cr0::PG != 0;
-        if value & !offered != 0 || (is_paging && (value ^ old) & efer::LME != 0) {
+        if value & !self.partition.core().efer_mask != 0
+            || (is_paging && (value ^ old) & efer::LME != 0)
+        {
             return Err(Refused);
         }
         self.backend

@@ -199,7 +199,7 @@ fn read_firmware(cr3: u64, at: u64) -> Option<u64> {
     };
     let found = paging::walk::translate(
         &state,
-        &crate::partition::ParentMemory,
+        &phys::Ram,
         addr::Gva::new(at),
         paging::walk::Access::Read,
     )

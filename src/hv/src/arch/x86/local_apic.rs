@@ -3,6 +3,8 @@
 //! Source: SDM vol. 3A, "Advanced Programmable Interrupt Controller (APIC)".
 #![expect(unsafe_code, reason = "the owner of the physical local APIC")]
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use addr::{ApicId, Hva, Spa};
 use apic::Snapshot;
 use x86::msr::{self as msr_number, apic_base};
@@ -72,14 +74,13 @@ pub fn physical_page() -> Spa {
 #[derive(Debug)]
 pub struct LocalApic {
     page: Hva,
-    x2apic: bool,
+    x2apic: AtomicBool,
     timer: Timer,
 }
 
 impl LocalApic {
-    /// The APIC of this LP, as firmware left it. `page` maps the register page, uncached.
+    /// The APIC of an LP, which [`LocalApic::adopt`] finds as firmware left it. `page` maps the register page, uncached.
     pub fn new(page: Hva, tsc_hz: u64, apic_hz: u64) -> Self {
-        let base = msr::read(msr_number::IA32_APIC_BASE);
         let has_deadline = insn::cpuid(1, 0).ecx & x86::cpuid::leaf1_ecx::TSC_DEADLINE != 0;
         let timer = if has_deadline {
             Timer::Deadline
@@ -91,15 +92,28 @@ impl LocalApic {
         };
         Self {
             page,
-            x2apic: base & apic_base::EXTD != 0,
+            x2apic: AtomicBool::new(false),
             timer,
         }
+    }
+
+    /// Finds the mode that the APIC of the LP that calls is in. Before any access to its registers.
+    pub fn adopt(&self) {
+        let base = msr::read(msr_number::IA32_APIC_BASE);
+        self.x2apic
+            .store(base & apic_base::EXTD != 0, Ordering::Relaxed);
+    }
+
+    /// Only the LP itself changes the mode, so there is no order to keep.
+    #[inline]
+    fn is_x2apic(&self) -> bool {
+        self.x2apic.load(Ordering::Relaxed)
     }
 
     /// Reads the register at `offset` of the xAPIC page, in either mode.
     #[inline]
     pub fn read(&self, offset: u16) -> u32 {
-        if self.x2apic {
+        if self.is_x2apic() {
             msr::read(msr_number::X2APIC_FIRST + u32::from(offset >> 4)) as u32
         } else {
             let pointer = (self.page.get() + u64::from(offset)) as *const u32;
@@ -111,7 +125,7 @@ impl LocalApic {
     /// Writes the register at `offset`, in either mode.
     #[inline]
     pub fn write(&self, offset: u16, value: u32) {
-        if self.x2apic {
+        if self.is_x2apic() {
             // SAFETY: APIC registers hold no address that the processor would follow.
             unsafe {
                 msr::write(
@@ -148,8 +162,8 @@ impl LocalApic {
 
     /// Follows the parent's `IA32_APIC_BASE` mode. The APIC is never switched off, whatever the parent does. True
     /// when it lost its state on the way.
-    pub fn set_x2apic(&mut self, enabled: bool) -> bool {
-        if self.x2apic == enabled {
+    pub fn set_x2apic(&self, enabled: bool) -> bool {
+        if self.is_x2apic() == enabled {
             return false;
         }
         let base = msr::read(msr_number::IA32_APIC_BASE) | apic_base::ENABLE;
@@ -164,7 +178,7 @@ impl LocalApic {
             // SAFETY: as above.
             unsafe { msr::write(msr_number::IA32_APIC_BASE, off | apic_base::ENABLE) };
         }
-        self.x2apic = enabled;
+        self.x2apic.store(enabled, Ordering::Relaxed);
         !enabled
     }
 
@@ -223,7 +237,7 @@ impl LocalApic {
                 LVT_MASKED
             }
         };
-        let icr = if self.x2apic {
+        let icr = if self.is_x2apic() {
             msr::read(msr_number::X2APIC_FIRST + u32::from(register::ICR_LOW >> 4))
         } else {
             u64::from(self.read(register::ICR_HIGH)) << 32 | u64::from(self.read(register::ICR_LOW))
@@ -234,7 +248,7 @@ impl LocalApic {
             apic_base: msr::read(msr_number::IA32_APIC_BASE),
             tpr: self.read(register::TPR) as u8,
             ldr: self.read(register::LDR),
-            dfr: if self.x2apic {
+            dfr: if self.is_x2apic() {
                 u32::MAX
             } else {
                 self.read(register::DFR)
@@ -271,7 +285,7 @@ impl LocalApic {
         } else {
             harmless_pin(value)
         };
-        if !(is_logical && self.x2apic) {
+        if !(is_logical && self.is_x2apic()) {
             self.write(offset, value);
         }
     }
@@ -308,7 +322,7 @@ impl LocalApic {
 
     fn send_raw(&self, target: ApicId, low: u32) {
         const ASSERT: u32 = 1 << 14;
-        if self.x2apic {
+        if self.is_x2apic() {
             let value = u64::from(target.get()) << 32 | u64::from(low | ASSERT);
             // SAFETY: an interrupt with a vector of ours, or an NMI, to an LP that has our handlers.
             unsafe {
@@ -336,29 +350,26 @@ const fn harmless_pin(value: u32) -> u32 {
     }
 }
 
-/// Sends an NMI from this LP with whatever mode its APIC is in. For the panic path, which owns no [`LocalApic`].
-pub fn emergency_nmi(target: ApicId) {
-    let x2apic = msr::read(msr_number::IA32_APIC_BASE) & apic_base::EXTD != 0;
-    let page = crate::mm::address_space::apic_page();
-    LocalApic {
-        page,
-        x2apic,
+/// The APIC of the LP that calls, for paths that may have no [`super::lp::LpArea`].
+fn unowned() -> LocalApic {
+    let apic = LocalApic {
+        page: crate::mm::address_space::apic_page(),
+        x2apic: AtomicBool::new(false),
         timer: Timer::Deadline,
-    }
-    .send_nmi(target);
+    };
+    apic.adopt();
+    apic
+}
+
+/// Sends an NMI from this LP with whatever mode its APIC is in. For the panic path.
+pub fn emergency_nmi(target: ApicId) {
+    unowned().send_nmi(target);
 }
 
 /// Interrupts this LP with [`own_vector::KICK`], whatever mode its APIC is in. For the NMI handler, which may have come
 /// between the two halves of an ICR write: the shorthand needs only the lower one.
 pub fn kick_self() {
     const SHORTHAND_SELF: u32 = 1 << 18;
-    let x2apic = msr::read(msr_number::IA32_APIC_BASE) & apic_base::EXTD != 0;
-    let page = crate::mm::address_space::apic_page();
-    let apic = LocalApic {
-        page,
-        x2apic,
-        timer: Timer::Deadline,
-    };
     let low = SHORTHAND_SELF | 1 << 14 | u32::from(own_vector::KICK);
-    apic.write(register::ICR_LOW, low);
+    unowned().write(register::ICR_LOW, low);
 }

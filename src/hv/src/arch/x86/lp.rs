@@ -6,8 +6,9 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use addr::{ApicId, LpIndex};
-use spin::Once;
+use spin::{Mutex, Once};
 
+use super::local_apic::LocalApic;
 use super::msr;
 
 /// The part of an LP that only its own code touches. GS base points here while the hypervisor runs.
@@ -26,7 +27,16 @@ pub struct LpArea {
     pub apic_id: ApicId,
     /// The part the others see.
     pub shared: &'static LpShared,
+    /// Its local APIC.
+    pub local: LocalApic,
+    /// What its timer is armed for, in TSC ticks; [`NOT_ARMED`] for nothing, or when nobody knows.
+    armed: AtomicU64,
+    /// Parameters of the hypercall under way. Locked by this LP alone, so never waited for.
+    pub scratch: Mutex<hypercall::Scratch>,
 }
+
+/// See [`LpArea::armed`].
+const NOT_ARMED: u64 = u64::MAX;
 
 /// Value of the record when no interrupt was taken.
 const NO_VECTOR: u32 = 0;
@@ -80,7 +90,7 @@ impl LpShared {
 
 impl LpArea {
     /// The area of LP `index`.
-    pub const fn new(index: LpIndex, shared: &'static LpShared) -> Self {
+    pub const fn new(index: LpIndex, shared: &'static LpShared, local: LocalApic) -> Self {
         Self {
             this: AtomicU64::new(0),
             taken_vector: AtomicU32::new(NO_VECTOR),
@@ -89,6 +99,9 @@ impl LpArea {
             index,
             apic_id: shared.apic_id,
             shared,
+            local,
+            armed: AtomicU64::new(NOT_ARMED),
+            scratch: Mutex::new(hypercall::Scratch::new()),
         }
     }
 
@@ -111,6 +124,24 @@ impl LpArea {
     pub fn look_again(&self) {
         self.shared.attention.store(true, Ordering::SeqCst);
         super::local_apic::kick_self();
+    }
+
+    /// Arms the timer for `due`, if that is another than before; never for less than `soonest`, a guest whose timer is
+    /// due again before its first instruction would otherwise run none.
+    #[inline]
+    pub fn arm(&self, due: Option<u64>, soonest: u64, now: u64) {
+        let wanted = due.unwrap_or(NOT_ARMED);
+        if wanted != self.armed.load(Ordering::Relaxed) {
+            self.local.arm(due.map(|tick| tick.max(soonest)), now);
+            self.armed.store(wanted, Ordering::Relaxed);
+        }
+    }
+
+    /// The timer has fired, or was set otherwise: the next [`LpArea::arm`] sets it.
+    #[inline]
+    pub fn forget_timer(&self) {
+        // A deadline of this value never comes, so it stands for nothing armed as well; disarming once more is harmless.
+        self.armed.store(NOT_ARMED - 1, Ordering::Relaxed);
     }
 
     /// Whether the hypervisor took an NMI or a machine check that is the parent's.

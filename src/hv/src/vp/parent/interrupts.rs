@@ -3,50 +3,41 @@
 use core::sync::atomic::Ordering;
 
 use apic::{Acceptance, Lvt, Mode, Trigger};
-use vpcore::seam::{Event, VpBackend};
+use vpcore::seam::Event;
 use x86::vector;
 
-use super::Vp;
-use crate::arch::x86::insn;
+use super::ParentVp;
 use crate::arch::x86::local_apic::{own_vector, register};
 use crate::diagnostics::Counter;
 use crate::virt::Virt;
 
-impl<V: Virt> Vp<V> {
-    /// A physical interrupt ended the guest's run: takes it.
-    pub(super) fn take_interrupt(&mut self) {
-        insn::interrupt_window();
-        if let Some(vector) = self.lp.take_vector() {
-            self.physical_interrupt(vector);
-        }
-    }
-
+impl<V: Virt> ParentVp<V> {
     /// An interrupt with `vector` was accepted by this LP's APIC, or came from the 8259.
-    pub(super) fn physical_interrupt(&mut self, vector: u8) {
+    pub fn physical_interrupt(&mut self, vector: u8) {
         match vector {
             own_vector::SPURIOUS => {}
             own_vector::TIMER => {
-                self.local.end(vector);
+                self.lp.local.end(vector);
                 // It may have come early, where the count could not reach the deadline: arm again.
-                self.armed = None;
+                self.lp.forget_timer();
                 self.counters.add(Counter::Timer);
             }
             own_vector::KICK => {
-                self.local.end(vector);
+                self.lp.local.end(vector);
                 self.counters.add(Counter::Kick);
             }
             own_vector::THERMAL => self.local_source(vector, Lvt::Thermal),
             own_vector::PERFORMANCE => self.local_source(vector, Lvt::Perf),
             own_vector::CMCI => self.local_source(vector, Lvt::Cmci),
             own_vector::ERROR => {
-                self.local.write(register::ESR, 0);
-                let errors = self.local.read(register::ESR);
-                self.local.end(vector);
+                self.lp.local.write(register::ESR, 0);
+                let errors = self.lp.local.read(register::ESR);
+                self.lp.local.end(vector);
                 self.counters.add(Counter::Unexpected);
                 self.note(format_args!("local APIC error {errors:#x}"));
             }
             _ if vector >= own_vector::FIRST => {
-                self.local.end(vector);
+                self.lp.local.end(vector);
                 self.counters.add(Counter::Unexpected);
             }
             _ => self.device_interrupt(vector),
@@ -54,19 +45,19 @@ impl<V: Virt> Vp<V> {
     }
 
     fn local_source(&mut self, vector: u8, entry: Lvt) {
-        self.local.end(vector);
+        self.lp.local.end(vector);
         self.apic.lvt_event(entry);
     }
 
     /// An interrupt of a device of the parent. Without an in-service bit it came from the 8259, which keeps its own
     /// books; with one, the physical trigger mode says whether the line waits for the parent's EOI.
     fn device_interrupt(&mut self, vector: u8) {
-        if !self.local.bit(register::ISR, vector) {
+        if !self.lp.local.bit(register::ISR, vector) {
             self.counters.add(Counter::DeviceExtint);
             self.apic.accept_extint(vector);
-        } else if self.local.bit(register::TMR, vector) {
+        } else if self.lp.local.bit(register::TMR, vector) {
             self.counters.add(Counter::DeviceLevel);
-            self.open_levels.push(vector);
+            self.role.open_levels.push(vector);
             // Where the virtual APIC is off the interrupt stays in service, until INIT or enabling retires it.
             if self.apic.accept(vector, Trigger::Level) == Acceptance::Merged {
                 // Cannot happen while it is in service here; harmless if it does.
@@ -74,7 +65,7 @@ impl<V: Virt> Vp<V> {
             }
         } else {
             self.counters.add(Counter::DeviceEdge);
-            self.local.eoi();
+            self.lp.local.eoi();
             // Lost where the virtual APIC is off, as on hardware.
             let _ = self.apic.accept(vector, Trigger::Edge);
         }
@@ -82,8 +73,8 @@ impl<V: Virt> Vp<V> {
 
     /// Ends in the physical APIC what may be ended now.
     pub(super) fn retire_levels(&mut self) {
-        for _ in 0..self.open_levels.retire() {
-            self.local.eoi();
+        for _ in 0..self.role.open_levels.retire() {
+            self.lp.local.eoi();
         }
     }
 
@@ -106,24 +97,21 @@ impl<V: Virt> Vp<V> {
     pub(super) fn mirror_apic(&mut self) {
         if self.apic.mode() == Mode::Disabled {
             // The pins are then INTR and NMI of the processor.
-            self.local.mirror(register::LVT_LINT0, 0b111 << 8);
-            self.local.mirror(register::LVT_LINT1, 0b100 << 8);
+            self.lp.local.mirror(register::LVT_LINT0, 0b111 << 8);
+            self.lp.local.mirror(register::LVT_LINT1, 0b100 << 8);
             return;
         }
         for (offset, entry) in [
             (register::LVT_LINT0, Lvt::Lint0),
             (register::LVT_LINT1, Lvt::Lint1),
         ] {
-            self.local.mirror(offset, self.apic.lvt(entry));
+            self.lp.local.mirror(offset, self.apic.lvt(entry));
         }
-        self.local
+        self.lp
+            .local
             .mirror(register::DFR, self.apic.destination_format());
-        self.local
+        self.lp
+            .local
             .mirror(register::LDR, self.apic.logical_destination());
-    }
-
-    /// Whether the guest can take an interrupt at all; for the log.
-    pub(super) fn interrupts_enabled(&self) -> bool {
-        self.backend.can_take_interrupt()
     }
 }

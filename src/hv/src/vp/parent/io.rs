@@ -5,12 +5,13 @@ use pci_config::{PortOutcome, Width};
 use vpcore::seam::{InterceptBitmaps, IoAccess, VpBackend};
 use x86::Gp;
 
-use super::{Activity, Vp};
+use super::ParentVp;
 use crate::arch::x86::insn;
 use crate::console;
 use crate::diagnostics::{self, Counter};
 use crate::power::{self, Sleep};
 use crate::virt::Virt;
+use crate::vp::Activity;
 
 /// PCI configuration mechanism 1.
 const CONFIG_ADDRESS: u16 = 0xCF8;
@@ -34,7 +35,7 @@ enum Device {
     None,
 }
 
-/// Makes every port exit that [`Vp::io`] answers.
+/// Makes every port exit that [`ParentVp::io`] answers.
 pub fn trap_ports(bitmaps: &mut impl InterceptBitmaps, has_ecam_shim: bool) {
     if let Some(first) = console::port() {
         (first..first.saturating_add(UART_PORTS)).for_each(|port| bitmaps.trap_port(port));
@@ -92,7 +93,7 @@ fn device(port: u16, width: u8) -> Device {
     }
 }
 
-impl<V: Virt> Vp<V> {
+impl<V: Virt> ParentVp<V> {
     /// Answers one port access.
     pub(super) fn io(&mut self, access: IoAccess) {
         if access.is_string {
@@ -128,7 +129,7 @@ impl<V: Virt> Vp<V> {
             Device::Uart => uart_in(port),
             Device::CState => {
                 self.counters.add(Counter::CState);
-                self.activity = Activity::Idle;
+                self.activity = Activity::Idle { until: u64::MAX };
                 0
             }
             Device::PciConfig => self.pci_in(port, width),

@@ -1,0 +1,250 @@
+//! VPs of the parent: the machine's own processors.
+
+mod interrupts;
+mod io;
+mod memory;
+mod msr;
+
+use core::sync::atomic::Ordering;
+
+use addr::{Gpa, Gpn};
+use apic::{BaseChange, EoiStack, Lvt, Mode};
+use hypercall::{Access, Body, Call, Progress};
+use synic::{CrashReport, Overlay};
+use tlfs::HvError;
+use vpcore::cpuid::{self, Missing, View};
+use vpcore::seam::{Exit, Register, VpBackend};
+use x86::Gp;
+use x86::msr::apic_base;
+
+use super::hyperv::fill_overlay;
+use super::role::{ApicChange, MsrAnswer, Refused};
+use super::{Role, Vp};
+use crate::arch::x86::insn;
+use crate::arch::x86::local_apic::register;
+use crate::mm::phys::SharedFrame;
+use crate::partition::{PARENT, ParentPartition};
+use crate::virt::Virt;
+
+pub use io::trap_ports;
+
+/// A VP of the parent.
+pub type ParentVp<V> = Vp<V, Parent>;
+
+/// What only a VP of the parent has.
+pub struct Parent {
+    /// Level interrupts that are in service in the physical APIC.
+    open_levels: EoiStack,
+    /// Features of this LP that the guest cannot have.
+    missing: Missing,
+    /// IA32_MTRR_DEF_TYPE as the guest wrote it.
+    mtrr_default: Option<u64>,
+}
+
+impl Parent {
+    /// For an LP that cannot give the guest `missing`.
+    pub const fn new(missing: Missing) -> Self {
+        Self {
+            open_levels: EoiStack::new(),
+            missing,
+            mtrr_default: None,
+        }
+    }
+}
+
+impl<V: Virt> Role<V> for Parent {
+    type Partition = ParentPartition<V>;
+
+    fn must_leave(_: &ParentVp<V>) -> bool {
+        false
+    }
+
+    fn before_entry(vp: &mut ParentVp<V>) {
+        vp.pass_on_what_the_host_took();
+    }
+
+    #[inline]
+    fn cpuid(vp: &mut ParentVp<V>) {
+        let (leaf, subleaf) = (
+            vp.backend.gp().get(Gp::Rax) as u32,
+            vp.backend.gp().get(Gp::Rcx) as u32,
+        );
+        #[cfg(feature = "test-panic")]
+        assert!(
+            leaf != 0x4000_FFFE,
+            "a panic provoked by CPUID leaf 0x4000FFFE"
+        );
+        let r = if cpuid::is_hypervisor_leaf(leaf) {
+            hypercall::hypervisor_leaf(leaf, &vp.partition.core.identity)
+        } else {
+            let view = match leaf {
+                1 | 7 | 0xD | 0x8000_0001 => View {
+                    cr4: vp.backend.get(Register::Cr4),
+                    apic_enabled: vp.apic.apic_base() & apic_base::ENABLE != 0,
+                    missing: vp.role.missing,
+                },
+                _ => View::default(),
+            };
+            cpuid::parent(leaf, subleaf, insn::cpuid(leaf, subleaf), &view)
+        };
+        vp.finish_cpuid(r);
+    }
+
+    fn read_msr(vp: &mut ParentVp<V>, number: u32) -> MsrAnswer<u64> {
+        vp.read_msr(number).into()
+    }
+
+    fn write_msr(vp: &mut ParentVp<V>, number: u32, value: u64) -> MsrAnswer<()> {
+        vp.write_msr(number, value).into()
+    }
+
+    fn exit(vp: &mut ParentVp<V>, exit: Exit) {
+        match exit {
+            Exit::Interrupt => {
+                insn::interrupt_window();
+                if let Some(vector) = vp.lp.take_vector() {
+                    vp.physical_interrupt(vector);
+                }
+            }
+            Exit::Nmi => {
+                crate::panic::stop_if_asked();
+                // Where the host took it in its own window, its handler has left a note; there is one NMI, not two.
+                vp.lp.nmi_taken.store(false, Ordering::Relaxed);
+                vp.apic.accept_nmi();
+            }
+            Exit::MachineCheck => vp.raise(x86::vector::MC, None),
+            Exit::Invd | Exit::Wbinvd => {
+                // INVD would throw away what the hypervisor wrote: the parent's caches are everybody's.
+                insn::wbinvd();
+                vp.skip();
+            }
+            // MONITOR and MWAIT are not in CPUID, but firmware that began before us uses them.
+            Exit::Monitor => vp.skip(),
+            Exit::Mwait => {
+                vp.skip();
+                vp.pause();
+            }
+            Exit::Io(access) => vp.io(access),
+            Exit::Slat(fault) => vp.slat_fault(&fault),
+            _ => vp.raise_ud(),
+        }
+    }
+
+    /// On hardware the chipset resets the machine when a processor shuts down, and so do we.
+    fn triple_fault(vp: &mut ParentVp<V>) {
+        vp.log_state("triple fault of the parent, the machine is reset");
+        crate::power::reset();
+    }
+
+    fn after_eoi(vp: &mut ParentVp<V>, vector: Option<u8>, _: bool) {
+        // Whatever the virtual TMR says: an IPI with the same vector may have cleared it.
+        let is_ready = match vector {
+            Some(vector) => vp.role.open_levels.mark_ready(vector),
+            None => {
+                vp.role.open_levels.mark_all_ready();
+                true
+            }
+        };
+        if is_ready {
+            vp.retire_levels();
+        }
+    }
+
+    fn apic_changed(vp: &mut ParentVp<V>, what: ApicChange) {
+        let local = &vp.lp.local;
+        match what {
+            ApicChange::Lvt(Lvt::Lint0, value) => local.mirror(register::LVT_LINT0, value),
+            ApicChange::Lvt(Lvt::Lint1, value) => local.mirror(register::LVT_LINT1, value),
+            ApicChange::Lvt(..) => {}
+            ApicChange::Addressing => vp.mirror_apic(),
+        }
+    }
+
+    /// The physical APIC follows the mode, but is never switched off or moved.
+    fn write_apic_base(vp: &mut ParentVp<V>, value: u64) -> bool {
+        const ADDRESS: u64 = !0xFFF;
+        if (value ^ vp.apic.apic_base()) & ADDRESS != 0 {
+            // All VPs share the hole in the second-level tables, and the physical APIC answers at the old address.
+            vp.note(format_args!(
+                "moving the local APIC to {:#x} refused",
+                value & ADDRESS
+            ));
+            return false;
+        }
+        let Ok(BaseChange { mode, .. }) = vp.apic.write_apic_base(value) else {
+            return false;
+        };
+        if let Some(mode) = mode {
+            if mode != Mode::Disabled {
+                if vp.lp.local.set_x2apic(mode == Mode::X2Apic) {
+                    // Passing through the disabled state emptied the physical APIC.
+                    vp.role.open_levels = EoiStack::new();
+                }
+                vp.lp.local.take();
+                vp.lp.forget_timer();
+            } else {
+                Self::after_eoi(vp, None, true);
+            }
+            vp.apic.publish(&vp.shared.inbox);
+            vp.mirror_apic();
+        }
+        true
+    }
+
+    /// The parent has no parent that could answer an intercept.
+    fn no_access(vp: &mut ParentVp<V>, _: Gpa, _: Access) {
+        vp.raise_gp();
+    }
+
+    fn place_overlay(
+        vp: &mut ParentVp<V>,
+        kind: Overlay,
+        page: Option<Gpn>,
+    ) -> Result<(), Refused> {
+        let (index, clock) = (vp.index, &vp.partition.core.clock);
+        let placed = vp.edit_slat(|slat| {
+            if let (Some(_), Some(frame)) = (page, slat.overlay_frame(kind, index)) {
+                fill_overlay::<V>(kind, frame, clock);
+            }
+            slat.place_overlay(kind, index, page)
+        });
+        placed.map_err(|_| {
+            vp.note(format_args!("no memory to show {kind:?} at {page:?}"));
+            Refused
+        })
+    }
+
+    fn overlay_frame(vp: &ParentVp<V>, kind: Overlay) -> Option<SharedFrame> {
+        vp.partition.slat.lock().overlay_frame(kind, vp.index)
+    }
+
+    fn crash(vp: &mut ParentVp<V>, report: &CrashReport) {
+        vp.note(format_args!(
+            "the parent reports a crash: {:x?}",
+            report.parameters
+        ));
+    }
+
+    fn call(_: &mut ParentVp<V>, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
+        match call {
+            Call::GetPartitionId => {
+                let id = PARENT.get().to_le_bytes();
+                body.output()
+                    .iter_mut()
+                    .zip(id)
+                    .for_each(|(to, from)| *to = from);
+                Ok(Progress::Done)
+            }
+            // No port exists before the VMBus server does: every connection is unknown.
+            Call::PostMessage => {
+                tlfs::call::PostMessage::decode(body.header())?;
+                Err(HvError::INVALID_CONNECTION_ID)
+            }
+            Call::SignalEvent => {
+                tlfs::call::SignalEvent::decode(body.header())?;
+                Err(HvError::INVALID_CONNECTION_ID)
+            }
+            _ => Err(HvError::INVALID_HYPERCALL_CODE),
+        }
+    }
+}

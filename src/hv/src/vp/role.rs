@@ -1,0 +1,103 @@
+//! What the VPs of the parent and those of children do differently.
+
+use addr::{Gpa, Gpn};
+use hypercall::Access;
+use synic::{CrashReport, Overlay};
+use vpcore::seam::Exit;
+
+use super::Vp;
+use crate::mm::phys::SharedFrame;
+use crate::partition::Partition;
+use crate::virt::Virt;
+
+/// The access raises #GP(0) and changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+impl From<crate::arch::x86::msr::GeneralProtection> for Refused {
+    fn from(_: crate::arch::x86::msr::GeneralProtection) -> Self {
+        Self
+    }
+}
+
+impl From<apic::GeneralProtection> for Refused {
+    fn from(_: apic::GeneralProtection) -> Self {
+        Self
+    }
+}
+
+impl From<synic::GpFault> for Refused {
+    fn from(_: synic::GpFault) -> Self {
+        Self
+    }
+}
+
+/// How an MSR access ends.
+pub enum MsrAnswer<T> {
+    /// Carried out: the instruction is complete.
+    Done(T),
+    /// #GP(0); nothing changed.
+    Refused,
+    /// Nothing is answered now: the VP waits for its parent's answer, RIP at the instruction.
+    Intercepted,
+}
+
+impl<T> From<Result<T, Refused>> for MsrAnswer<T> {
+    fn from(result: Result<T, Refused>) -> Self {
+        match result {
+            Ok(value) => Self::Done(value),
+            Err(Refused) => Self::Refused,
+        }
+    }
+}
+
+/// The kind of partition that a VP belongs to: [`super::parent::Parent`] or [`super::child::Child`].
+pub trait Role<V: Virt>: Sized + 'static {
+    /// The partition.
+    type Partition: Partition;
+
+    /// The VP leaves its LP before its next entry, whatever it could run.
+    fn must_leave(vp: &Vp<V, Self>) -> bool;
+    /// Prepares an entry: what reached the LP meanwhile and is this VP's.
+    fn before_entry(vp: &mut Vp<V, Self>);
+    /// CPUID.
+    fn cpuid(vp: &mut Vp<V, Self>);
+    /// RDMSR of `number`.
+    fn read_msr(vp: &mut Vp<V, Self>, number: u32) -> MsrAnswer<u64>;
+    /// WRMSR.
+    fn write_msr(vp: &mut Vp<V, Self>, number: u32, value: u64) -> MsrAnswer<()>;
+    /// An exit that is not answered for both kinds alike.
+    fn exit(vp: &mut Vp<V, Self>, exit: Exit);
+    /// The guest has shut down.
+    fn triple_fault(vp: &mut Vp<V, Self>);
+    /// The guest ended the interrupt `vector`, or, with `None`, all that was in service is gone.
+    fn after_eoi(vp: &mut Vp<V, Self>, vector: Option<u8>, is_level: bool);
+    /// A register of the virtual APIC changed that steers what physically arrives.
+    fn apic_changed(vp: &mut Vp<V, Self>, what: ApicChange);
+    /// WRMSR to IA32_APIC_BASE; false refuses it.
+    fn write_apic_base(vp: &mut Vp<V, Self>, value: u64) -> bool;
+    /// A parameter block of a hypercall cannot be accessed.
+    fn no_access(vp: &mut Vp<V, Self>, gpa: Gpa, access: Access);
+    /// Shows an overlay at its new place and nowhere else, on all LPs.
+    fn place_overlay(vp: &mut Vp<V, Self>, kind: Overlay, page: Option<Gpn>)
+    -> Result<(), Refused>;
+    /// The frame of an overlay of this VP or its partition, wherever it is placed.
+    fn overlay_frame(vp: &Vp<V, Self>, kind: Overlay) -> Option<SharedFrame>;
+    /// The guest reports its own crash.
+    fn crash(vp: &mut Vp<V, Self>, report: &CrashReport);
+    /// Carries out a hypercall that the dispatcher has checked.
+    fn call(
+        vp: &mut Vp<V, Self>,
+        call: hypercall::Call,
+        body: &mut hypercall::Body<'_>,
+    ) -> Result<hypercall::Progress, tlfs::HvError>;
+}
+
+/// What [`Role::apic_changed`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApicChange {
+    /// An entry of the local vector table has a new value.
+    Lvt(apic::Lvt, u32),
+    /// Identifier, mode or software enable.
+    Addressing,
+}
