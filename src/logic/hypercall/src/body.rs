@@ -1,5 +1,7 @@
 //! What a handler sees of a call: its input, and room for its output.
 
+use tlfs::HvError;
+
 use crate::table::RepSpec;
 
 /// The copied input of a call and its output, for the handler.
@@ -36,6 +38,8 @@ pub struct Body<'a> {
     pub(crate) count: u16,
     /// Elements done, counted from element 0.
     pub(crate) done: u16,
+    /// Bytes that the handler wrote to the output of a simple call.
+    pub(crate) written: usize,
 }
 
 /// One element of a rep call.
@@ -60,9 +64,17 @@ impl<'a> Body<'a> {
         self.variable_header
     }
 
-    /// The output of a simple call, zeros before the handler writes, as long as the declaration says.
-    pub const fn output(&mut self) -> &mut [u8] {
-        self.output
+    /// Makes `bytes` the output of a simple call. Where it is longer the rest is zeros, and without this all of it.
+    ///
+    /// # Errors
+    /// [`HvError::INVALID_ALIGNMENT`] when the caller's block has no room for them; nothing is written. Only a
+    /// call whose output has no fixed length can fail.
+    pub fn write_output(&mut self, bytes: &[u8]) -> Result<(), HvError> {
+        let room = self.output.get_mut(..bytes.len());
+        room.ok_or(HvError::INVALID_ALIGNMENT)?
+            .copy_from_slice(bytes);
+        self.written = bytes.len();
+        Ok(())
     }
 
     /// The first element that is not done, or `None` when all are.
@@ -81,8 +93,22 @@ impl<'a> Body<'a> {
 
     /// Counts the element that [`Body::element`] gave as done. Nothing happens when all are.
     pub fn complete_element(&mut self) {
-        if self.done < self.count {
-            self.done += 1;
-        }
+        self.complete(1);
+    }
+
+    /// Elements not done.
+    pub const fn remaining(&self) -> u16 {
+        self.count - self.done
+    }
+
+    /// The input of the elements not done, for a handler that takes several at once.
+    pub fn remaining_input(&self) -> &'a [u8] {
+        let from = usize::from(self.done) * usize::from(self.rep.input);
+        self.list.get(from..).unwrap_or_default()
+    }
+
+    /// Counts `elements` more as done, at most those that remain.
+    pub fn complete(&mut self, elements: u16) {
+        self.done += elements.min(self.remaining());
     }
 }

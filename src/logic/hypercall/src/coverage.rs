@@ -6,7 +6,7 @@ use std::string::String;
 
 use synic::Scope;
 use tlfs::cpuid::{FIRST_LEAF, HARDWARE_FEATURES};
-use tlfs::msr;
+use tlfs::{SyntheticFeatures, msr};
 
 use crate::{CALLS, PartitionIdentity, hypervisor_leaf};
 
@@ -26,20 +26,26 @@ fn page() -> Result<String, core::fmt::Error> {
          |---|---|---|---|---|---|---|---|\n",
     );
     for spec in CALLS.specs() {
-        let list = spec.rep.map_or(String::from("-"), |rep| {
+        let shape = spec.shape;
+        let list = shape.rep.map_or(String::from("-"), |rep| {
             std::format!("{} / {}", rep.input, rep.output)
         });
+        let output = if shape.is_output_open {
+            std::format!("up to {}", shape.output)
+        } else {
+            std::format!("{}", shape.output)
+        };
         let privilege: std::vec::Vec<_> =
             spec.privilege.iter_names().map(|(name, _)| name).collect();
         writeln!(
             text,
             "| {:#06X} | {} | {} | {} | {list} | {} | {} | {} |",
             spec.code.0,
-            spec.name,
-            spec.input,
-            spec.output,
-            yes(spec.variable_header),
-            yes(spec.fast),
+            spec.name.replace("HvCallExt", "HvExtCall"),
+            shape.input,
+            output,
+            yes(shape.variable_header),
+            yes(shape.fast),
             if privilege.is_empty() {
                 String::from("-")
             } else {
@@ -65,27 +71,40 @@ fn page() -> Result<String, core::fmt::Error> {
     }
     text.push_str(
         "\nSINT1 to SINT14, the other timers' registers and CRASH_P1 to CRASH_P3 lie between those listed.\n\n\
-         ## CPUID, as the parent sees it\n\n\
-         On a machine with four logical processors, 48 physical address bits and an invariant TSC. All other leaves\n\
-         from 0x40000000 to 0x4000FFFF are zero.\n\n\
-         | leaf | EAX | EBX | ECX | EDX |\n|---|---|---|---|---|\n",
+         ## CPUID\n\n\
+         On a machine with four logical processors, 48 physical address bits and an invariant TSC; the child has two\n\
+         VPs and all features that a child can have (property 0x10001 takes some away). All other leaves from\n\
+         0x40000000 to 0x4000FFFF are zero.\n",
     );
-    let identity = PartitionIdentity::parent(4, 48, true);
-    for leaf in FIRST_LEAF..=HARDWARE_FEATURES {
-        let r = hypervisor_leaf(leaf, &identity);
+    let all = SyntheticFeatures::ASSIGNABLE;
+    for (whose, identity) in [
+        ("parent", PartitionIdentity::parent(4, 48, true)),
+        ("child", PartitionIdentity::child(all, 2, 4, 48, true)),
+    ] {
+        write!(
+            text,
+            "\n### As the {whose} sees it\n\n\
+             | leaf | EAX | EBX | ECX | EDX |\n|---|---|---|---|---|\n"
+        )?;
+        for leaf in FIRST_LEAF..=HARDWARE_FEATURES {
+            let r = hypervisor_leaf(leaf, &identity);
+            writeln!(
+                text,
+                "| {leaf:#010X} | {:#010X} | {:#010X} | {:#010X} | {:#010X} |",
+                r.eax, r.ebx, r.ecx, r.edx
+            )?;
+        }
+        let names = |names: &mut dyn Iterator<Item = &'static str>| {
+            names.collect::<std::vec::Vec<_>>().join(", ")
+        };
+        let privileges = identity.privileges;
         writeln!(
             text,
-            "| {leaf:#010X} | {:#010X} | {:#010X} | {:#010X} | {:#010X} |",
-            r.eax, r.ebx, r.ecx, r.edx
+            "\nPrivileges: {}.\n\nHints: {}.",
+            names(&mut privileges.iter_names().map(|(name, _)| name)),
+            names(&mut identity.hints.iter_names().map(|(name, _)| name))
         )?;
     }
-    text.push_str("\nPrivileges of the parent: ");
-    let names: std::vec::Vec<_> = identity
-        .privileges
-        .iter_names()
-        .map(|(name, _)| name)
-        .collect();
-    writeln!(text, "{}.", names.join(", "))?;
     Ok(text)
 }
 

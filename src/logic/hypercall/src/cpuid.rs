@@ -4,7 +4,7 @@ use tlfs::cpuid::{
     FEATURES, HARDWARE_FEATURES, INTERFACE, INTERFACE_SIGNATURE, LIMITS, RECOMMENDATIONS,
     SPIN_WAIT_NEVER, VENDOR, VENDOR_AND_MAX, VERSION,
 };
-use tlfs::{Features, Hints, Privileges};
+use tlfs::{Features, Hints, Privileges, SyntheticFeatures};
 use x86::cpuid::CpuidResult;
 
 /// Build number in leaf 0x40000002: the level of the host-side interface that we follow. Linux' `mshv` driver
@@ -25,16 +25,23 @@ pub struct PartitionIdentity {
     pub features: Features,
     /// What it had better do.
     pub hints: Hints,
+    /// Spins on a lock before HvCallNotifyLongSpinWait.
+    pub spins: u32,
     /// VPs it can have.
     pub max_vps: u32,
     /// Logical processors of the machine.
     pub max_lps: u32,
     /// Physical address bits, 0 for no statement; at most 127.
     pub physical_address_bits: u8,
+    /// Whether it sees the interface. Otherwise all leaves are zero.
+    pub is_present: bool,
 }
 
+/// Spins on a lock that a child is recommended before HvCallNotifyLongSpinWait.
+const CHILD_SPINS: u32 = 0xFFF;
+
 impl PartitionIdentity {
-    /// The parent partition of a machine with `lps` logical processors, before it has host-side calls.
+    /// The parent partition of a machine with `lps` logical processors.
     ///
     /// `tsc_invariant` says whether the TSC of the machine runs at one rate in all states
     /// (CPUID 0x80000007, EDX bit 8).
@@ -46,23 +53,62 @@ impl PartitionIdentity {
             .union(Privileges::VP_INDEX)
             .union(Privileges::REFERENCE_TSC)
             .union(Privileges::FREQUENCY_MSRS)
+            .union(Privileges::CREATE_PARTITIONS)
+            .union(Privileges::ACCESS_MEMORY_POOL)
             .union(Privileges::POST_MESSAGES)
             .union(Privileges::SIGNAL_EVENTS)
+            .union(Privileges::CREATE_PORT)
+            .union(Privileges::CONNECT_PORT)
+            .union(Privileges::ACCESS_STATISTICS)
             .union(Privileges::EXTENDED_HYPERCALLS);
         Self {
-            privileges: if tsc_invariant {
-                privileges.union(Privileges::TSC_INVARIANT)
-            } else {
-                privileges
-            },
+            privileges: tsc_control(privileges, tsc_invariant),
             features: Features::FREQUENCY_MSRS
                 .union(Features::CRASH_MSRS)
                 .union(Features::DIRECT_TIMERS),
             hints: Hints::RELAXED_TIMING.union(Hints::DEPRECATE_AUTO_EOI),
+            spins: SPIN_WAIT_NEVER,
             max_vps: lps,
             max_lps: lps,
             physical_address_bits,
+            is_present: true,
         }
+    }
+
+    /// A child that was given `synthetic`, and may have `max_vps` VPs on a machine with `max_lps` logical
+    /// processors. [`SyntheticFeatures::ASSIGNABLE`] is what one gets that was given nothing else.
+    pub fn child(
+        synthetic: SyntheticFeatures,
+        max_vps: u32,
+        max_lps: u32,
+        physical_address_bits: u8,
+        tsc_invariant: bool,
+    ) -> Self {
+        let needed = SyntheticFeatures::HYPERVISOR_PRESENT | SyntheticFeatures::HV1;
+        let is_present = synthetic.contains(needed);
+        let (privileges, features, hints) = synthetic.meaning();
+        Self {
+            privileges: tsc_control(privileges, tsc_invariant && is_present),
+            features,
+            hints,
+            spins: if synthetic.contains(SyntheticFeatures::LONG_SPIN_WAIT) {
+                CHILD_SPINS
+            } else {
+                SPIN_WAIT_NEVER
+            },
+            max_vps,
+            max_lps,
+            physical_address_bits,
+            is_present,
+        }
+    }
+}
+
+const fn tsc_control(privileges: Privileges, tsc_invariant: bool) -> Privileges {
+    if tsc_invariant {
+        privileges.union(Privileges::TSC_INVARIANT)
+    } else {
+        privileges
     }
 }
 
@@ -71,6 +117,7 @@ impl PartitionIdentity {
 pub fn hypervisor_leaf(leaf: u32, identity: &PartitionIdentity) -> CpuidResult {
     let [vendor_b, vendor_c, vendor_d] = VENDOR;
     let (eax, ebx, ecx, edx) = match leaf {
+        _ if !identity.is_present => (0, 0, 0, 0),
         VENDOR_AND_MAX => (HARDWARE_FEATURES, vendor_b, vendor_c, vendor_d),
         INTERFACE => (INTERFACE_SIGNATURE, 0, 0, 0),
         VERSION => (BUILD, INTERFACE_VERSION, 0, SERVICE_NUMBER),
@@ -85,7 +132,7 @@ pub fn hypervisor_leaf(leaf: u32, identity: &PartitionIdentity) -> CpuidResult {
         }
         RECOMMENDATIONS => (
             identity.hints.bits(),
-            SPIN_WAIT_NEVER,
+            identity.spins,
             u32::from(identity.physical_address_bits & 0x7F),
             0,
         ),
@@ -114,7 +161,7 @@ mod tests {
             [0x4000_0006, 0x7263_694D, 0x666F_736F, 0x7648_2074]
         );
         assert_eq!(leaf(0x4000_0001), [0x3123_7648, 0, 0, 0]);
-        assert_eq!(leaf(0x4000_0003), [0x8A6E, 0x0010_0030, 0, 0x0008_0500]);
+        assert_eq!(leaf(0x4000_0003), [0x8A6E, 0x0010_01F5, 0, 0x0008_0500]);
         assert_eq!(leaf(0x4000_0004), [0x220, 0xFFFF_FFFF, 48, 0]);
         assert_eq!(leaf(0x4000_0005), [4, 4, 0, 0]);
     }

@@ -3,7 +3,7 @@
 use addr::{Gpa, PAGE_SIZE};
 use tlfs::{Control, HvError, Privileges, ResultWord};
 
-use crate::table::{CallSpec, FAST_BYTES, RepSpec, Table};
+use crate::table::{CallSpec, FAST_BYTES, RepSpec, Shape, Table};
 use crate::{Body, Registers};
 
 const PAGE_BYTES: usize = PAGE_SIZE as usize;
@@ -109,7 +109,7 @@ pub fn dispatch<K: Copy>(
     let Some(spec) = table.lookup(control.code()) else {
         return Outcome::Complete(ResultWord::new(Err(HvError::INVALID_HYPERCALL_CODE), 0));
     };
-    if let Err(error) = check_control(spec, control) {
+    if let Err(error) = check_control(&spec.shape, control) {
         return Outcome::Complete(ResultWord::new(Err(error), 0));
     }
     if !privileges.contains(spec.privilege) {
@@ -127,7 +127,7 @@ fn failed(control: Control, error: HvError) -> Outcome {
 }
 
 /// Whether the control word is one that `spec` allows (TLFS, "Hypercall Inputs").
-fn check_control<K>(spec: &CallSpec<K>, control: Control) -> Result<(), HvError> {
+fn check_control(spec: &Shape, control: Control) -> Result<(), HvError> {
     /// What a simple call without variable header leaves zero: one test for nearly every call.
     const UNUSUAL: u64 =
         Control::RESERVED | Control::VARIABLE_HEADER | Control::REP_COUNT | Control::REP_START;
@@ -154,7 +154,9 @@ fn fast<K: Copy>(
     let input: [u8; FAST_BYTES] =
         (u128::from(registers.input) | u128::from(registers.output) << 64).to_le_bytes();
     let mut body = Body {
-        header: input.get(..usize::from(spec.input)).unwrap_or_default(),
+        header: input
+            .get(..usize::from(spec.shape.input))
+            .unwrap_or_default(),
         variable_header: &[],
         list: &[],
         output: &mut [],
@@ -164,6 +166,7 @@ fn fast<K: Copy>(
         },
         count: 0,
         done: 0,
+        written: 0,
     };
     conclude(registers.control, handler.handle(spec.kind, &mut body), 0)
 }
@@ -178,16 +181,19 @@ fn slow<K: Copy>(
 ) -> Outcome {
     let control = registers.control;
     let (count, start) = (control.rep_count(), control.rep_start());
-    let rep = spec.rep.unwrap_or(RepSpec {
+    let shape = &spec.shape;
+    let rep = shape.rep.unwrap_or(RepSpec {
         input: 0,
         output: 0,
     });
-    let header_bytes = usize::from(spec.input);
+    let header_bytes = usize::from(shape.input);
     let list_at = header_bytes + control.variable_header_bytes();
     let input_bytes = list_at + usize::from(count) * usize::from(rep.input);
-    let output_bytes = usize::from(spec.output) + usize::from(count) * usize::from(rep.output);
-
     let (input_gpa, output_gpa) = (registers.input_gpa(), registers.output_gpa());
+    let mut output_bytes = usize::from(shape.output) + usize::from(count) * usize::from(rep.output);
+    if shape.is_output_open {
+        output_bytes = output_bytes.min(PAGE_BYTES - output_gpa.page_offset());
+    }
     if !is_placed(input_gpa, input_bytes) || !is_placed(output_gpa, output_bytes) {
         return failed(control, HvError::INVALID_ALIGNMENT);
     }
@@ -204,7 +210,7 @@ fn slow<K: Copy>(
             access: Access::Read,
         };
     }
-    if !output.is_empty() && memory.check_write(output_gpa).is_err() {
+    if !output.is_empty() && !shape.is_output_open && memory.check_write(output_gpa).is_err() {
         return Outcome::NoAccess {
             gpa: output_gpa,
             access: Access::Write,
@@ -222,12 +228,14 @@ fn slow<K: Copy>(
         rep,
         count,
         done: start,
+        written: 0,
     };
     let result = handler.handle(spec.kind, &mut body);
-    let done = body.done;
+    let (done, written) = (body.done, body.written);
 
     // A simple call writes its output when it succeeds, a rep call that of the elements done in this piece.
-    let written = match (spec.rep, result) {
+    let written = match (shape.rep, result) {
+        (None, Ok(Progress::Done)) if shape.is_output_open => 0..written,
         (None, Ok(Progress::Done)) => 0..output_bytes,
         (None, _) => 0..0,
         (Some(_), _) => {
@@ -238,8 +246,8 @@ fn slow<K: Copy>(
     if let Some(bytes) = scratch.output.get(written.clone())
         && !bytes.is_empty()
     {
-        // Stays in the page, as the whole block does. The caller can only fail this by unmapping its own page
-        // while it calls; it then executes the call once more.
+        // Stays in the page, as the whole block does. Where access was checked before, the caller can only fail this
+        // by unmapping its own page while it calls. It then executes the call once more.
         let to = output_gpa
             .checked_add(written.start as u64)
             .unwrap_or(output_gpa);

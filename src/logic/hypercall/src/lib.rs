@@ -14,6 +14,7 @@ mod body;
 pub mod caller;
 pub mod cpuid;
 mod dispatch;
+pub mod sparse;
 pub mod table;
 
 #[cfg(test)]
@@ -27,4 +28,5 @@ pub use cpuid::{PartitionIdentity, hypervisor_leaf};
 pub use dispatch::{
     Access, Handler, HypercallMemory, NoAccess, Outcome, Progress, Scratch, dispatch,
 };
-pub use table::{CALLS, Call, CallSpec, RepSpec, Table};
+pub use sparse::{FlushRequest, IpiRequest, VpSet};
+pub use table::{CALLS, Call, CallSpec, RepSpec, Shape, Table};

@@ -65,7 +65,7 @@ impl HypercallMemory for Memory {
     }
 }
 
-/// A table with one call of each form; the real one has no rep call yet.
+/// A table with one call of each form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Demo {
     /// 24 bytes in, 16 out.
@@ -80,50 +80,34 @@ enum Demo {
     Privileged,
     /// A rep call without lists.
     Count,
+    /// 8 bytes in, up to a page out.
+    Open,
+    /// A rep call with a variable header.
+    VariableList,
 }
 
-const fn demo(code: u16, kind: Demo, input: u16, output: u16) -> CallSpec<Demo> {
+const fn demo(code: u16, kind: Demo, shape: Shape) -> CallSpec<Demo> {
     CallSpec {
         code: CallCode(code),
         name: "demo",
         kind,
-        input,
-        output,
-        rep: None,
-        variable_header: false,
-        fast: false,
+        shape,
         privilege: Privileges::empty(),
     }
 }
 
 static DEMO: Table<Demo> = Table::new(&[
-    demo(1, Demo::Block, 24, 16),
-    CallSpec {
-        fast: true,
-        ..demo(2, Demo::Fast, 16, 0)
-    },
-    CallSpec {
-        rep: Some(RepSpec {
-            input: 8,
-            output: 4,
-        }),
-        ..demo(3, Demo::List, 8, 0)
-    },
-    CallSpec {
-        variable_header: true,
-        ..demo(4, Demo::Variable, 16, 0)
-    },
+    demo(1, Demo::Block, Shape::simple(24, 16)),
+    demo(2, Demo::Fast, Shape::simple(16, 0)),
+    demo(3, Demo::List, Shape::rep(8, 8, 4)),
+    demo(4, Demo::Variable, Shape::simple(16, 0).variable()),
     CallSpec {
         privilege: Privileges::CREATE_PARTITIONS,
-        ..demo(5, Demo::Privileged, 0, 0)
+        ..demo(5, Demo::Privileged, Shape::simple(0, 0))
     },
-    CallSpec {
-        rep: Some(RepSpec {
-            input: 0,
-            output: 0,
-        }),
-        ..demo(0x8007, Demo::Count, 16, 0)
-    },
+    demo(0x8007, Demo::Count, Shape::rep(16, 0, 0)),
+    demo(9, Demo::Open, Shape::simple(8, 0).up_to(4096)),
+    demo(10, Demo::VariableList, Shape::rep(8, 8, 0).variable()),
 ]);
 
 /// Remembers what it was called with; elements whose value is 13 fail, and every `slice` elements it yields.
@@ -131,6 +115,7 @@ struct Recorder {
     calls: Vec<(Demo, Vec<u8>, Vec<u8>)>,
     elements: Vec<(u16, u64)>,
     slice: usize,
+    open: usize,
     answer: Result<Progress, HvError>,
 }
 
@@ -140,6 +125,7 @@ impl Recorder {
             calls: Vec::new(),
             elements: Vec::new(),
             slice: usize::MAX,
+            open: 0,
             answer: Ok(Progress::Done),
         }
     }
@@ -177,10 +163,13 @@ impl Handler<Demo> for Recorder {
         }
         if call == Demo::Block {
             assert!(
-                body.output().iter().all(|byte| *byte == 0),
+                body.output.iter().all(|byte| *byte == 0),
                 "output starts as zeros"
             );
-            body.output().fill(0x5A);
+            body.write_output(&[0x5A; 15])?;
+        }
+        if call == Demo::Open {
+            body.write_output(std::vec![0x5A; self.open].as_slice())?;
         }
         self.answer
     }

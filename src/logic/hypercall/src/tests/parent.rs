@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What the hypervisor's handler would be for the parent of today.
+/// What the hypervisor's handler would be for a parent without children.
 struct Parent {
     posted: Vec<u32>,
 }
@@ -12,7 +12,7 @@ impl Handler<Call> for Parent {
         match call {
             Call::NotifyLongSpinWait => Ok(Progress::Done),
             Call::GetPartitionId => {
-                body.output().copy_from_slice(&7u64.to_le_bytes());
+                body.write_output(&7u64.to_le_bytes())?;
                 Ok(Progress::Done)
             }
             Call::PostMessage => {
@@ -25,6 +25,7 @@ impl Handler<Call> for Parent {
                 Err(HvError::INVALID_CONNECTION_ID)
             }
             Call::ExtQueryCapabilities => Ok(Progress::Done),
+            _ => Err(HvError::INVALID_PARTITION_ID),
         }
     }
 }
@@ -69,7 +70,9 @@ fn the_calls_that_linux_makes_at_boot_are_answered() {
         3,
         "256 bytes are not in registers"
     );
-    assert_eq!(call(0x2, 0x1100, 0), 2);
+    assert_eq!(call(0x1, 0x1100, 0), 2);
+    assert_eq!(call(0x10041, 9, 0), 0xD);
+    assert_eq!(call(0x99, 0x1100, 0), 6, "only children start VPs");
     assert_eq!(memory.bytes(0x1008, 8), [0; 8]);
 }
 

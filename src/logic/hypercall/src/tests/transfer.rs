@@ -4,6 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// What [`Demo::Block`] answers: 15 bytes, and zeros where it wrote nothing.
+fn padded() -> [u8; 16] {
+    let mut bytes = [0x5A; 16];
+    bytes[15] = 0;
+    bytes
+}
+
 #[test]
 fn an_address_that_a_call_does_not_use_is_ignored() {
     let (mut memory, mut handler) = (Memory::with_pages(&[1]), Recorder::new());
@@ -34,7 +41,7 @@ fn the_input_is_copied_once_and_the_output_written_only_on_success() {
     assert_eq!(status(&mut memory, &mut handler, 1, 0x1100, 0x2008), (0, 0));
     assert_eq!(handler.calls, [(Demo::Block, input, Vec::new())]);
     assert_eq!(memory.reads, 1);
-    assert_eq!(memory.bytes(0x2008, 16), [0x5A; 16]);
+    assert_eq!(memory.bytes(0x2008, 16), padded());
     assert_eq!(
         (memory.bytes(0x2000, 8), memory.bytes(0x2018, 8)),
         (&[0xEE; 8][..], &[0xEE; 8][..])
@@ -79,7 +86,7 @@ fn input_and_output_may_share_a_page() {
     assert_eq!(status(&mut memory, &mut handler, 1, 0x1000, 0x1000), (0, 0));
     assert_eq!(
         memory.bytes(0x1000, 24),
-        [&[0x5A; 16][..], &[0xEE; 8]].concat()
+        [&padded()[..], &[0xEE; 8]].concat()
     );
 }
 
@@ -199,7 +206,7 @@ proptest! {
 
     #[test]
     fn no_registers_panic_and_every_word_is_well_formed(
-        code in prop_oneof![0u64..8, Just(0x8007), any::<u16>().prop_map(u64::from)],
+        code in prop_oneof![0u64..11, Just(0x8007), any::<u16>().prop_map(u64::from)],
         rest in prop_oneof![Just(0), Just(REPS), any::<u64>()],
         input in prop_oneof![0x1000u64..0x3000, any::<u64>()],
         output in prop_oneof![0x1000u64..0x3000, any::<u64>()],
@@ -211,4 +218,84 @@ proptest! {
         }
         prop_assert!(memory.reads <= 1);
     }
+}
+
+#[test]
+fn output_without_fixed_length_is_what_the_handler_wrote() {
+    let (mut memory, mut handler) = (Memory::with_pages(&[1, 2]), Recorder::new());
+    handler.open = 24;
+    assert_eq!(status(&mut memory, &mut handler, 9, 0x1000, 0x2FE0), (0, 0));
+    assert_eq!(memory.bytes(0x2FE0, 24), [0x5A; 24]);
+    assert_eq!(memory.bytes(0x2FF8, 8), [0xEE; 8]);
+    // to the end of the page and no further
+    handler.open = 32;
+    assert_eq!(status(&mut memory, &mut handler, 9, 0x1000, 0x2FE0), (0, 0));
+    handler.open = 33;
+    let error = (HvError::INVALID_ALIGNMENT.0, 0);
+    assert_eq!(status(&mut memory, &mut handler, 9, 0x1000, 0x2FE0), error);
+    assert_eq!(status(&mut memory, &mut handler, 9, 0x1000, 0x2001), error);
+    handler.open = 4096;
+    assert_eq!(status(&mut memory, &mut handler, 9, 0x1000, 0x2000), (0, 0));
+    assert_eq!(memory.bytes(0x2000, 4096), [0x5A; 4096]);
+}
+
+#[test]
+fn output_without_fixed_length_is_not_asked_for_where_there_is_none() {
+    let (mut memory, mut handler) = (Memory::with_pages(&[1]), Recorder::new());
+    assert_eq!(status(&mut memory, &mut handler, 9, 0x1000, 0), (0, 0));
+    handler.open = 8;
+    assert_eq!(
+        run(&mut memory, &mut handler, 9, 0x1000, 0),
+        Outcome::NoAccess {
+            gpa: Gpa::new(0),
+            access: Access::Write
+        }
+    );
+    handler.answer = Err(HvError::NOT_FOUND);
+    assert_eq!(
+        status(&mut memory, &mut handler, 9, 0x1000, 0),
+        (HvError::NOT_FOUND.0, 0)
+    );
+}
+
+#[test]
+fn the_list_begins_behind_the_variable_header() {
+    let (mut memory, mut handler) = (Memory::with_pages(&[1]), Recorder::new());
+    memory.fill(0x1000, &(0..40).collect::<Vec<u8>>());
+    let control = 10 | (2 * VARIABLE) | (2 * REPS) | START;
+    assert_eq!(
+        status(&mut memory, &mut handler, control, 0x1000, 0),
+        (0, 2)
+    );
+    assert_eq!(
+        handler.calls,
+        [(Demo::VariableList, (0..8).collect(), (8..24).collect())]
+    );
+    assert_eq!(handler.elements, [(1, 0x2726_2524_2322_2120)]);
+}
+
+#[test]
+fn elements_can_be_taken_together() {
+    let mut body = Body {
+        header: &[],
+        variable_header: &[],
+        list: &[1, 2, 3, 4, 5, 6],
+        output: &mut [],
+        rep: RepSpec {
+            input: 2,
+            output: 0,
+        },
+        count: 3,
+        done: 1,
+        written: 0,
+    };
+    assert_eq!(
+        (body.remaining(), body.remaining_input()),
+        (2, &[3, 4, 5, 6][..])
+    );
+    body.complete(1);
+    assert_eq!(body.element().map(|element| element.index), Some(2));
+    body.complete(u16::MAX);
+    assert_eq!((body.remaining(), body.remaining_input().len()), (0, 0));
+    assert!(body.element().is_none());
 }
