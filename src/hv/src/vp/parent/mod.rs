@@ -228,11 +228,7 @@ impl<V: Virt> Role<V> for Parent {
     fn call(_: &mut ParentVp<V>, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
         match call {
             Call::GetPartitionId => {
-                let id = PARENT.get().to_le_bytes();
-                body.output()
-                    .iter_mut()
-                    .zip(id)
-                    .for_each(|(to, from)| *to = from);
+                body.write_output(&PARENT.get().to_le_bytes())?;
                 Ok(Progress::Done)
             }
             // No port exists before the VMBus server does: every connection is unknown.
