@@ -12,7 +12,7 @@ use apic::Apic;
 use bootinfo::{BootInfo, LaunchCall, LpInfo, MAGIC, Operation, Status, VERSION};
 use spin::{Mutex, Once};
 use vpcore::msr::{MsrClass, classify};
-use vpcore::seam::InterceptBitmaps;
+use vpcore::seam::{InterceptBitmaps, Role, VpBackend};
 use x86::msr::{IA32_APIC_BASE, apic_base};
 
 use crate::arch::x86::descriptors::Descriptors;
@@ -225,16 +225,22 @@ fn launch_on<V: Virt>(
     let backend = {
         let slat = partition.slat.lock();
         mtrr::adopt(slat.mtrr());
-        V::vp(
-            &mut VpFrames,
-            &partition.bitmaps,
-            slat.root(),
-            slat.levels(),
-            1,
-        )
+        let frame = frames::alloc(FrameUse::Vp, 1).ok_or(Status::NO_MEMORY);
+        V::enable(&mut VpFrames).and_then(|mut extension| {
+            let mut vp = V::vp(
+                &extension,
+                frame?,
+                Role::Parent,
+                &partition.bitmaps,
+                slat.root(),
+                slat.levels(),
+            )?;
+            vp.load(&mut extension);
+            Ok((extension, vp))
+        })
     };
-    let mut backend = match backend {
-        Ok(backend) => backend,
+    let (_extension, mut backend) = match backend {
+        Ok(both) => both,
         Err(status) => {
             area.leave();
             // SAFETY: gives back what `take` found.

@@ -1,20 +1,25 @@
 //! What the rest of the hypervisor asks of a virtualization extension beside [`VpBackend`].
 //!
-//! One `match` at start-up picks the implementor; every build holds both.
+//! One `match` at start-up picks the implementor; every build holds both. They implement the trait where they live.
 
 use addr::Spa;
 use bootinfo::Status;
 use paging::Format;
 use vpcore::cpuid::Missing;
-use vpcore::seam::{FrameSource, InterceptBitmaps, VpBackend};
+use vpcore::seam::{FrameSource, InterceptBitmaps, Role, VpBackend};
 
-use crate::arch::x86::{insn, svm, vmx};
+use crate::arch::x86::insn;
+
+pub use crate::arch::x86::svm::Svm;
+pub use crate::arch::x86::vmx::Vmx;
 
 /// A virtualization extension.
 pub trait Virt: 'static {
+    /// The extension, switched on for one LP. Dropping it switches it off: no VP may be used on the LP after that.
+    type Lp;
     /// One VP.
-    type Vp: VpBackend;
-    /// Intercept bitmaps of a partition.
+    type Vp: VpBackend<Lp = Self::Lp> + Send;
+    /// Intercept bitmaps: one set for the parent, one for all children.
     type Bitmaps: InterceptBitmaps + Send + Sync;
     /// Entries of second-level tables.
     type Format: Format + Send;
@@ -26,118 +31,30 @@ pub trait Virt: 'static {
 
     /// Whether this LP can run guests. Changes nothing.
     fn check() -> Result<(), Status>;
+    /// Switches the extension on for the calling LP, whose descriptor tables and GS base are the hypervisor's and stay.
+    /// On an error the LP is as it was.
+    fn enable(frames: &mut dyn FrameSource) -> Result<Self::Lp, Status>;
     /// Bitmaps with every port passing and every MSR access exiting.
     fn bitmaps(frames: &mut dyn FrameSource) -> Result<Self::Bitmaps, Status>;
-    /// Switches the extension on for this LP and makes a VP. On an error the LP is as it was.
+    /// Makes a VP, loaded nowhere, in the state that INIT leaves or with registers of zero. `frame` is a zeroed frame of
+    /// the hypervisor's for its control structure, which [`VpBackend::into_frame`] gives back; after an error it is the
+    /// caller's still. The root of the second-level tables and the bitmaps stay as long as the VP.
+    ///
+    /// # Errors
+    /// [`Status::MISSING_FEATURE`]; [`Status::ENABLE_FAILED`] when the processor refuses the frame. Not on an LP where
+    /// another VP could be made with the same levels.
     fn vp(
-        frames: &mut dyn FrameSource,
+        lp: &Self::Lp,
+        frame: Spa,
+        role: Role,
         bitmaps: &Self::Bitmaps,
         slat_root: Spa,
         slat_levels: u32,
-        tag: u16,
     ) -> Result<Self::Vp, Status>;
     /// Features of this LP that a guest cannot have.
     fn missing() -> Missing;
     /// Whether second-level tables may have 1 GiB leaves.
     fn has_gib_leaves() -> bool;
-}
-
-/// AMD-V.
-#[derive(Debug)]
-pub enum Svm {}
-
-/// VT-x.
-#[derive(Debug)]
-pub enum Vmx {}
-
-impl Virt for Svm {
-    type Vp = svm::SvmVp;
-    type Bitmaps = svm::SvmBitmaps;
-    type Format = paging::Npt;
-
-    const HYPERCALL: [u8; 3] = [0x0F, 0x01, 0xD9];
-    const SLAT_HOLDS_MEMORY_TYPES: bool = false;
-
-    fn check() -> Result<(), Status> {
-        svm::check().map(|_| ())
-    }
-
-    fn bitmaps(frames: &mut dyn FrameSource) -> Result<Self::Bitmaps, Status> {
-        svm::SvmBitmaps::new(frames)
-    }
-
-    fn vp(
-        frames: &mut dyn FrameSource,
-        bitmaps: &Self::Bitmaps,
-        slat_root: Spa,
-        _slat_levels: u32,
-        tag: u16,
-    ) -> Result<Self::Vp, Status> {
-        let enabled = svm::enable(frames)?;
-        svm::SvmVp::new(
-            enabled,
-            frames,
-            &svm::Shared {
-                bitmaps,
-                slat_root,
-                tag,
-            },
-        )
-    }
-
-    fn missing() -> Missing {
-        Missing::default()
-    }
-
-    fn has_gib_leaves() -> bool {
-        // NPT has what the processor's own tables have.
-        insn::cpuid(0x8000_0001, 0).edx & 1 << 26 != 0
-    }
-}
-
-impl Virt for Vmx {
-    type Vp = vmx::VmxVp;
-    type Bitmaps = vmx::VmxBitmaps;
-    type Format = paging::Ept;
-
-    const HYPERCALL: [u8; 3] = [0x0F, 0x01, 0xC1];
-    const SLAT_HOLDS_MEMORY_TYPES: bool = true;
-
-    fn check() -> Result<(), Status> {
-        vmx::check()
-    }
-
-    fn bitmaps(frames: &mut dyn FrameSource) -> Result<Self::Bitmaps, Status> {
-        vmx::VmxBitmaps::new(frames)
-    }
-
-    fn vp(
-        frames: &mut dyn FrameSource,
-        bitmaps: &Self::Bitmaps,
-        slat_root: Spa,
-        slat_levels: u32,
-        tag: u16,
-    ) -> Result<Self::Vp, Status> {
-        let enabled = vmx::enable(frames)?;
-        vmx::VmxVp::new(
-            enabled,
-            frames,
-            &vmx::Shared {
-                bitmaps,
-                slat_root,
-                slat_levels,
-                tag,
-            },
-        )
-    }
-
-    fn missing() -> Missing {
-        vmx::capabilities().map_or(Missing::default(), |capabilities| capabilities.missing())
-    }
-
-    fn has_gib_leaves() -> bool {
-        vmx::capabilities().is_ok_and(|capabilities| capabilities.has_1_gib_pages())
-    }
 }
 
 /// The vendor by CPUID leaf 0.

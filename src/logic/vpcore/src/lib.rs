@@ -11,3 +11,5 @@ pub mod event;
 pub mod msr;
 pub mod seam;
 pub mod startup;
+pub mod tags;
+pub mod xsave;

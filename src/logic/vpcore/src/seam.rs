@@ -3,7 +3,7 @@
 //! Whatever differs between the vendors stays below: encodings, which registers the hardware keeps, where an
 //! instruction length comes from. A hardware code crosses in [`Exit::Unknown`] only.
 
-use addr::{Gpa, Spa};
+use addr::{Gpa, Gva, Spa};
 use x86::{Gp, GpRegs, Segment, TableRegister};
 
 /// Why a guest stopped. Says what happened, not what to do about it.
@@ -42,6 +42,17 @@ pub enum Exit {
     Mwait,
     /// An instruction of the virtualization extension itself, or another one that is #UD for a guest.
     Undefined,
+    /// RIP is at something that raises this exception in the guest, and nothing was changed by it: an exception of its
+    /// own that a child's VP may not take without an exit, or an instruction that faults for it. Debug registers already
+    /// say what the exception handler of the guest shall read there.
+    Exception {
+        /// Vector, 0 to 31.
+        vector: u8,
+        /// Error code, for the vectors that have one.
+        error_code: Option<u32>,
+    },
+    /// The guest spins on PAUSE. There is nothing to complete: it goes on where it is.
+    Pause,
     /// An access to a control register that the hypervisor shares with the guest, or CR8.
     Control(ControlAccess),
     /// IN, OUT, INS or OUTS at an intercepted port.
@@ -108,6 +119,8 @@ pub struct IoAccess {
 pub struct SlatFault {
     /// The guest physical address.
     pub gpa: Gpa,
+    /// The linear address, where the hardware gives it and the access was one to memory at that address.
+    pub gva: Option<Gva>,
     /// The access was a write.
     pub is_write: bool,
     /// The access was an instruction fetch.
@@ -184,6 +197,8 @@ pub enum Register {
     SysenterEsp,
     SysenterEip,
     DebugCtl,
+    /// What holds events back, as the TLFS has it: interrupt shadow in bit 0, NMIs blocked in bit 1.
+    InterruptState,
     /// Difference of the guest's time-stamp counter from the LP's, wrapping.
     TscOffset,
     FsBase,
@@ -224,15 +239,53 @@ pub enum TableName {
 pub trait InterceptBitmaps {
     /// Accesses that touch `port` exit.
     fn trap_port(&mut self, port: u16);
+    /// Accesses to all ports exit.
+    fn trap_all_ports(&mut self);
     /// RDMSR of `msr` reaches the hardware. False where the bitmap does not cover it.
     fn pass_msr_read(&mut self, msr: u32) -> bool;
     /// WRMSR to `msr` reaches the hardware. False where the bitmap does not cover it.
     fn pass_msr_write(&mut self, msr: u32) -> bool;
 }
 
+/// Whose VP it is, which decides about what exits and what the guest may do to its LP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The parent's. It never leaves the LP on which it is loaded first, and may do what harms nobody but the parent.
+    Parent,
+    /// A child's. It moves between LPs. It exits wherever it could keep an LP busy without an end, and always has its
+    /// memory write-back: its PAT and CR0.CD and NW read back as written, and do nothing.
+    Child,
+}
+
 /// One virtual processor as the vendor's extension runs it: control structure, and the registers that the
-/// hardware does not keep. All methods are called on the LP that owns the VP, interrupts off.
+/// hardware does not keep.
+///
+/// A VP is *loaded* on at most one LP, and an LP has at most one VP loaded. All methods are called with interrupts off,
+/// on the LP where the VP is loaded or inside [`VpBackend::attached`]; [`VpBackend::run`] on the LP where it is loaded.
+/// A VP that is not loaded may be handed to another LP.
 pub trait VpBackend {
+    /// The extension of one LP.
+    type Lp;
+
+    /// Makes this the VP that runs on the calling LP, whose extension is `lp`. Its registers go where the hardware wants
+    /// them. None of its translations is used that another LP may have dropped since: a VP that was somewhere else, or
+    /// whose tag was lost, begins with none; else those of its last time here are still there.
+    ///
+    /// It is loaded nowhere, and so is any other VP on this LP.
+    fn load(&mut self, lp: &mut Self::Lp);
+
+    /// Takes the VP off the LP. Its registers come to memory, so that any LP may load it.
+    fn unload(&mut self);
+
+    /// The frame that held its control structure. The VP is loaded nowhere; the frame has the guest's registers in it.
+    fn into_frame(self) -> Spa
+    where
+        Self: Sized;
+
+    /// Calls `access`, in which registers can be read and set on the calling LP although the VP is not loaded there.
+    /// The VP is loaded nowhere else. Another VP that is loaded here stays so, and is not to be touched by `access`.
+    fn attached<R>(&mut self, access: impl FnOnce(&mut Self) -> R) -> R;
+
     /// Enters the guest and returns at the next exit. Never panics, whatever the guest did.
     ///
     /// An event whose delivery the exit interrupted is kept; see [`VpBackend::interrupted_event`].
@@ -284,6 +337,8 @@ pub trait VpBackend {
 
     /// Drops all translations of this VP before the next entry: guest tables and second-level tables.
     fn flush_tlb(&mut self);
+    /// Drops what was cached of the guest's own tables before the next entry.
+    fn flush_guest_tlb(&mut self);
 }
 
 /// Frames for control structures, and access to them.

@@ -193,6 +193,32 @@ pub fn write_cr2(value: u64) {
     unsafe { asm!("mov cr2, {}", in(reg) value, options(nomem, nostack, preserves_flags)) }
 }
 
+/// DR0 to DR3, which hold a guest's values.
+pub fn read_breakpoints() -> [u64; 4] {
+    let (a, b, c, d);
+    // SAFETY: reading debug registers has no side effect.
+    unsafe {
+        asm!(
+            "mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3",
+            out(reg) a, out(reg) b, out(reg) c, out(reg) d,
+            options(nomem, nostack, preserves_flags),
+        )
+    }
+    [a, b, c, d]
+}
+
+/// Loads DR0 to DR3.
+pub fn write_breakpoints([a, b, c, d]: [u64; 4]) {
+    // SAFETY: DR7 of the hypervisor enables none of them.
+    unsafe {
+        asm!(
+            "mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}",
+            in(reg) a, in(reg) b, in(reg) c, in(reg) d,
+            options(nomem, nostack, preserves_flags),
+        )
+    }
+}
+
 /// Drops every translation of this LP, global ones included.
 pub fn flush_own_tlb() {
     let cr4 = read_cr4();

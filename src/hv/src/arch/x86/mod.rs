@@ -2,6 +2,7 @@
 //! area, and the two virtualization extensions.
 pub mod captured;
 pub mod descriptors;
+pub mod extended;
 pub mod idt;
 pub mod insn;
 pub mod local_apic;

@@ -97,6 +97,16 @@ pub unsafe fn try_write(msr: u32, value: u64) -> Result<(), GeneralProtection> {
     try_instruction!("wrmsr", msr, value)
 }
 
+/// XCR0. The processor has XSAVE.
+pub fn xgetbv() -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: reads a register; CR4.OSXSAVE is set where there is XSAVE.
+    unsafe {
+        asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
 /// XSETBV of register `index` on behalf of the parent, as the hardware checks it.
 ///
 /// The hypervisor uses no vector state, so no value can harm it.

@@ -1,22 +1,19 @@
 //! One virtual processor under AMD-V: its VMCB and the registers beside it.
-#![expect(unsafe_code, reason = "runs guests, and owns its bitmaps' frames")]
+//!
+//! A child's VP has a PAT of which every entry is write-back, whatever it wrote there: nested tables know no way to
+//! overrule the guest's types. CR0.CD and NW of a child stay clear in the VMCB when the hypervisor sets them. A child that
+//! sets CD itself slows its own accesses: the exit loads the host's CR0, and the caches stay coherent.
+#![expect(unsafe_code, reason = "runs guests")]
 
 use addr::Spa;
-use bootinfo::Status;
-use vpcore::seam::{
-    Event, Exit, FrameSource, InterceptBitmaps, Register, SegmentName, TableName, VpBackend, Window,
-};
+use vpcore::seam::{Event, Exit, Register, Role, SegmentName, TableName, VpBackend, Window};
+use vpcore::tags::Tag;
 use x86::{GpRegs, Segment, TableRegister, cr0, efer, rflags, vector};
 
-use super::caps::Enabled;
+use super::bitmaps::SvmBitmaps;
+use super::caps::{Capabilities, SvmLp};
 use super::vmcb::{Vmcb, field, intercept_1, intercept_2};
 use super::{entry, exit, inject};
-use crate::mm::phys;
-
-/// Frames of the I/O permission map, of which the last bits catch accesses that wrap.
-const IO_FRAMES: usize = 3;
-/// Frames of the MSR permission map.
-const MSR_FRAMES: usize = 2;
 
 const V_IRQ: u32 = 1 << 8;
 const V_IGNORE_TPR: u32 = 1 << 20;
@@ -24,74 +21,26 @@ const V_INTR_MASKING: u32 = 1 << 24;
 const FLUSH_ALL: u8 = 1;
 const FLUSH_THIS_ASID: u8 = 3;
 
-/// The I/O and MSR permission maps of a partition.
-#[derive(Debug)]
-pub struct SvmBitmaps {
-    io: Spa,
-    msr: Spa,
-}
-
-impl SvmBitmaps {
-    /// Every port passes, every MSR access exits.
-    pub fn new(frames: &mut dyn FrameSource) -> Result<Self, Status> {
-        let io = frames.frames(IO_FRAMES).ok_or(Status::NO_MEMORY)?;
-        let msr = frames.frames(MSR_FRAMES).ok_or(Status::NO_MEMORY)?;
-        // SAFETY: the frames were just given to us alone.
-        unsafe { phys::pointer(msr).write_bytes(0xFF, MSR_FRAMES * 4096) };
-        Ok(Self { io, msr })
-    }
-
-    /// Clears bit `bit` of the MSR map: 0 for reads, 1 for writes. False where the map does not cover `msr`.
-    fn pass(&mut self, msr: u32, bit: usize) -> bool {
-        let base = match msr {
-            0..=0x1FFF => 0,
-            0xC000_0000..=0xC000_1FFF => 0x800,
-            0xC001_0000..=0xC001_1FFF => 0x1000,
-            _ => return false,
-        };
-        let index = (msr & 0x1FFF) as usize * 2 + bit;
-        // SAFETY: `index / 8` is below 0x800, so the byte lies in our two frames.
-        let byte = unsafe { phys::pointer(self.msr).add(base + index / 8) };
-        // SAFETY: as above; the map is written before any VP uses it, or by the partition's owner alone.
-        unsafe { *byte &= !(1 << (index % 8)) };
-        true
-    }
-}
-
-impl InterceptBitmaps for SvmBitmaps {
-    fn trap_port(&mut self, port: u16) {
-        // SAFETY: at most byte 8191 of three frames.
-        let byte = unsafe { phys::pointer(self.io).add(usize::from(port) / 8) };
-        // SAFETY: as above.
-        unsafe { *byte |= 1 << (port % 8) };
-    }
-
-    fn pass_msr_read(&mut self, msr: u32) -> bool {
-        self.pass(msr, 0)
-    }
-
-    fn pass_msr_write(&mut self, msr: u32) -> bool {
-        self.pass(msr, 1)
-    }
-}
-
-/// What all VPs of a partition share.
-#[derive(Debug)]
-pub struct Shared<'a> {
-    /// Permission maps.
-    pub bitmaps: &'a SvmBitmaps,
-    /// Root of the nested tables, of the host's paging depth.
-    pub slat_root: Spa,
-    /// Address space identifier, not 0.
-    pub tag: u16,
-}
+/// CR0 bits that a child does not have.
+const CACHE_BITS: u64 = cr0::CD | cr0::NW;
+/// A child's PAT as the hardware has it.
+const PAT_WRITE_BACK: u64 = 0x0606_0606_0606_0606;
+/// A loop of so many PAUSE instructions is an exit.
+const PAUSE_WINDOW: u16 = 3000;
 
 /// One virtual processor.
 #[derive(Debug)]
 pub struct SvmVp {
     pub(super) vmcb: Vmcb,
     pub(super) gp: GpRegs,
-    pub(super) enabled: Enabled,
+    role: Role,
+    tag: Tag,
+    capabilities: Capabilities,
+    /// Of the LP where the VP is loaded: what [`entry::save_host`] filled; 0 elsewhere.
+    host: Spa,
+    /// PAT, and CD and NW of CR0, as a child's VP has them.
+    pat: u64,
+    cache_bits: u64,
     /// An NMI was delivered and its IRET not seen yet.
     pub(super) nmi_blocked: bool,
     /// The IRET that ends the blocking has been reached at this RIP.
@@ -99,55 +48,66 @@ pub struct SvmVp {
 }
 
 impl SvmVp {
-    /// A VP whose registers are all zero, on this LP, where `enabled` switched the extension on.
-    pub fn new(
-        enabled: Enabled,
-        frames: &mut dyn FrameSource,
-        shared: &Shared<'_>,
-    ) -> Result<Self, Status> {
-        let mut vmcb = Vmcb::new(frames.frames(1).ok_or(Status::NO_MEMORY)?);
-        // SAFETY: AMD-V is on, and the frame is ours.
-        unsafe { entry::save_host(enabled.host) };
+    /// A VP whose registers are all zero, with its VMCB in `frame`, a zeroed frame of the caller's. `slat_root` is the
+    /// root of nested tables of the host's paging depth.
+    pub(super) fn new(
+        lp: &SvmLp,
+        frame: Spa,
+        role: Role,
+        bitmaps: &SvmBitmaps,
+        slat_root: Spa,
+    ) -> Self {
+        let mut vmcb = Vmcb::new(frame);
+        let mut exceptions = 1 << vector::MC;
+        let mut first = intercept_1::INTR
+            | intercept_1::NMI
+            | intercept_1::INIT
+            | intercept_1::CPUID
+            | intercept_1::INVD
+            | intercept_1::HLT
+            | intercept_1::INVLPGA
+            | intercept_1::IO
+            | intercept_1::MSR
+            | intercept_1::SHUTDOWN;
+        let mut second = intercept_2::SVM_INSTRUCTIONS
+            | intercept_2::MONITOR
+            | intercept_2::MWAIT
+            | intercept_2::MWAIT_ARMED
+            | intercept_2::XSETBV;
+        if role == Role::Child {
+            // Without an exit, an endless chain of these two holds the LP (CVE-2015-5307, CVE-2015-8104).
+            exceptions |= 1 << vector::AC | 1 << vector::DB;
+            first |= intercept_1::RDPMC;
+            second |= intercept_2::WBINVD;
+            if lp.capabilities.pause_filter {
+                first |= intercept_1::PAUSE;
+                vmcb.write_u16(field::PAUSE_WINDOW, PAUSE_WINDOW);
+            }
+            vmcb.write_u64(field::PAT, PAT_WRITE_BACK);
+        }
         // CR8 is the virtual APIC's. Writes exit; reads give V_TPR, see `show_cr8`.
         vmcb.write_u32(field::INTERCEPT_CR, 1 << 24);
-        vmcb.write_u32(field::INTERCEPT_EXCEPTION, 1 << vector::MC);
-        vmcb.write_u32(
-            field::INTERCEPT_1,
-            intercept_1::INTR
-                | intercept_1::NMI
-                | intercept_1::INIT
-                | intercept_1::CPUID
-                | intercept_1::INVD
-                | intercept_1::HLT
-                | intercept_1::INVLPGA
-                | intercept_1::IO
-                | intercept_1::MSR
-                | intercept_1::SHUTDOWN,
-        );
-        vmcb.write_u32(
-            field::INTERCEPT_2,
-            intercept_2::SVM_INSTRUCTIONS
-                | intercept_2::MONITOR
-                | intercept_2::MWAIT
-                | intercept_2::MWAIT_ARMED
-                | intercept_2::XSETBV,
-        );
-        vmcb.write_u64(field::IOPM_BASE, shared.bitmaps.io.get());
-        vmcb.write_u64(field::MSRPM_BASE, shared.bitmaps.msr.get());
-        vmcb.write_u32(field::ASID, u32::from(shared.tag));
+        vmcb.write_u32(field::INTERCEPT_EXCEPTION, exceptions);
+        vmcb.write_u32(field::INTERCEPT_1, first);
+        vmcb.write_u32(field::INTERCEPT_2, second);
+        vmcb.write_u64(field::IOPM_BASE, bitmaps.io.get());
+        vmcb.write_u64(field::MSRPM_BASE, bitmaps.msr.get());
         vmcb.write_u32(field::VIRTUAL_INTERRUPT, V_INTR_MASKING);
         vmcb.write_u64(field::NESTED_PAGING, 1);
-        vmcb.write_u64(field::NESTED_CR3, shared.slat_root.get());
+        vmcb.write_u64(field::NESTED_CR3, slat_root.get());
         vmcb.write_u64(field::EFER, efer::SVME);
-        let mut vp = Self {
+        Self {
             vmcb,
             gp: GpRegs::default(),
-            enabled,
+            role,
+            tag: Tag::default(),
+            capabilities: lp.capabilities,
+            host: Spa::new(0),
+            pat: 0,
+            cache_bits: 0,
             nmi_blocked: false,
             iret_at: None,
-        };
-        vp.flush_tlb();
-        Ok(vp)
+        }
     }
 
     fn slot(register: Register) -> usize {
@@ -174,6 +134,7 @@ impl SvmVp {
             Register::Lstar => field::LSTAR,
             Register::Cstar => field::CSTAR,
             Register::Sfmask => field::SFMASK,
+            Register::InterruptState => field::INTERRUPT_SHADOW,
         }
     }
 
@@ -192,11 +153,34 @@ impl SvmVp {
 }
 
 impl VpBackend for SvmVp {
+    type Lp = SvmLp;
+
+    fn load(&mut self, lp: &mut SvmLp) {
+        self.capabilities = lp.capabilities;
+        self.host = lp.host;
+        if lp.tags.renew(&mut self.tag) {
+            self.vmcb.write_u32(field::ASID, self.tag.number());
+            self.flush_tlb();
+        }
+    }
+
+    fn unload(&mut self) {
+        self.host = Spa::new(0);
+    }
+
+    fn attached<R>(&mut self, access: impl FnOnce(&mut Self) -> R) -> R {
+        access(self)
+    }
+
+    fn into_frame(self) -> Spa {
+        self.vmcb.spa()
+    }
+
     fn run(&mut self) -> Exit {
         self.vmcb.write_u64(field::RAX, self.gp.get(x86::Gp::Rax));
         self.vmcb.write_u64(field::RSP, self.gp.get(x86::Gp::Rsp));
-        // SAFETY: `new` completed the VMCB and filled the host frame; interrupts are off between exits.
-        unsafe { entry::enter(self.vmcb.spa(), &raw mut self.gp, self.enabled.host) };
+        // SAFETY: `new` completed the VMCB, the LP's host frame was filled before `load`; interrupts are off between exits.
+        unsafe { entry::enter(self.vmcb.spa(), &raw mut self.gp, self.host) };
         self.gp.set(x86::Gp::Rax, self.vmcb.read_u64(field::RAX));
         self.gp.set(x86::Gp::Rsp, self.vmcb.read_u64(field::RSP));
         self.vmcb.write_u8(field::TLB_CONTROL, 0);
@@ -221,14 +205,35 @@ impl VpBackend for SvmVp {
 
     fn get(&self, register: Register) -> u64 {
         let value = self.vmcb.read_u64(Self::slot(register));
-        if register == Register::Efer {
-            value & !efer::SVME
-        } else {
-            value
+        match register {
+            Register::Efer => value & !efer::SVME,
+            Register::Cr0 => value | self.cache_bits,
+            Register::Pat if self.role == Role::Child => self.pat,
+            Register::InterruptState => value & 1 | u64::from(self.nmi_blocked) << 1,
+            _ => value,
         }
     }
 
     fn set(&mut self, register: Register, value: u64) {
+        let mut value = value;
+        match (register, self.role) {
+            (Register::Pat, Role::Child) => {
+                self.pat = value;
+                return;
+            }
+            (Register::Cr0, Role::Child) => {
+                self.cache_bits = value & CACHE_BITS;
+                value &= !CACHE_BITS;
+            }
+            (Register::InterruptState, _) => {
+                self.nmi_blocked = value & 2 != 0;
+                self.iret_at = None;
+                self.vmcb
+                    .set_bits(field::INTERCEPT_1, intercept_1::IRET, self.nmi_blocked);
+                value &= 1;
+            }
+            _ => {}
+        }
         self.vmcb.write_u64(Self::slot(register), value);
         if matches!(register, Register::Efer | Register::Cr0) {
             let mut mode = self.vmcb.read_u64(field::EFER) & !efer::LMA | efer::SVME;
@@ -298,8 +303,7 @@ impl VpBackend for SvmVp {
     }
 
     fn next_rip(&self) -> Option<u64> {
-        self.enabled
-            .capabilities
+        self.capabilities
             .next_rip
             .then(|| self.vmcb.read_u64(field::NEXT_RIP))
             .filter(|&rip| rip != 0)
@@ -370,11 +374,16 @@ impl VpBackend for SvmVp {
     }
 
     fn flush_tlb(&mut self) {
-        let how = if self.enabled.capabilities.flush_by_asid {
+        let how = if self.capabilities.flush_by_asid {
             FLUSH_THIS_ASID
         } else {
             FLUSH_ALL
         };
         self.vmcb.write_u8(field::TLB_CONTROL, how);
+    }
+
+    fn flush_guest_tlb(&mut self) {
+        // The tag is all there is to flush by.
+        self.flush_tlb();
     }
 }

@@ -5,7 +5,7 @@
 //! | RAX, RSP, RIP, RFLAGS, CR0, CR2 to CR4, EFER, DR6, DR7, ES, CS, SS, DS, GDTR, IDTR, PAT | VMRUN and #VMEXIT |
 //! | FS, GS, TR, LDTR, KernelGSBase, STAR, LSTAR, CSTAR, SFMASK, SYSENTER | VMLOAD and VMSAVE below |
 //! | the other 14 general registers | the code below |
-//! | vector state, XCR0, DR0 to DR3, TSC_AUX | stay in the processor |
+//! | vector state, XCR0, DR0 to DR3, TSC_AUX and others | stay in the processor; see `extended.rs` |
 #![expect(unsafe_code, reason = "the world switch")]
 
 use core::arch::naked_asm;

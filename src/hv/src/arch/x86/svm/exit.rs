@@ -4,6 +4,7 @@
 
 use addr::Gpa;
 use vpcore::seam::{ControlAccess, Exit, IoAccess, SlatFault};
+use x86::vector;
 
 use super::control::SvmVp;
 use super::vmcb::{field, intercept_1};
@@ -11,14 +12,18 @@ use super::vmcb::{field, intercept_1};
 mod code {
     pub const READ_CR8: u64 = 0x08;
     pub const WRITE_CR8: u64 = 0x18;
+    pub const DEBUG: u64 = 0x41;
+    pub const ALIGNMENT_CHECK: u64 = 0x51;
     pub const MACHINE_CHECK: u64 = 0x52;
     pub const INTR: u64 = 0x60;
     pub const NMI: u64 = 0x61;
     pub const INIT: u64 = 0x63;
     pub const VINTR: u64 = 0x64;
+    pub const RDPMC: u64 = 0x6F;
     pub const CPUID: u64 = 0x72;
     pub const IRET: u64 = 0x74;
     pub const INVD: u64 = 0x76;
+    pub const PAUSE: u64 = 0x77;
     pub const HLT: u64 = 0x78;
     pub const INVLPGA: u64 = 0x7A;
     pub const IO: u64 = 0x7B;
@@ -69,6 +74,17 @@ pub fn decode(vp: &mut SvmVp) -> Exit {
         code::INVLPGA | code::VMRUN | code::VMLOAD..=code::SKINIT => Exit::Undefined,
         code::READ_CR8 => Exit::Control(ControlAccess::ReadCr8(None)),
         code::WRITE_CR8 => Exit::Control(ControlAccess::WriteCr8(None)),
+        code::DEBUG => debug_exception(vp),
+        code::ALIGNMENT_CHECK => Exit::Exception {
+            vector: vector::AC,
+            error_code: Some(0),
+        },
+        // No counter exists for a guest.
+        code::RDPMC => Exit::Exception {
+            vector: vector::GP,
+            error_code: Some(0),
+        },
+        code::PAUSE => Exit::Pause,
         code::SHUTDOWN => Exit::TripleFault,
         code::INIT => Exit::Init,
         code::INVALID | code::INVALID_32 => Exit::InvalidState { detail: 0 },
@@ -76,6 +92,18 @@ pub fn decode(vp: &mut SvmVp) -> Exit {
             reason,
             info: vp.vmcb.read_u64(field::EXIT_INFO_1),
         },
+    }
+}
+
+/// The processor has updated DR6 before the exit; what is left is to switch general detection off.
+#[cold]
+fn debug_exception(vp: &mut SvmVp) -> Exit {
+    const GENERAL_DETECT: u64 = 1 << 13;
+    let dr7 = vp.vmcb.read_u64(field::DR7);
+    vp.vmcb.write_u64(field::DR7, dr7 & !GENERAL_DETECT);
+    Exit::Exception {
+        vector: vector::DB,
+        error_code: None,
     }
 }
 
@@ -96,6 +124,7 @@ fn nested_page_fault(vp: &SvmVp) -> SlatFault {
     let info = vp.vmcb.read_u64(field::EXIT_INFO_1);
     SlatFault {
         gpa: Gpa::new(vp.vmcb.read_u64(field::EXIT_INFO_2)),
+        gva: None,
         is_protection: info & 1 != 0,
         is_write: info & 1 << 1 != 0,
         is_execute: info & 1 << 4 != 0,

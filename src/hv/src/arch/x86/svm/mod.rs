@@ -1,12 +1,68 @@
 //! AMD-V: nested paging and ASIDs. Needs neither next-RIP save nor decode assists, uses the first where it is.
 //!
 //! Source: AMD APM vol. 2 rev. 3.42, "Secure Virtual Machine".
-pub mod caps;
-pub mod control;
+mod bitmaps;
+mod caps;
+mod control;
 mod entry;
 mod exit;
 mod inject;
 mod vmcb;
 
-pub use caps::{check, enable};
-pub use control::{Shared, SvmBitmaps, SvmVp};
+use addr::Spa;
+use bootinfo::Status;
+use vpcore::cpuid::Missing;
+use vpcore::seam::{FrameSource, Role};
+
+use super::insn;
+use crate::virt::Virt;
+
+pub use bitmaps::SvmBitmaps;
+pub use caps::SvmLp;
+pub use control::SvmVp;
+
+/// AMD-V.
+#[derive(Debug)]
+pub enum Svm {}
+
+impl Virt for Svm {
+    type Lp = SvmLp;
+    type Vp = SvmVp;
+    type Bitmaps = SvmBitmaps;
+    type Format = paging::Npt;
+
+    const HYPERCALL: [u8; 3] = [0x0F, 0x01, 0xD9];
+    const SLAT_HOLDS_MEMORY_TYPES: bool = false;
+
+    fn check() -> Result<(), Status> {
+        caps::check().map(|_| ())
+    }
+
+    fn enable(frames: &mut dyn FrameSource) -> Result<SvmLp, Status> {
+        SvmLp::enable(frames)
+    }
+
+    fn bitmaps(frames: &mut dyn FrameSource) -> Result<SvmBitmaps, Status> {
+        SvmBitmaps::new(frames)
+    }
+
+    fn vp(
+        lp: &SvmLp,
+        frame: Spa,
+        role: Role,
+        bitmaps: &SvmBitmaps,
+        slat_root: Spa,
+        _slat_levels: u32,
+    ) -> Result<SvmVp, Status> {
+        Ok(SvmVp::new(lp, frame, role, bitmaps, slat_root))
+    }
+
+    fn missing() -> Missing {
+        Missing::default()
+    }
+
+    fn has_gib_leaves() -> bool {
+        // NPT has what the processor's own tables have.
+        insn::cpuid(0x8000_0001, 0).edx & 1 << 26 != 0
+    }
+}

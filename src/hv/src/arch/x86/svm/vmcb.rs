@@ -14,6 +14,7 @@ pub mod field {
     pub const INTERCEPT_EXCEPTION: usize = 0x008;
     pub const INTERCEPT_1: usize = 0x00C;
     pub const INTERCEPT_2: usize = 0x010;
+    pub const PAUSE_WINDOW: usize = 0x03E;
     pub const IOPM_BASE: usize = 0x040;
     pub const MSRPM_BASE: usize = 0x048;
     pub const TSC_OFFSET: usize = 0x050;
@@ -71,8 +72,10 @@ pub mod intercept_1 {
     pub const INIT: u32 = 1 << 3;
     pub const VINTR: u32 = 1 << 4;
     pub const CPUID: u32 = 1 << 18;
+    pub const RDPMC: u32 = 1 << 15;
     pub const IRET: u32 = 1 << 20;
     pub const INVD: u32 = 1 << 22;
+    pub const PAUSE: u32 = 1 << 23;
     pub const HLT: u32 = 1 << 24;
     pub const INVLPGA: u32 = 1 << 26;
     pub const IO: u32 = 1 << 27;
@@ -84,6 +87,7 @@ pub mod intercept_1 {
 pub mod intercept_2 {
     #![allow(missing_docs)]
     pub const SVM_INSTRUCTIONS: u32 = 0x7F;
+    pub const WBINVD: u32 = 1 << 9;
     pub const MONITOR: u32 = 1 << 10;
     pub const MWAIT: u32 = 1 << 11;
     pub const MWAIT_ARMED: u32 = 1 << 12;
@@ -96,6 +100,9 @@ pub struct Vmcb {
     spa: Spa,
     base: *mut u8,
 }
+
+// SAFETY: the frame is reached through this value alone, from whichever LP has it.
+unsafe impl Send for Vmcb {}
 
 macro_rules! access {
     ($read:ident, $write:ident, $type:ty) => {

@@ -82,6 +82,11 @@ impl InterceptBitmaps for VmxBitmaps {
         unsafe { byte.write_volatile(old | 1 << (port % 8)) };
     }
 
+    fn trap_all_ports(&mut self) {
+        // SAFETY: the two frames are ours; no VP uses them yet, or sees ports exit earlier or later.
+        unsafe { phys::pointer(self.io).write_bytes(0xFF, 2 * FRAME) };
+    }
+
     fn pass_msr_read(&mut self, msr: u32) -> bool {
         self.pass_msr(msr, 0)
     }

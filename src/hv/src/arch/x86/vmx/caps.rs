@@ -84,6 +84,12 @@ pub struct Capabilities {
     pub(super) exit: u32,
     /// Entry controls in use, for a guest outside long mode.
     pub(super) entry: u32,
+    /// Primary controls that a child's VP has beside.
+    pub(super) child_primary: u32,
+    /// Secondary controls that a child's VP has beside.
+    pub(super) child_secondary: u32,
+    /// The entry control that loads the supervisor's shadow stack state, where there is one.
+    pub(super) load_cet: u32,
     /// CR0 in VMX operation.
     pub(super) cr0: FixedBits,
     /// CR4 in VMX operation.
@@ -119,7 +125,9 @@ impl Capabilities {
             pin::INTERRUPT_EXITING | pin::NMI_EXITING | pin::VIRTUAL_NMIS,
             0,
         )?;
-        let primary = Allowed::read(IA32_VMX_TRUE_PROCBASED_CTLS).choose(
+        let allowed = Allowed::read(IA32_VMX_TRUE_PROCBASED_CTLS);
+        let child_primary = allowed.may_be_set & primary::RDPMC_EXITING;
+        let primary = allowed.choose(
             primary::TSC_OFFSETTING
                 | primary::HLT_EXITING
                 | primary::MWAIT_EXITING
@@ -134,7 +142,12 @@ impl Capabilities {
         if primary & (primary::CR3_LOAD_EXITING | primary::CR3_STORE_EXITING) != 0 {
             return Err(Status::MISSING_FEATURE);
         }
-        let secondary = Allowed::read(IA32_VMX_PROCBASED_CTLS2).choose(
+        let allowed = Allowed::read(IA32_VMX_PROCBASED_CTLS2);
+        let child_secondary = allowed.may_be_set
+            & (secondary::WBINVD_EXITING
+                | secondary::PAUSE_LOOP_EXITING
+                | secondary::ENCLS_EXITING);
+        let secondary = allowed.choose(
             secondary::EPT | secondary::UNRESTRICTED_GUEST,
             secondary::VPID | secondary::RDTSCP | secondary::INVPCID | secondary::XSAVES,
         )?;
@@ -147,8 +160,9 @@ impl Capabilities {
                 | exit::LOAD_EFER,
             0,
         )?;
-        let entry = Allowed::read(IA32_VMX_TRUE_ENTRY_CTLS)
-            .choose(entry::LOAD_DEBUG | entry::LOAD_PAT | entry::LOAD_EFER, 0)?;
+        let allowed = Allowed::read(IA32_VMX_TRUE_ENTRY_CTLS);
+        let load_cet = allowed.may_be_set & entry::LOAD_CET;
+        let entry = allowed.choose(entry::LOAD_DEBUG | entry::LOAD_PAT | entry::LOAD_EFER, 0)?;
 
         let ept_vpid = msr::read(IA32_VMX_EPT_VPID_CAP);
         let needed = ept_vpid::WRITE_BACK | ept_vpid::PAGES_2_MIB | ept_vpid::INVEPT;
@@ -177,6 +191,9 @@ impl Capabilities {
             secondary,
             exit,
             entry,
+            child_primary,
+            child_secondary,
+            load_cet,
             cr0: fixed(IA32_VMX_CR0_FIXED0, IA32_VMX_CR0_FIXED1),
             cr4: fixed(IA32_VMX_CR4_FIXED0, IA32_VMX_CR4_FIXED1),
             ept_vpid,

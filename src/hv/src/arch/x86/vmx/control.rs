@@ -1,22 +1,14 @@
 //! Building a VMCS: controls, masks, and the guest state that no register of the seam covers.
 //!
 //! Source: SDM vol. 3C, "VM-Execution Control Fields" and the two sections after it.
-#![expect(
-    unsafe_code,
-    reason = "makes a VMCS on an LP whose VMX operation the caller promises"
-)]
 
 use bootinfo::Status;
-use vpcore::seam::{FrameSource, Register, SegmentName, TableName};
-use x86::{GpRegs, Segment, TableRegister, cr0, cr4, rflags, vector};
+use vpcore::seam::{Register, Role, SegmentName, TableName};
+use x86::{Segment, TableRegister, cr0, cr4, rflags, vector};
 
 use super::caps::Capabilities;
-use super::enable::Enabled;
-use super::entry::EntryFrame;
 use super::fields::{Field, secondary};
-use super::slat::Translations;
-use super::vmcs::Vmcs;
-use super::{Shared, VmxVp, host, pending};
+use super::{VmxBitmaps, VmxVp};
 
 /// CR0 bits that the hypervisor owns.
 pub(super) const CR0_OWNED: u64 = cr0::NE | cr0::CD | cr0::NW;
@@ -28,58 +20,40 @@ const PAT_AT_RESET: u64 = 0x0007_0406_0007_0406;
 /// DR7 after INIT.
 const DR7_AT_INIT: u64 = 0x400;
 
-/// A new VP; see [`VmxVp::new`].
+/// A child's PAT as the hardware has it: every entry is write-back.
+const PAT_WRITE_BACK: u64 = 0x0606_0606_0606_0606;
+/// PAUSE instructions at most this many ticks apart make a loop, and a loop of so many ticks an exit.
+const PAUSE_GAP: u32 = 128;
+const PAUSE_WINDOW: u32 = 4096;
+
+/// Fills the VMCS of `vp`, which is current, with everything but the host state.
 pub(super) fn build(
-    enabled: Enabled,
-    frames: &mut dyn FrameSource,
-    shared: &Shared<'_>,
-) -> Result<VmxVp, Status> {
-    let caps = Capabilities::read()?;
-    let translations = Translations::new(&caps, shared.slat_root, shared.slat_levels, shared.tag)?;
-    // SAFETY: `enabled` is this LP's VMX operation and goes into the VP, which does not leave the LP.
-    let mut vmcs = unsafe { Vmcs::new(frames, caps.revision) }?;
-
-    write_controls(&mut vmcs, &caps, shared, &translations)?;
-    write_masks(&mut vmcs)?;
-    host::write(&mut vmcs)?;
-
-    let mut vp = VmxVp {
-        frame: EntryFrame {
-            gp: GpRegs::default(),
-            host_rsp: 0,
-        },
-        vmcs,
-        rsp: 0,
-        // An earlier life of this VPID or of the tables may have left translations behind.
-        pending: pending::FLUSH_ALL,
-        is_launched: false,
-        reason: 0,
-        has_interrupted: false,
-        primary: caps.primary,
-        translations,
-        // An unrestricted guest may run without protection and paging.
-        cr0: caps.cr0.without(cr0::PE | cr0::PG),
-        cr4: caps.cr4,
-        _enabled: enabled,
-    };
-    reset_guest(&mut vp)?;
-    Ok(vp)
+    vp: &mut VmxVp,
+    caps: &Capabilities,
+    bitmaps: &VmxBitmaps,
+) -> Result<(), Status> {
+    write_controls(vp, caps, bitmaps)?;
+    vp.vmcs.try_write(Field::CR0_MASK, CR0_OWNED)?;
+    vp.vmcs.try_write(Field::CR4_MASK, CR4_OWNED)?;
+    reset_guest(vp)
 }
 
-fn write_controls(
-    vmcs: &mut Vmcs,
-    caps: &Capabilities,
-    shared: &Shared<'_>,
-    translations: &Translations,
-) -> Result<(), Status> {
+fn write_controls(vp: &mut VmxVp, caps: &Capabilities, bitmaps: &VmxBitmaps) -> Result<(), Status> {
+    let (mut exceptions, mut secondary, mut entry) = (1 << vector::MC, caps.secondary, caps.entry);
+    if vp.role == Role::Child {
+        // Without an exit, an endless chain of these two holds the LP (CVE-2015-5307, CVE-2015-8104).
+        exceptions |= 1 << vector::AC | 1 << vector::DB;
+        secondary |= caps.child_secondary;
+        entry |= caps.load_cet;
+    }
     let controls = [
         (Field::PIN_CONTROLS, caps.pin),
-        (Field::PRIMARY_CONTROLS, caps.primary),
-        (Field::SECONDARY_CONTROLS, caps.secondary),
+        (Field::PRIMARY_CONTROLS, vp.primary),
+        (Field::SECONDARY_CONTROLS, secondary),
         (Field::EXIT_CONTROLS, caps.exit),
-        (Field::ENTRY_CONTROLS, caps.entry),
-        // Machine checks belong to the hypervisor; every other exception is the guest's own.
-        (Field::EXCEPTION_BITMAP, 1 << vector::MC),
+        (Field::ENTRY_CONTROLS, entry),
+        // Machine checks belong to the hypervisor; every other exception of the parent is its own.
+        (Field::EXCEPTION_BITMAP, exceptions),
         (Field::PAGE_FAULT_MASK, 0),
         (Field::PAGE_FAULT_MATCH, 0),
         (Field::CR3_TARGET_COUNT, 0),
@@ -89,25 +63,52 @@ fn write_controls(
         (Field::ENTRY_EVENT, 0),
     ];
     for (field, value) in controls {
-        vmcs.try_write(field, u64::from(value))?;
+        vp.vmcs.try_write(field, u64::from(value))?;
     }
-    vmcs.try_write(Field::IO_BITMAP_A, shared.bitmaps.io_a().get())?;
-    vmcs.try_write(Field::IO_BITMAP_B, shared.bitmaps.io_b().get())?;
-    vmcs.try_write(Field::MSR_BITMAP, shared.bitmaps.msr().get())?;
-    vmcs.try_write(Field::TSC_OFFSET, 0)?;
-    vmcs.try_write(Field::EPT_POINTER, translations.eptp)?;
-    if let Some(vpid) = translations.vpid {
-        vmcs.try_write(Field::VPID, u64::from(vpid))?;
+    let addresses = [
+        (Field::IO_BITMAP_A, bitmaps.io_a().get()),
+        (Field::IO_BITMAP_B, bitmaps.io_b().get()),
+        (Field::MSR_BITMAP, bitmaps.msr().get()),
+        (Field::TSC_OFFSET, 0),
+        (Field::EPT_POINTER, vp.translations.eptp),
+    ];
+    for (field, value) in addresses {
+        vp.vmcs.try_write(field, value)?;
     }
-    if caps.secondary & secondary::XSAVES != 0 {
-        vmcs.try_write(Field::XSS_EXITING_BITMAP, 0)?;
+    let optional = [
+        // What IA32_XSS may hold is decided where it is written.
+        (secondary::XSAVES, Field::XSS_EXITING_BITMAP, 0),
+        (
+            secondary::ENCLS_EXITING,
+            Field::ENCLS_EXITING_BITMAP,
+            u64::MAX,
+        ),
+        (
+            secondary::PAUSE_LOOP_EXITING,
+            Field::PAUSE_GAP,
+            PAUSE_GAP.into(),
+        ),
+        (
+            secondary::PAUSE_LOOP_EXITING,
+            Field::PAUSE_WINDOW,
+            PAUSE_WINDOW.into(),
+        ),
+    ];
+    for (control, field, value) in optional {
+        if secondary & control != 0 {
+            vp.vmcs.try_write(field, value)?;
+        }
+    }
+    if entry & caps.load_cet != 0 {
+        for field in [
+            Field::GUEST_S_CET,
+            Field::GUEST_SSP,
+            Field::GUEST_INTERRUPT_SSP_TABLE,
+        ] {
+            vp.vmcs.try_write(field, 0)?;
+        }
     }
     Ok(())
-}
-
-fn write_masks(vmcs: &mut Vmcs) -> Result<(), Status> {
-    vmcs.try_write(Field::CR0_MASK, CR0_OWNED)?;
-    vmcs.try_write(Field::CR4_MASK, CR4_OWNED)
 }
 
 /// The state that INIT leaves (SDM vol. 3A, "Processor State After Reset"), RIP and CS as after a start-up IPI
@@ -120,6 +121,7 @@ fn reset_guest(vp: &mut VmxVp) -> Result<(), Status> {
     vp.vmcs.try_write(Field::GUEST_RSP, 0)?;
     vp.vmcs.try_write(Field::GUEST_CR3, 0)?;
     vp.vmcs.try_write(Field::GUEST_EFER, 0)?;
+    vp.vmcs.try_write(Field::GUEST_PAT, PAT_WRITE_BACK)?;
     let registers = [
         (Register::Rip, 0),
         (Register::Rflags, rflags::FIXED_1),

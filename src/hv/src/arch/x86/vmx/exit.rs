@@ -2,9 +2,9 @@
 //!
 //! Source: SDM vol. 3D, "VMX Basic Exit Reasons"; vol. 3C, "Exit Qualification".
 
-use addr::Gpa;
-use vpcore::seam::{ControlAccess, Exit, IoAccess, SlatFault};
-use x86::{Gp, GpRegs};
+use addr::{Gpa, Gva};
+use vpcore::seam::{ControlAccess, Exit, IoAccess, Role, SlatFault};
+use x86::{Gp, GpRegs, vector};
 
 use super::VmxVp;
 use super::fields::Field;
@@ -50,12 +50,19 @@ impl VmxVp {
             0 => self.exception(),
             1 => Exit::Interrupt,
             2 => Exit::TripleFault,
+            // Nobody carries out a task switch by hand; it ends a child, which can do no harm by one.
+            9 if self.role == Role::Child => Exit::TripleFault,
             3 => Exit::Init,
             7 => Exit::InterruptWindow,
             8 => Exit::NmiWindow,
             10 => Exit::Cpuid,
             12 => Exit::Hlt,
             13 => Exit::Invd,
+            // No counter exists for a guest.
+            15 => Exit::Exception {
+                vector: vector::GP,
+                error_code: Some(0),
+            },
             18 => Exit::Hypercall,
             28 => self.control_access(),
             30 => self.io_access(),
@@ -63,6 +70,7 @@ impl VmxVp {
             32 => Exit::Wrmsr,
             36 => Exit::Mwait,
             39 => Exit::Monitor,
+            40 => Exit::Pause,
             48 => self.slat_fault(),
             54 => Exit::Wbinvd,
             55 => Exit::Xsetbv,
@@ -84,7 +92,8 @@ impl VmxVp {
                 Exit::Nmi
             }
             ExitEventKind::MachineCheck => Exit::MachineCheck,
-            ExitEventKind::Other => self.unknown(),
+            ExitEventKind::Debug { is_instruction } => self.debug_exception(is_instruction),
+            ExitEventKind::Other { vector, error_code } => Exit::Exception { vector, error_code },
         }
     }
 
@@ -123,6 +132,7 @@ impl VmxVp {
         Exit::Slat(slat_fault(
             qualification,
             Gpa::new(self.vmcs.read(Field::GUEST_PHYSICAL_ADDRESS)),
+            Gva::new(self.vmcs.read(Field::GUEST_LINEAR_ADDRESS)),
         ))
     }
 }
@@ -140,10 +150,11 @@ mod fault {
     pub const IRET_UNBLOCKED_NMI: u64 = 1 << 12;
 }
 
-fn slat_fault(qualification: u64, gpa: Gpa) -> SlatFault {
+fn slat_fault(qualification: u64, gpa: Gpa, gva: Gva) -> SlatFault {
     let has = |bits| qualification & bits == bits;
     SlatFault {
         gpa,
+        gva: has(fault::HAS_LINEAR_ADDRESS | fault::FINAL).then_some(gva),
         is_write: has(fault::WRITE),
         is_execute: has(fault::EXECUTE),
         is_protection: qualification & fault::ALLOWED != 0,

@@ -37,6 +37,7 @@ fields! {
     TSC_OFFSET = 0x2010;
     EPT_POINTER = 0x201A;
     XSS_EXITING_BITMAP = 0x202C;
+    ENCLS_EXITING_BITMAP = 0x202E;
     // 64-bit read-only data.
     GUEST_PHYSICAL_ADDRESS = 0x2400;
     // 64-bit guest state.
@@ -67,10 +68,13 @@ fields! {
     ENTRY_ERROR_CODE = 0x4018;
     ENTRY_INSTRUCTION_LENGTH = 0x401A;
     SECONDARY_CONTROLS = 0x401E;
+    PAUSE_GAP = 0x4020;
+    PAUSE_WINDOW = 0x4022;
     // 32-bit read-only data.
     INSTRUCTION_ERROR = 0x4400;
     EXIT_REASON = 0x4402;
     EXIT_EVENT = 0x4404;
+    EXIT_ERROR_CODE = 0x4406;
     INTERRUPTED_EVENT = 0x4408;
     INTERRUPTED_ERROR_CODE = 0x440A;
     EXIT_INSTRUCTION_LENGTH = 0x440C;
@@ -93,6 +97,7 @@ fields! {
     CR4_SHADOW = 0x6006;
     // Natural-width read-only data.
     EXIT_QUALIFICATION = 0x6400;
+    GUEST_LINEAR_ADDRESS = 0x640A;
     // Natural-width guest state: segment bases, one every two numbers from ES to TR.
     GUEST_CR0 = 0x6800;
     GUEST_CR3 = 0x6802;
@@ -109,6 +114,9 @@ fields! {
     PENDING_DEBUG = 0x6822;
     GUEST_SYSENTER_ESP = 0x6824;
     GUEST_SYSENTER_EIP = 0x6826;
+    GUEST_S_CET = 0x6828;
+    GUEST_SSP = 0x682A;
+    GUEST_INTERRUPT_SSP_TABLE = 0x682C;
     // Natural-width host state.
     HOST_CR0 = 0x6C00;
     HOST_CR3 = 0x6C02;
@@ -137,6 +145,7 @@ pub mod primary {
     pub const TSC_OFFSETTING: u32 = 1 << 3;
     pub const HLT_EXITING: u32 = 1 << 7;
     pub const MWAIT_EXITING: u32 = 1 << 10;
+    pub const RDPMC_EXITING: u32 = 1 << 11;
     pub const CR3_LOAD_EXITING: u32 = 1 << 15;
     pub const CR3_STORE_EXITING: u32 = 1 << 16;
     pub const CR8_LOAD_EXITING: u32 = 1 << 19;
@@ -153,8 +162,11 @@ pub mod secondary {
     pub const EPT: u32 = 1 << 1;
     pub const RDTSCP: u32 = 1 << 3;
     pub const VPID: u32 = 1 << 5;
+    pub const WBINVD_EXITING: u32 = 1 << 6;
     pub const UNRESTRICTED_GUEST: u32 = 1 << 7;
+    pub const PAUSE_LOOP_EXITING: u32 = 1 << 10;
     pub const INVPCID: u32 = 1 << 12;
+    pub const ENCLS_EXITING: u32 = 1 << 15;
     pub const XSAVES: u32 = 1 << 20;
 }
 
@@ -174,6 +186,7 @@ pub mod entry {
     pub const LONG_MODE_GUEST: u32 = 1 << 9;
     pub const LOAD_PAT: u32 = 1 << 14;
     pub const LOAD_EFER: u32 = 1 << 15;
+    pub const LOAD_CET: u32 = 1 << 20;
 }
 
 /// Bits of the interruptibility state.

@@ -1,9 +1,9 @@
-//! The host state of a VMCS: the LP's own registers, as they are now.
+//! The host state of a VMCS: the registers of the LP that loads it, as they are then. None of them may change while
+//! VPs run on the LP.
 //!
 //! Source: SDM vol. 3C, "Host-State Area", "Loading Host State".
 #![expect(unsafe_code, reason = "reads the descriptor of the TSS")]
 
-use bootinfo::Status;
 use x86::msr::{EFER, FS_BASE, GS_BASE, IA32_PAT};
 
 use super::entry;
@@ -14,10 +14,7 @@ use crate::arch::x86::{insn, msr};
 /// Writes every host-state field but RSP, which the world switch keeps.
 ///
 /// An exit loads limits of 0xFFFF into GDTR and IDTR, and RFLAGS = 2, whatever they were.
-///
-/// # Errors
-/// [`Status::MISSING_FEATURE`]: the processor refuses a field.
-pub(super) fn write(vmcs: &mut Vmcs) -> Result<(), Status> {
+pub(super) fn write(vmcs: &mut Vmcs) {
     let gdtr = insn::sgdt();
     let tr = insn::str();
     let fields = [
@@ -45,9 +42,8 @@ pub(super) fn write(vmcs: &mut Vmcs) -> Result<(), Status> {
         (Field::HOST_RIP, entry::exit_address()),
     ];
     for (field, value) in fields {
-        vmcs.try_write(field, value)?;
+        vmcs.write(field, value);
     }
-    Ok(())
 }
 
 /// `selector` as a host-state field must have it: table and privilege bits clear.

@@ -3,7 +3,7 @@
 //! Source: SDM vol. 3C, "VM-Entry Controls for Event Injection", "Information for VM Exits That Occur During Event
 //! Delivery", "Guest Non-Register State".
 
-use vpcore::seam::{Event, SoftwareEvent, Window};
+use vpcore::seam::{Event, Exit, Register, SoftwareEvent, Window};
 use x86::{rflags, vector};
 
 use super::fields::{Field, interruptibility, primary};
@@ -33,7 +33,14 @@ const ERROR_CODE_BITS: u32 = 0x7FFF;
 pub(super) enum ExitEventKind {
     Nmi,
     MachineCheck,
-    Other,
+    Debug {
+        /// INT1 raised it.
+        is_instruction: bool,
+    },
+    Other {
+        vector: u8,
+        error_code: Option<u32>,
+    },
 }
 
 /// The exception or NMI that caused an exit.
@@ -50,7 +57,14 @@ pub(super) fn exit_event(vmcs: &Vmcs) -> ExitEvent {
     let kind = match (event & word::TYPE, event & word::VECTOR) {
         (word::NMI, _) => ExitEventKind::Nmi,
         (word::EXCEPTION, number) if number == u32::from(vector::MC) => ExitEventKind::MachineCheck,
-        _ => ExitEventKind::Other,
+        (kind, number) if number == u32::from(vector::DB) => ExitEventKind::Debug {
+            is_instruction: kind == word::PRIVILEGED_EXCEPTION,
+        },
+        (_, number) => ExitEventKind::Other {
+            vector: number as u8,
+            error_code: (event & word::ERROR_CODE != 0)
+                .then(|| vmcs.read32(Field::EXIT_ERROR_CODE)),
+        },
     };
     // The bit means nothing for an NMI, and for a double fault.
     let iret_unblocked_nmi = kind != ExitEventKind::Nmi
@@ -97,6 +111,37 @@ impl VmxVp {
                 Field::INTERRUPTIBILITY,
                 u64::from(state | interruptibility::NMI),
             );
+        }
+    }
+
+    /// Does what a debug exception that was intercepted would have done before its delivery: causes into DR6, general
+    /// detection off, and past INT1, which is a trap.
+    ///
+    /// Source: SDM vol. 3C, "Basic VM-Exit Information"; "Checks on Guest Non-Register State" for the pending single step.
+    #[cold]
+    pub(super) fn debug_exception(&mut self, is_instruction: bool) -> Exit {
+        const BREAKPOINTS: u64 = 0xF;
+        const DETECTED: u64 = 1 << 13;
+        const SINGLE_STEP: u64 = 1 << 14;
+        const GENERAL_DETECT: u64 = 1 << 13;
+        let causes = self.vmcs.read(Field::EXIT_QUALIFICATION);
+        let dr6 = self.get_register(Register::Dr6) & !BREAKPOINTS;
+        let causes = causes & (BREAKPOINTS | DETECTED | SINGLE_STEP);
+        self.set_register(Register::Dr6, dr6 | causes);
+        let dr7 = self.get_register(Register::Dr7);
+        self.set_register(Register::Dr7, dr7 & !GENERAL_DETECT);
+        if is_instruction {
+            let length = self.vmcs.read(Field::EXIT_INSTRUCTION_LENGTH);
+            self.retire_to(self.get_register(Register::Rip).wrapping_add(length));
+        } else if self.vmcs.read(Field::GUEST_RFLAGS) & rflags::TF != 0
+            && self.vmcs.read32(Field::INTERRUPTIBILITY) & interruptibility::SHADOW != 0
+        {
+            let pending = self.vmcs.read(Field::PENDING_DEBUG) | SINGLE_STEP;
+            self.vmcs.write(Field::PENDING_DEBUG, pending);
+        }
+        Exit::Exception {
+            vector: vector::DB,
+            error_code: None,
         }
     }
 
@@ -164,16 +209,19 @@ impl VmxVp {
 
     #[inline]
     pub(super) fn is_open_for_interrupts(&self) -> bool {
-        self.vmcs.read(Field::GUEST_RFLAGS) & rflags::IF != 0
+        // An event stays where it is when its entry did not come about.
+        self.pending & pending::EVENT == 0
+            && self.vmcs.read(Field::GUEST_RFLAGS) & rflags::IF != 0
             && self.vmcs.read32(Field::INTERRUPTIBILITY) & interruptibility::SHADOW == 0
     }
 
     #[inline]
     pub(super) fn is_open_for_nmis(&self) -> bool {
         // Some processors refuse an NMI in the shadow of STI too (SDM, "Checks on Guest Non-Register State").
-        self.vmcs.read32(Field::INTERRUPTIBILITY)
-            & (interruptibility::SHADOW | interruptibility::NMI)
-            == 0
+        self.pending & pending::EVENT == 0
+            && self.vmcs.read32(Field::INTERRUPTIBILITY)
+                & (interruptibility::SHADOW | interruptibility::NMI)
+                == 0
     }
 
     pub(super) fn set_window(&mut self, window: Window, wanted: bool) {

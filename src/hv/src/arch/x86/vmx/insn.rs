@@ -68,6 +68,17 @@ pub unsafe fn vmptrld(region: Spa) -> Result<(), VmxFailed> {
     Ok(())
 }
 
+/// VMPTRST: the VMCS that is current on this LP, all ones if there is none.
+///
+/// # Safety
+/// The LP must be in VMX root operation.
+pub unsafe fn vmptrst() -> Spa {
+    let mut region = 0u64;
+    // SAFETY: passed on to the caller; the instruction writes eight bytes.
+    unsafe { asm!("vmptrst [{}]", in(reg) &raw mut region, options(nostack)) }
+    Spa::new(region)
+}
+
 /// VMREAD of `field`. The result means nothing when the processor has no such field.
 ///
 /// # Safety

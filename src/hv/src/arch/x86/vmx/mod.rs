@@ -1,12 +1,15 @@
 //! VT-x: one of the two implementors of the seam in `vpcore::seam`.
 //!
-//! A [`VmxVp`] is one VMCS, current on one LP from its making on, and the general registers. What the VMCS does not
-//! switch stays in the LP's registers while the hypervisor runs, which therefore touches none of it: vector state,
-//! XCR0, CR2, DR0 to DR3, DR6, KERNEL_GS_BASE, STAR, LSTAR, CSTAR and SFMASK.
+//! A [`VmxVp`] is one VMCS and the general registers. The VMCS is active on the LP where the VP is loaded, and on no other.
+//! What it does not switch stays in the LP's registers while the hypervisor runs, which therefore touches none of it:
+//! CR2, DR6, KERNEL_GS_BASE, STAR, LSTAR, CSTAR and SFMASK, which [`VpBackend::unload`] takes to memory, and the state
+//! of [`super::extended`].
 //!
 //! The guest owns CR0 and CR4 but for CR0.NE, CD and NW and CR4.VMXE, which it sees through a shadow. VMX needs NE
 //! and VMXE; CD and NW are shared with the hypervisor by the hardware, so they never reach the register.
 //! MOV to and from CR8 exits: it would reach the physical APIC.
+//!
+//! A child's VP has a PAT of which every entry is write-back, whatever it wrote there.
 //!
 //! Source: SDM vol. 3C, "Introduction to Virtual Machine Extensions" and the chapters after it.
 
@@ -29,30 +32,94 @@ mod vmcs;
 
 use addr::Spa;
 use bootinfo::Status;
-use vpcore::seam::{Event, Exit, FrameSource, Register, SegmentName, TableName, VpBackend, Window};
-use x86::{GpRegs, Segment, TableRegister};
+use vpcore::cpuid::Missing;
+use vpcore::seam::{
+    Event, Exit, FrameSource, Register, Role, SegmentName, TableName, VpBackend, Window,
+};
+use vpcore::tags::Tag;
+use x86::{GpRegs, Segment, TableRegister, cr0};
+
+use crate::virt::Virt;
 
 pub use bitmaps::VmxBitmaps;
-pub use enable::{capabilities, check, enable};
+pub use enable::VmxLp;
 
-use caps::FixedBits;
-use enable::Enabled;
+use caps::{Capabilities, FixedBits};
 use entry::EntryFrame;
 use fields::Field;
+use registers::Live;
 use slat::Translations;
 use vmcs::Vmcs;
 
-/// What a VP shares with the others of its partition.
-#[derive(Clone, Copy, Debug)]
-pub struct Shared<'a> {
-    /// Ports and MSRs that exit.
-    pub bitmaps: &'a VmxBitmaps,
-    /// Root of the second-level tables.
-    pub slat_root: Spa,
-    /// Their depth, 4 or 5.
-    pub slat_levels: u32,
-    /// VPID, not 0 and no other VP's on the same LP.
-    pub tag: u16,
+/// VT-x.
+#[derive(Debug)]
+pub enum Vmx {}
+
+impl Virt for Vmx {
+    type Lp = VmxLp;
+    type Vp = VmxVp;
+    type Bitmaps = VmxBitmaps;
+    type Format = paging::Ept;
+
+    const HYPERCALL: [u8; 3] = [0x0F, 0x01, 0xC1];
+    const SLAT_HOLDS_MEMORY_TYPES: bool = true;
+
+    fn check() -> Result<(), Status> {
+        Capabilities::read().map(|_| ())
+    }
+
+    fn enable(frames: &mut dyn FrameSource) -> Result<VmxLp, Status> {
+        VmxLp::enable(frames)
+    }
+
+    fn bitmaps(frames: &mut dyn FrameSource) -> Result<VmxBitmaps, Status> {
+        VmxBitmaps::new(frames)
+    }
+
+    fn vp(
+        lp: &VmxLp,
+        frame: Spa,
+        role: Role,
+        bitmaps: &VmxBitmaps,
+        slat_root: Spa,
+        slat_levels: u32,
+    ) -> Result<VmxVp, Status> {
+        let caps = &lp.caps;
+        let mut vp = VmxVp {
+            frame: EntryFrame::default(),
+            translations: Translations::new(caps, slat_root, slat_levels)?,
+            vmcs: Vmcs::new(frame, caps.revision)?,
+            role,
+            tag: Tag::default(),
+            live: Live::default(),
+            is_loaded: false,
+            host_of: Spa::new(0),
+            pat: 0,
+            rsp: 0,
+            pending: 0,
+            is_launched: false,
+            reason: 0,
+            has_interrupted: false,
+            primary: match role {
+                Role::Parent => caps.primary,
+                Role::Child => caps.primary | caps.child_primary,
+            },
+            // An unrestricted guest may run without protection and paging.
+            cr0: caps.cr0.without(cr0::PE | cr0::PG),
+            cr4: caps.cr4,
+            load_cet: caps.load_cet,
+        };
+        vp.attached(|vp| control::build(vp, caps, bitmaps))?;
+        Ok(vp)
+    }
+
+    fn missing() -> Missing {
+        Capabilities::read().map_or(Missing::default(), |capabilities| capabilities.missing())
+    }
+
+    fn has_gib_leaves() -> bool {
+        Capabilities::read().is_ok_and(|capabilities| capabilities.has_1_gib_pages())
+    }
 }
 
 /// Work for the next entry, as bits of [`VmxVp::pending`].
@@ -65,12 +132,23 @@ mod pending {
     pub const EVENT: u8 = 1 << 2;
     /// A register refused its value.
     pub const REFUSED: u8 = 1 << 3;
+    /// Translations of the guest's own tables go.
+    pub const FLUSH_GUEST: u8 = 1 << 4;
 }
 
-/// One VP of VT-x. Lives on the LP that made it.
+/// One VP of VT-x.
 pub struct VmxVp {
     frame: EntryFrame,
     vmcs: Vmcs,
+    role: Role,
+    tag: Tag,
+    live: Live,
+    /// The VP is loaded on the LP that uses it: `live` is in the LP's registers.
+    is_loaded: bool,
+    /// VMXON region of the LP whose state the VMCS has as host state; 0 before the first.
+    host_of: Spa,
+    /// PAT as a child's VP has written it.
+    pat: u64,
     /// RSP in the VMCS; `frame.gp` may have a newer one.
     rsp: u64,
     /// Bits of [`pending`].
@@ -86,29 +164,60 @@ pub struct VmxVp {
     /// Rules for the guest's CR0 and CR4.
     cr0: FixedBits,
     cr4: FixedBits,
-    /// VMX operation lasts as long as the VP.
-    _enabled: Enabled,
-}
-
-impl VmxVp {
-    /// A VP in the state that INIT leaves, which runs on the calling LP. Dropping it leaves VMX operation.
-    ///
-    /// The host state is what the LP's registers hold now: page tables, descriptor tables, TR, segment bases, EFER,
-    /// PAT. None of it may change while the VP lives.
-    ///
-    /// # Errors
-    /// [`Status::NO_MEMORY`]; [`Status::MISSING_FEATURE`]; [`Status::ENABLE_FAILED`] when the processor refuses the
-    /// VMCS. VMX operation has ended then.
-    pub fn new(
-        enabled: Enabled,
-        frames: &mut dyn FrameSource,
-        shared: &Shared<'_>,
-    ) -> Result<Self, Status> {
-        control::build(enabled, frames, shared)
-    }
+    /// The entry control for shadow stacks of the supervisor, 0 where there is none.
+    load_cet: u32,
 }
 
 impl VpBackend for VmxVp {
+    type Lp = VmxLp;
+
+    fn load(&mut self, lp: &mut VmxLp) {
+        self.vmcs.make_current();
+        if self.host_of != lp.region {
+            self.host_of = lp.region;
+            host::write(&mut self.vmcs);
+        }
+        if lp.tags.renew(&mut self.tag) {
+            if lp.caps.has_vpid() {
+                self.translations.vpid = self.tag.number() as u16;
+                self.vmcs
+                    .write(Field::VPID, u64::from(self.translations.vpid));
+            }
+            self.pending |= pending::FLUSH_ALL;
+        }
+        self.is_loaded = true;
+        self.restore_live();
+    }
+
+    fn unload(&mut self) {
+        self.save_live();
+        self.is_loaded = false;
+        // The first exit has stored what the LP had, which the parent took over from firmware.
+        if self.is_launched && self.load_cet != 0 {
+            let controls = self.vmcs.read32(Field::ENTRY_CONTROLS) | self.load_cet;
+            self.vmcs.write(Field::ENTRY_CONTROLS, controls.into());
+        }
+        self.clear();
+    }
+
+    fn attached<R>(&mut self, access: impl FnOnce(&mut Self) -> R) -> R {
+        let before = vmcs::current();
+        self.vmcs.make_current();
+        let result = access(self);
+        if !self.is_loaded {
+            self.clear();
+        }
+        if let Some(before) = before {
+            vmcs::make_current(before);
+        }
+        result
+    }
+
+    fn into_frame(self) -> Spa {
+        debug_assert!(!self.is_loaded, "a loaded VP goes");
+        self.vmcs.region()
+    }
+
     #[inline]
     fn run(&mut self) -> Exit {
         self.enter_and_exit()
@@ -206,5 +315,18 @@ impl VpBackend for VmxVp {
 
     fn flush_tlb(&mut self) {
         self.pending |= pending::FLUSH_ALL;
+    }
+
+    fn flush_guest_tlb(&mut self) {
+        self.pending |= pending::FLUSH_GUEST;
+    }
+}
+
+impl VmxVp {
+    /// Takes the VMCS, which is current, off this LP.
+    fn clear(&mut self) {
+        let cleared = self.vmcs.clear();
+        debug_assert!(cleared.is_ok(), "VMCLEAR failed");
+        self.is_launched = false;
     }
 }

@@ -1,17 +1,38 @@
 //! Registers beside the general ones: in the VMCS, in a shadow, or in the LP itself.
 
-use addr::Spa;
-use vpcore::seam::Register;
+use addr::Gpa;
+use vpcore::seam::{Exit, Register, Role, SlatFault};
 use x86::{cr0, cr4, efer, msr as index, rflags};
 
 use super::control::{CR0_OWNED, CR4_OWNED};
-use super::fields::{Field, entry};
+use super::fields::{Field, entry, interruptibility};
 use super::{VmxVp, pending};
 use crate::arch::x86::{insn, msr};
 use crate::mm::phys;
 
 /// Address bits of CR3 in PAE paging: the page-directory pointers are 32-byte aligned below 4 GiB.
 const PAE_POINTERS: u64 = 0xFFFF_FFE0;
+/// Bits of [`Register::InterruptState`].
+const SHADOW: u64 = 1 << 0;
+const NMI_BLOCKED: u64 = 1 << 1;
+
+/// MSRs of the guest that an entry does not load.
+const LIVE_MSRS: [u32; 5] = [
+    index::KERNEL_GS_BASE,
+    index::STAR,
+    index::LSTAR,
+    index::CSTAR,
+    index::SFMASK,
+];
+
+/// Registers of the guest that the VMCS does not hold: their values while the VP is not loaded.
+#[derive(Default)]
+pub(super) struct Live {
+    cr2: u64,
+    dr6: u64,
+    /// Values of [`LIVE_MSRS`].
+    msrs: [u64; LIVE_MSRS.len()],
+}
 
 impl VmxVp {
     #[inline]
@@ -21,17 +42,25 @@ impl VmxVp {
             Register::Rflags => self.vmcs.read(Field::GUEST_RFLAGS),
             Register::Cr0 => self.shadowed(Field::GUEST_CR0, Field::CR0_SHADOW, CR0_OWNED),
             Register::Cr4 => self.shadowed(Field::GUEST_CR4, Field::CR4_SHADOW, CR4_OWNED),
-            Register::Cr2 => insn::read_cr2(),
-            Register::Dr6 => insn::read_dr6(),
-            Register::KernelGsBase => msr::read(index::KERNEL_GS_BASE),
-            Register::Star => msr::read(index::STAR),
-            Register::Lstar => msr::read(index::LSTAR),
-            Register::Cstar => msr::read(index::CSTAR),
-            Register::Sfmask => msr::read(index::SFMASK),
+            Register::Cr2 if self.is_loaded => insn::read_cr2(),
+            Register::Cr2 => self.live.cr2,
+            Register::Dr6 if self.is_loaded => insn::read_dr6(),
+            Register::Dr6 => self.live.dr6,
+            Register::KernelGsBase => self.live_msr(0),
+            Register::Star => self.live_msr(1),
+            Register::Lstar => self.live_msr(2),
+            Register::Cstar => self.live_msr(3),
+            Register::Sfmask => self.live_msr(4),
             Register::Cr3 => self.vmcs.read(Field::GUEST_CR3),
             Register::Efer => self.vmcs.read(Field::GUEST_EFER),
             Register::Dr7 => self.vmcs.read(Field::GUEST_DR7),
+            Register::Pat if self.role == Role::Child => self.pat,
             Register::Pat => self.vmcs.read(Field::GUEST_PAT),
+            Register::InterruptState => {
+                let state = self.vmcs.read32(Field::INTERRUPTIBILITY);
+                u64::from(state & interruptibility::SHADOW != 0)
+                    | u64::from(state & interruptibility::NMI != 0) << 1
+            }
             Register::SysenterCs => self.vmcs.read(Field::GUEST_SYSENTER_CS),
             Register::SysenterEsp => self.vmcs.read(Field::GUEST_SYSENTER_ESP),
             Register::SysenterEip => self.vmcs.read(Field::GUEST_SYSENTER_EIP),
@@ -56,15 +85,33 @@ impl VmxVp {
                 self.pending |= pending::PAGING;
             }
             Register::Efer => self.set_efer(value),
-            Register::Cr2 => insn::write_cr2(value),
-            Register::Dr6 => super::insn::write_dr6(value),
-            Register::KernelGsBase => self.set_msr(index::KERNEL_GS_BASE, value),
-            Register::Star => self.set_msr(index::STAR, value),
-            Register::Lstar => self.set_msr(index::LSTAR, value),
-            Register::Cstar => self.set_msr(index::CSTAR, value),
-            Register::Sfmask => self.set_msr(index::SFMASK, value),
+            Register::Cr2 if self.is_loaded => insn::write_cr2(value),
+            Register::Cr2 => self.live.cr2 = value,
+            Register::Dr6 if self.is_loaded => super::insn::write_dr6(value),
+            Register::Dr6 => self.live.dr6 = value,
+            Register::KernelGsBase => self.set_live_msr(0, value),
+            Register::Star => self.set_live_msr(1, value),
+            Register::Lstar => self.set_live_msr(2, value),
+            Register::Cstar => self.set_live_msr(3, value),
+            Register::Sfmask => self.set_live_msr(4, value),
             Register::Dr7 => self.vmcs.write(Field::GUEST_DR7, value),
+            Register::Pat if self.role == Role::Child => self.pat = value,
             Register::Pat => self.vmcs.write(Field::GUEST_PAT, value),
+            Register::InterruptState => {
+                // The shadow of MOV to SS, since that of STI demands IF.
+                let shadow = if value & SHADOW != 0 {
+                    interruptibility::MOV_SS
+                } else {
+                    0
+                };
+                let nmi = if value & NMI_BLOCKED != 0 {
+                    interruptibility::NMI
+                } else {
+                    0
+                };
+                self.vmcs
+                    .write(Field::INTERRUPTIBILITY, u64::from(shadow | nmi));
+            }
             Register::SysenterCs => self.vmcs.write(Field::GUEST_SYSENTER_CS, value),
             Register::SysenterEsp => self.vmcs.write(Field::GUEST_SYSENTER_ESP, value),
             Register::SysenterEip => self.vmcs.write(Field::GUEST_SYSENTER_EIP, value),
@@ -115,18 +162,30 @@ impl VmxVp {
         self.vmcs.write(Field::ENTRY_CONTROLS, u64::from(controls));
     }
 
-    /// Loads the PAE page-directory pointers, as the MOV to a control register that was emulated would have.
+    /// Loads the PAE page-directory pointers, as the MOV to a control register that was emulated would have: with EPT an
+    /// entry takes them from the VMCS. One outside memory reads as not present.
     ///
-    /// With EPT an entry takes them from the VMCS. The guest is the parent, whose memory is mapped one to one.
-    /// A pointer outside memory reads as not present.
-    pub(super) fn load_pae_pointers(&mut self) {
+    /// # Errors
+    /// The exit that a child's access to a page it may not read is.
+    pub(super) fn load_pae_pointers(&mut self) -> Result<(), Exit> {
         let is_paging = self.vmcs.read(Field::GUEST_CR0) & cr0::PG != 0;
         let is_pae = self.vmcs.read(Field::GUEST_CR4) & cr4::PAE != 0;
         let is_long = self.vmcs.read(Field::GUEST_EFER) & efer::LMA != 0;
         if !is_paging || !is_pae || is_long {
-            return;
+            return Ok(());
         }
-        let pointers = Spa::new(self.vmcs.read(Field::GUEST_CR3) & PAE_POINTERS);
+        let gpa = Gpa::new(self.vmcs.read(Field::GUEST_CR3) & PAE_POINTERS);
+        let pointers = self.translations.translate(gpa);
+        if pointers.is_none() && self.role == Role::Child {
+            return Err(Exit::Slat(SlatFault {
+                gpa,
+                gva: None,
+                is_write: false,
+                is_execute: false,
+                is_protection: false,
+                is_table_walk: true,
+            }));
+        }
         let fields = [
             Field::GUEST_PDPTE0,
             Field::GUEST_PDPTE1,
@@ -135,20 +194,53 @@ impl VmxVp {
         ];
         for (field, offset) in fields.into_iter().zip([0, 8, 16, 24]) {
             let pointer = pointers
-                .checked_add(offset)
+                .and_then(|pointers| pointers.checked_add(offset))
                 .and_then(phys::read_guest_u64)
                 .unwrap_or(0);
             self.vmcs.write(field, pointer);
         }
+        Ok(())
     }
 
-    /// Writes a register of the LP that the guest's value lives in. A value that the processor does not take makes
-    /// the next entry fail.
-    #[expect(unsafe_code, reason = "writes an MSR")]
-    fn set_msr(&mut self, msr_index: u32, value: u64) {
-        // SAFETY: callers name registers of SYSCALL and SWAPGS, which the hypervisor uses neither of.
-        if unsafe { msr::try_write(msr_index, value) }.is_err() {
+    #[inline]
+    fn live_msr(&self, slot: usize) -> u64 {
+        if self.is_loaded {
+            msr::read(LIVE_MSRS[slot])
+        } else {
+            self.live.msrs[slot]
+        }
+    }
+
+    /// A value that the processor does not take makes the next entry fail, and the register 0.
+    #[expect(unsafe_code, reason = "writes MSRs that the guest's values live in")]
+    fn set_live_msr(&mut self, slot: usize, value: u64) {
+        if !self.is_loaded {
+            self.live.msrs[slot] = value;
+            return;
+        }
+        // SAFETY: the registers are those of SYSCALL and SWAPGS, which the hypervisor uses neither of.
+        if unsafe { msr::try_write(LIVE_MSRS[slot], value) }.is_err() {
             self.pending |= pending::REFUSED;
+            // SAFETY: as above. What another VP left must not stay.
+            unsafe { msr::write(LIVE_MSRS[slot], 0) };
+        }
+    }
+
+    /// Takes what the LP holds of the guest's registers to memory.
+    pub(super) fn save_live(&mut self) {
+        self.live = Live {
+            cr2: insn::read_cr2(),
+            dr6: insn::read_dr6(),
+            msrs: LIVE_MSRS.map(msr::read),
+        };
+    }
+
+    /// Puts it into the LP.
+    pub(super) fn restore_live(&mut self) {
+        insn::write_cr2(self.live.cr2);
+        super::insn::write_dr6(self.live.dr6);
+        for (slot, value) in self.live.msrs.into_iter().enumerate() {
+            self.set_live_msr(slot, value);
         }
     }
 }

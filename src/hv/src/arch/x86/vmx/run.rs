@@ -24,8 +24,8 @@ impl VmxVp {
             self.vmcs.write(Field::GUEST_RSP, rsp);
         }
 
-        // SAFETY: `Vmcs::new` made the VMCS current on this LP and nothing else is ever loaded there; the host state
-        // was read from the LP; the tables and bitmaps are the partition's own.
+        // SAFETY: `load` made the VMCS current on this LP, and whoever attaches another puts it back; the host state was
+        // read from the LP; the tables and bitmaps are the partition's own.
         let outcome = unsafe { entry::enter(&mut self.frame, self.is_launched) };
         if outcome != Outcome::Exit {
             return self.refused(outcome);
@@ -48,10 +48,14 @@ impl VmxVp {
     fn settle(&mut self) -> Result<(), Exit> {
         if self.pending & pending::FLUSH_ALL != 0 {
             self.translations.flush_all();
+        } else if self.pending & (pending::PAGING | pending::FLUSH_GUEST) != 0 {
+            self.translations.flush_guest();
         }
         if self.pending & pending::PAGING != 0 {
-            self.translations.flush_guest();
-            self.load_pae_pointers();
+            self.load_pae_pointers().inspect_err(|_| {
+                self.reason = 0;
+                self.has_interrupted = false;
+            })?;
         }
         if self.pending & pending::REFUSED != 0 {
             self.pending = 0;

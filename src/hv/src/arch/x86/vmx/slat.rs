@@ -4,11 +4,14 @@
 //! themselves are edited elsewhere; this file is about what VMX makes of them.
 #![expect(unsafe_code, reason = "drops translations")]
 
-use addr::Spa;
+use addr::{Gpa, PAGE_SIZE, Spa};
 use bootinfo::Status;
+use paging::{Entry, Ept, Format, PageSize, TableMemory};
 
 use super::caps::Capabilities;
 use super::insn::{self, Scope};
+use crate::mm::frames::FrameUse;
+use crate::mm::tables::Tables;
 
 /// Memory type of accesses to the tables: write-back.
 const WRITE_BACK: u64 = 6;
@@ -18,30 +21,28 @@ const WRITE_BACK: u64 = 6;
 pub(super) struct Translations {
     /// EPT pointer.
     pub(super) eptp: u64,
-    /// Virtual-processor identifier, `None` where the processor has none and each entry and exit flushes.
-    pub(super) vpid: Option<u16>,
+    levels: u32,
+    /// Virtual-processor identifier; 0 where the processor has none and each entry and exit flushes, and before the VP
+    /// is loaded.
+    pub(super) vpid: u16,
     single_invept: bool,
     single_invvpid: bool,
 }
 
 impl Translations {
-    /// Those of tables at `root` of `levels` levels, tagged with `tag`.
+    /// Those of tables at `root` of `levels` levels.
     ///
     /// # Errors
-    /// [`Status::MISSING_FEATURE`]: the processor does not walk tables of this depth, or `tag` is 0.
-    pub(super) fn new(
-        caps: &Capabilities,
-        root: Spa,
-        levels: u32,
-        tag: u16,
-    ) -> Result<Self, Status> {
-        if !caps.has_levels(levels) || tag == 0 {
+    /// [`Status::MISSING_FEATURE`]: the processor does not walk tables of this depth.
+    pub(super) fn new(caps: &Capabilities, root: Spa, levels: u32) -> Result<Self, Status> {
+        if !caps.has_levels(levels) {
             return Err(Status::MISSING_FEATURE);
         }
         Ok(Self {
             // Bits 5:3 are the walk length minus one. Accessed and dirty bits stay off: nobody reads them yet.
-            eptp: root.align_down(addr::PAGE_SIZE).get() | u64::from(levels - 1) << 3 | WRITE_BACK,
-            vpid: caps.has_vpid().then_some(tag),
+            eptp: root.align_down(PAGE_SIZE).get() | u64::from(levels - 1) << 3 | WRITE_BACK,
+            levels,
+            vpid: 0,
             single_invept: caps.has_single_invept(),
             single_invvpid: caps.has_single_invvpid(),
         })
@@ -49,18 +50,21 @@ impl Translations {
 
     /// Drops what was cached of the guest's own tables.
     pub(super) fn flush_guest(&self) {
-        let Some(vpid) = self.vpid else { return };
+        if self.vpid == 0 {
+            return;
+        }
         let scope = if self.single_invvpid {
             Scope::Single
         } else {
             Scope::All
         };
         // SAFETY: this LP is in VMX operation, as a VMCS exists, and has INVVPID, as a VPID is in use.
-        let flushed = unsafe { insn::invvpid(scope, vpid) };
+        let flushed = unsafe { insn::invvpid(scope, self.vpid) };
         debug_assert!(flushed.is_ok(), "INVVPID failed");
     }
 
-    /// Drops what was cached of the guest's own tables and of the second-level tables.
+    /// Drops what was cached of the guest's own tables and of the second-level tables. The latter is shared by all VPs
+    /// of the partition that run on this LP.
     pub(super) fn flush_all(&self) {
         self.flush_guest();
         let scope = if self.single_invept {
@@ -71,5 +75,29 @@ impl Translations {
         // SAFETY: this LP is in VMX operation, as a VMCS exists; INVEPT was checked for.
         let flushed = unsafe { insn::invept(scope, self.eptp) };
         debug_assert!(flushed.is_ok(), "INVEPT failed");
+    }
+
+    /// Where a read of `gpa` goes by the tables; `None` where they do not let it pass. Like the processor's own walk only
+    /// to be used by an LP that has announced itself in the guest, so that no table on the way is taken away.
+    pub(super) fn translate(&self, gpa: Gpa) -> Option<Spa> {
+        let mut table = Spa::new(self.eptp).align_down(PAGE_SIZE);
+        for level in (0..self.levels).rev() {
+            let index = gpa.get() >> (12 + 9 * level) & 511;
+            let size = match level {
+                0 => Some(PageSize::Size4K),
+                1 => Some(PageSize::Size2M),
+                2 => Some(PageSize::Size1G),
+                _ => None,
+            };
+            let entry = Tables(FrameUse::Slat).load(table.checked_add(index * 8)?);
+            match (Ept::decode(entry, size), size) {
+                (Entry::Table(next), _) => table = next,
+                (Entry::Leaf(spa, attributes), Some(size)) if attributes.read => {
+                    return spa.checked_add(gpa.get() & (size.bytes() - 1));
+                }
+                _ => return None,
+            }
+        }
+        None
     }
 }
