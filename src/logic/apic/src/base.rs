@@ -4,6 +4,7 @@ use addr::Gpa;
 use x86::msr::apic_base::{BSP, ENABLE, EXTD};
 
 use crate::inbox::Inbox;
+use crate::registers::icr;
 use crate::state::{Apic, GeneralProtection};
 
 /// The mode of an APIC, by bits EN and EXTD of IA32_APIC_BASE.
@@ -65,19 +66,27 @@ impl Apic {
     /// #GP, and nothing changed, for reserved bits, an address beyond the physical width, EXTD without
     /// EN, EXTD without the feature, x2APIC to xAPIC, and disabled to x2APIC.
     pub fn write_apic_base(&mut self, value: u64) -> Result<BaseChange, GeneralProtection> {
+        match (self.mode, Mode::from_base(value)) {
+            (Mode::X2Apic, Some(Mode::XApic)) | (Mode::Disabled, Some(Mode::X2Apic)) => {
+                Err(GeneralProtection)
+            }
+            _ => self.load_apic_base((value & !BSP) | (self.base & BSP)),
+        }
+    }
+
+    /// Sets IA32_APIC_BASE as a parent does that restores or resets a VP: every change of mode is possible, and BSP
+    /// is taken over. Registers are kept or reset as by [`Apic::write_apic_base`].
+    ///
+    /// # Errors
+    /// As there, but for the changes of mode.
+    pub fn load_apic_base(&mut self, value: u64) -> Result<BaseChange, GeneralProtection> {
         if value & !self.base_bits() != 0 {
             return Err(GeneralProtection);
         }
         let mode = Mode::from_base(value).ok_or(GeneralProtection)?;
-        match (self.mode, mode) {
-            (Mode::X2Apic, Mode::XApic) | (Mode::Disabled, Mode::X2Apic) => {
-                return Err(GeneralProtection);
-            }
-            _ => {}
-        }
         let mut change = BaseChange::default();
         let old = self.page();
-        self.base = (value & !BSP) | (self.base & BSP);
+        self.base = value;
         if self.page() != old {
             change.address = Some(self.page());
         }
@@ -86,7 +95,7 @@ impl Apic {
             self.mode = mode;
             match mode {
                 Mode::Disabled => self.reset_registers(),
-                Mode::XApic => {}
+                Mode::XApic => self.icr &= icr::XAPIC_DESTINATION | 0xFFFF_FFFF,
                 Mode::X2Apic => self.icr &= 0xFFFF_FFFF,
             }
             self.update_enabled();

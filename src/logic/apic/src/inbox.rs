@@ -32,18 +32,28 @@ pub enum StartEvent {
     Start(u8),
 }
 
-/// The shared part of a VP's APIC, one cache line. Any processor may use it at any time.
+/// The shared part of a VP's APIC; what every exit looks at is one cache line. Any processor may use it at any time.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct Inbox {
-    /// Edge interrupts posted, 64 vectors a word.
+    /// Interrupts posted, 64 vectors a word.
     vectors: [AtomicU64; 4],
     /// How the owner is addressed, packed by `pack`.
     mirror: AtomicU64,
     /// The start-up state, see `start`.
     start: AtomicU32,
+    /// What the 8259 last said: nothing, or [`EXTINT`] and a vector, or [`EXTINT_CLEARED`].
+    extint: AtomicU32,
     nmi: AtomicBool,
+    /// Vectors that were last posted as level interrupts. Written before `vectors`, and not cleared when those are
+    /// taken: the next post of the vector says what it is.
+    levels: [AtomicU64; 4],
 }
+
+/// The 8259 answers with the vector in bits 7:0.
+const EXTINT: u32 = 1 << 8;
+/// The 8259 took its request back.
+const EXTINT_CLEARED: u32 = 1 << 9;
 
 impl Default for Inbox {
     fn default() -> Self {
@@ -68,7 +78,9 @@ impl Inbox {
             vectors: [const { AtomicU64::new(0) }; 4],
             mirror: AtomicU64::new(0),
             start: AtomicU32::new(state),
+            extint: AtomicU32::new(0),
             nmi: AtomicBool::new(false),
+            levels: [const { AtomicU64::new(0) }; 4],
         }
     }
 
@@ -76,15 +88,44 @@ impl Inbox {
     /// When it was, whoever posted it first does that.
     #[inline]
     pub fn post(&self, vector: u8) -> bool {
-        let bit = 1 << (vector & 63);
-        let [a, b, c, d] = &self.vectors;
-        let word = match vector >> 6 {
-            0 => a,
-            1 => b,
-            2 => c,
-            _ => d,
+        let (level, bit) = word(&self.levels, vector);
+        // Of the vectors of a machine without an I/O APIC none ever was one.
+        if level.load(SeqCst) & bit != 0 {
+            level.fetch_and(!bit, SeqCst);
+        }
+        let (posted, bit) = word(&self.vectors, vector);
+        posted.fetch_or(bit, SeqCst) & bit == 0
+    }
+
+    /// Posts a level interrupt: its EOI will be [`Effect::Eoi`](crate::Effect::Eoi) with `level`. As for
+    /// [`Inbox::post`] otherwise.
+    pub fn post_level(&self, vector: u8) -> bool {
+        let (level, bit) = word(&self.levels, vector);
+        level.fetch_or(bit, SeqCst);
+        let (posted, bit) = word(&self.vectors, vector);
+        posted.fetch_or(bit, SeqCst) & bit == 0
+    }
+
+    /// The 8259 requests an interrupt and will answer with `vector`; replaces what it requested before. The target
+    /// must be kicked.
+    pub fn post_extint(&self, vector: u8) {
+        self.extint.store(EXTINT | u32::from(vector), SeqCst);
+    }
+
+    /// The 8259 requests nothing any more.
+    pub fn clear_extint(&self) {
+        self.extint.store(EXTINT_CLEARED, SeqCst);
+    }
+
+    /// Makes the VP one that waits for a SIPI, or one that runs, whatever was posted. For a parent that sets the
+    /// state of a VP which does not run.
+    pub fn set_waiting(&self, is_waiting: bool) {
+        let state = if is_waiting {
+            start::WAITING
+        } else {
+            start::RUNNING
         };
-        word.fetch_or(bit, SeqCst) & bit == 0
+        self.start.store(state, SeqCst);
     }
 
     /// Posts an NMI. True when none was posted already.
@@ -143,7 +184,9 @@ impl Inbox {
     /// Whether neither interrupts nor an NMI are posted.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.vectors.iter().all(|word| word.load(SeqCst) == 0) && !self.nmi.load(SeqCst)
+        self.vectors.iter().all(|word| word.load(SeqCst) == 0)
+            && !self.nmi.load(SeqCst)
+            && self.extint.load(SeqCst) == 0
     }
 
     /// Whether `ipi` is for this VP. A VP whose owner has not published matches nothing.
@@ -170,6 +213,20 @@ impl Inbox {
         self.nmi.load(SeqCst) && self.nmi.swap(false, SeqCst)
     }
 
+    /// What the 8259 said last: a vector, or `Some(None)` when it took its request back.
+    pub(crate) fn take_extint(&self) -> Option<Option<u8>> {
+        if self.extint.load(SeqCst) == 0 {
+            return None;
+        }
+        let said = self.extint.swap(0, SeqCst);
+        (said != 0).then_some((said & EXTINT != 0).then_some(said as u8))
+    }
+
+    /// The vectors of word `index` that were last posted as level interrupts.
+    pub(crate) fn levels(&self, index: usize) -> u64 {
+        self.levels.get(index).map_or(0, |word| word.load(SeqCst))
+    }
+
     pub(crate) fn take_vectors(&self) -> [u64; 4] {
         let take = |word: &AtomicU64| {
             if word.load(SeqCst) == 0 {
@@ -181,6 +238,18 @@ impl Inbox {
         let [a, b, c, d] = &self.vectors;
         [take(a), take(b), take(c), take(d)]
     }
+}
+
+/// The word and the bit of `vector`.
+fn word(words: &[AtomicU64; 4], vector: u8) -> (&AtomicU64, u64) {
+    let [a, b, c, d] = words;
+    let word = match vector >> 6 {
+        0 => a,
+        1 => b,
+        2 => c,
+        _ => d,
+    };
+    (word, 1 << (vector & 63))
 }
 
 /// One word: ID in bits 31:0, mode in 33:32, enabled in 34, model in 39:36, logical ID in 47:40.

@@ -189,6 +189,12 @@ impl Apic {
             return;
         }
         self.nmi |= inbox.take_nmi();
+        if let Some(said) = inbox.take_extint() {
+            self.extint = VectorSet::EMPTY;
+            if let Some(vector) = said {
+                self.accept_extint(vector);
+            }
+        }
         for (index, mut word) in inbox.take_vectors().into_iter().enumerate() {
             if index == 0 && word & 0xFFFF != 0 {
                 // Senders check their vectors; a mistake of theirs must not reach IRR.
@@ -200,6 +206,7 @@ impl Apic {
             if word != 0 && self.enabled {
                 self.irr.insert_word(index, word);
                 self.tmr.remove_word(index, word);
+                self.tmr.insert_word(index, word & inbox.levels(index));
             }
         }
         self.highest_irr = self.irr.highest().unwrap_or(0);
