@@ -43,7 +43,13 @@ pub fn bring_up(config: &config::Hypervisor, own: &Volume) -> Result<(), Failure
 
     let ram = memory::ram()?;
     let len = config.memory_reserve_mib.map_or_else(
-        || placement::default_reserve(memory::total(&ram), processors.lps().len() as u64),
+        || {
+            placement::default_reserve(
+                memory::total(&ram),
+                memory::end(&ram),
+                processors.lps().len() as u64,
+            )
+        },
         |mib| (mib << 20).next_multiple_of(BLOCK_ALIGN),
     );
     let block = Block::reserve(len)?;

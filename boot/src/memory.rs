@@ -40,6 +40,11 @@ pub fn total(ranges: &[SpaRange]) -> u64 {
     ranges.iter().map(|range| range.len).sum()
 }
 
+/// The first address above all of the sorted `ranges`.
+pub fn end(ranges: &[SpaRange]) -> u64 {
+    ranges.last().map_or(0, |last| last.end().get())
+}
+
 fn is_ram(kind: MemoryType) -> bool {
     matches!(
         kind,

@@ -13,7 +13,7 @@ use crate::block::{Block, Pages};
 use crate::clock::Frequencies;
 use crate::failure::Failure;
 use crate::processors::Lp;
-use crate::{trampoline, virtualization};
+use crate::{memory, trampoline, virtualization};
 
 /// Distance between the areas of two LPs, in bytes.
 const LP_AREA_STRIDE: u64 = 1 << 20;
@@ -153,7 +153,7 @@ pub fn place(
         lp_count: machine.lps.len() as u32,
         lps,
         trampoline,
-        phys_map_end: machine.ram.last().map_or(0, |last| last.end().get()),
+        phys_map_end: memory::end(machine.ram),
         tsc_hz: machine.frequencies.tsc,
         apic_hz: machine.frequencies.apic,
         console: console(config),

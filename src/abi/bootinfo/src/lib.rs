@@ -151,7 +151,8 @@ pub struct BootInfo {
     pub block: SpaRange,
     /// Part of `block` that holds the image.
     pub image: SpaRange,
-    /// Part of `block` that nothing uses yet.
+    /// Part of `block` that nothing uses yet. The loader sizes the block so that PREPARE can take the frame table
+    /// out of it: two bytes for each 4 KiB below `phys_map_end`.
     pub free: SpaRange,
     /// Root of the page tables that the loader built: image with W^X, physical map, trampoline.
     pub root_table: Spa,

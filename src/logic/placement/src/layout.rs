@@ -57,12 +57,19 @@ impl Layout {
     }
 }
 
-/// Bytes of the block when the configuration names no size: 16 MiB, 1 MiB for each of `lps` processors, and
-/// room for the second-level tables and the physical map of `ram` bytes, in whole 2 MiB.
-pub const fn default_reserve(ram: u64, lps: u64) -> u64 {
-    // Eight bytes for each 2 MiB leaf, for each of the two table trees.
-    let tables = ram / (2 << 20) * 8 * 2;
-    ((16 << 20) + (lps << 20) + tables).next_multiple_of(BLOCK_ALIGN)
+/// Bytes of the block when the configuration names no size, for `ram` bytes of memory that end at `ram_end` and
+/// `lps` processors, in whole 2 MiB:
+///
+/// - 18 MiB, and 1 MiB for each processor;
+/// - the leaves of the physical map and of the parent's second-level tables: 8 bytes per 2 MiB of RAM each;
+/// - a table per GiB of RAM for when the parent's large leaves are split around deposited frames. Of the 18 MiB,
+///   2 MiB are for the tables of 4 KiB leaves below those: 512 pieces of 2 MiB with deposits in them;
+/// - the frame table: 2 bytes for each 4 KiB below `ram_end`.
+pub const fn default_reserve(ram: u64, ram_end: u64, lps: u64) -> u64 {
+    let leaves = ram / (2 << 20) * 8 * 2;
+    let split = ram.div_ceil(1 << 30) * PAGE;
+    let frames = ram_end.div_ceil(PAGE) * 2;
+    ((18 << 20) + (lps << 20) + leaves + split + frames).next_multiple_of(BLOCK_ALIGN)
 }
 
 #[cfg(test)]
@@ -104,8 +111,23 @@ mod tests {
 
     #[test]
     fn the_reserve_grows_with_memory_and_processors() {
-        assert_eq!(default_reserve(0, 0), 16 << 20);
-        assert_eq!(default_reserve(2 << 30, 2), (18 << 20) + (2 << 20));
-        assert!(default_reserve(1 << 40, 64) >= (16 + 64 + 8) << 20);
+        const MIB: u64 = 1 << 20;
+        const GIB: u64 = 1 << 30;
+        assert_eq!(default_reserve(0, 0, 0), 18 * MIB);
+        // 16 KiB of leaves, 8 KiB of tables, 1.5 MiB of frame states for 3 GiB of addresses.
+        assert_eq!(default_reserve(2 * GIB, 3 * GIB, 2), (18 + 2 + 2) * MIB);
+        // 8 MiB of leaves, 4 MiB of tables, 512 MiB of frame states.
+        assert_eq!(
+            default_reserve(1024 * GIB, 1024 * GIB, 64),
+            (18 + 64 + 8 + 4 + 512) * MIB
+        );
+    }
+
+    /// RAM far up costs frame states for the hole below it.
+    #[test]
+    fn the_frame_table_reaches_to_the_end_of_ram() {
+        let states = |end| default_reserve(1 << 30, end, 1) - default_reserve(1 << 30, 0, 1);
+        assert_eq!(states(1 << 40), 512 << 20);
+        assert_eq!(states((1 << 40) + (2 << 30)), 514 << 20);
     }
 }
