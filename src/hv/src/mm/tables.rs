@@ -28,6 +28,12 @@ impl TableMemory for Tables {
         entry(spa).store(value, Ordering::Release);
     }
 
+    fn update(&mut self, spa: Spa, clear: u64, set: u64) -> u64 {
+        let new = |old| Some((old & !clear) | set);
+        let (Ok(old) | Err(old)) = entry(spa).fetch_update(Ordering::AcqRel, Ordering::Acquire, new);
+        old
+    }
+
     fn alloc(&mut self) -> Result<Spa, OutOfFrames> {
         frames::alloc(self.0, 1).ok_or(OutOfFrames)
     }

@@ -27,6 +27,18 @@ impl MemoryType {
     }
 }
 
+/// What the frame behind a leaf is to the owner of the tables. Kept in bits that processors ignore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Backing {
+    /// Nothing to keep in mind.
+    Plain,
+    /// The leaf holds a use of each of its frames: edits tell when it goes ([`Event::Released`](crate::Event)).
+    Counted,
+    /// A frame that lies over the page until it is taken away: 4 KiB, and edits with
+    /// [`OverOverlays::Below`](crate::OverOverlays) leave it in place.
+    Overlay,
+}
+
 /// Rights and type of a mapping.
 ///
 /// All three rights off is a mapping without access: the tables remember it, every access to it faults. A
@@ -45,6 +57,8 @@ pub struct Attributes {
     pub global: bool,
     /// Memory type.
     pub memory_type: MemoryType,
+    /// What is behind it; [`Backing::Plain`] where there is no access.
+    pub backing: Backing,
 }
 
 impl Attributes {
@@ -80,6 +94,7 @@ impl Attributes {
         user: false,
         global: false,
         memory_type: MemoryType::WriteBack,
+        backing: Backing::Plain,
     };
 
     /// The same rights with another memory type.
@@ -89,6 +104,12 @@ impl Attributes {
             memory_type,
             ..self
         }
+    }
+
+    /// The same rights with another backing.
+    #[must_use]
+    pub const fn with_backing(self, backing: Backing) -> Self {
+        Self { backing, ..self }
     }
 
     /// Whether every format can hold these rights.

@@ -12,7 +12,7 @@ use crate::memory::{TableMemory, entry_at};
 /// A processor that cached the way to a detached table goes on walking it until the flush, and must find the
 /// old mapping there. So the list cannot use the entries' meaning; it uses bits 56:52 of the first nine
 /// entries, which every format and every level ignores: 40 bits for the frame number of the next table, five
-/// for the level of this one.
+/// for the level of this one and for whether a leaf has taken its place.
 #[derive(Debug, Default, PartialEq, Eq)]
 #[must_use = "flush if needed, then call Table::finish"]
 pub struct Cleanup {
@@ -24,10 +24,20 @@ pub struct Cleanup {
 const LINK_SHIFT: u32 = 52;
 const LINK_BITS: u32 = 5;
 const LINK_MASK: u64 = ((1 << LINK_BITS) - 1) << LINK_SHIFT;
-/// Entries that hold the frame number; the one after them holds the level.
+/// Entries that hold the frame number; the one after them holds the level and [`MERGED`].
 const LINK_ENTRIES: u64 = 8;
+/// The table went because a leaf that maps the same took its place: its leaves are not released.
+const MERGED: u64 = 1 << 4;
 
 impl Cleanup {
+    /// Nothing to do.
+    pub const fn new() -> Self {
+        Self {
+            flush: false,
+            list: None,
+        }
+    }
+
     /// Whether a processor may hold a translation, or a way to a table, that is no longer in the tree.
     pub fn flush_needed(&self) -> bool {
         self.flush
@@ -55,22 +65,33 @@ impl Cleanup {
     }
 
     /// Adds `table` of `level`, which no entry of the tree names any more, with everything below it.
-    pub(crate) fn push(&mut self, mem: &mut impl TableMemory, table: Spa, level: u32) {
+    pub(crate) fn push(
+        &mut self,
+        mem: &mut impl TableMemory,
+        table: Spa,
+        level: u32,
+        merged: bool,
+    ) {
         self.flush = true;
-        set_bits(mem, entry_at(table, LINK_ENTRIES), u64::from(level));
+        let merged = if merged { MERGED } else { 0 };
+        set_bits(
+            mem,
+            entry_at(table, LINK_ENTRIES),
+            u64::from(level) | merged,
+        );
         set_next(mem, table, self.list.map(|(first, _)| first));
         self.list = Some((table, self.list.map_or(table, |(_, last)| last)));
     }
 
-    /// Takes one table off the list, with its level.
-    pub(crate) fn pop(&mut self, mem: &impl TableMemory) -> Option<(Spa, u32)> {
+    /// Takes one table off the list, with its level and whether a leaf took its place.
+    pub(crate) fn pop(&mut self, mem: &impl TableMemory) -> Option<(Spa, u32, bool)> {
         let (first, last) = self.list?;
-        let level = bits(mem, entry_at(first, LINK_ENTRIES)) as u32;
+        let kind = bits(mem, entry_at(first, LINK_ENTRIES));
         self.list = match next(mem, first) {
             Some(next) if first != last => Some((next, last)),
             _ => None,
         };
-        Some((first, level))
+        Some((first, (kind & !MERGED) as u32, kind & MERGED != 0))
     }
 }
 

@@ -2,7 +2,8 @@
 
 use addr::Spa;
 
-use crate::attributes::{Attributes, PageSize, shift, span_bytes};
+use crate::attributes::{Backing, PageSize, shift, span_bytes};
+use crate::change::{Change, Event, MarkChange, Marks, OverOverlays};
 use crate::cleanup::Cleanup;
 use crate::format::{Entry, Format};
 use crate::memory::{ENTRIES, Reserve, TableMemory, entry_at};
@@ -52,51 +53,68 @@ struct Slot {
     part: Span,
 }
 
-/// What to do to a range.
+impl Slot {
+    /// Bytes of the part. Only the whole space has none to spare for the sum, and no entry spans that.
+    fn len(&self) -> u64 {
+        (self.part.last - self.part.first).saturating_add(1)
+    }
+}
+
+/// What to do to a range of a tree.
 #[derive(Clone, Copy)]
-pub(crate) enum Edit {
-    /// Map it; `spa` is the target of address `origin`.
-    Map {
-        origin: u64,
-        spa: u64,
-        attributes: Attributes,
-    },
-    /// Map nothing.
-    Unmap,
-    /// Give what is mapped other attributes.
-    Protect(Attributes),
+pub(crate) struct Edit {
+    pub change: Change,
+    /// The address that [`Change::Map`]'s target is for.
+    pub origin: u64,
+    pub over: OverOverlays,
+    pub max_leaf: PageSize,
 }
 
 enum Step {
     Keep,
     Put(u64),
+    Mark { clear: u64, set: u64 },
+    Cover,
     Descend,
 }
 
 impl Edit {
-    /// What to do with `entry` in `slot` of a table at `level`.
-    fn step<F: Format>(&self, slot: &Slot, level: u32, entry: Entry, max_leaf: PageSize) -> Step {
-        let size = PageSize::from_level(level).filter(|size| *size <= max_leaf);
-        match (*self, entry) {
-            (Self::Unmap | Self::Protect(_), Entry::Empty) => Step::Keep,
-            (Self::Unmap, _) if slot.whole => Step::Put(0),
-            (Self::Protect(new), Entry::Leaf(_, old)) if old == new => Step::Keep,
-            (Self::Protect(new), Entry::Leaf(spa, _)) if slot.whole => {
-                match PageSize::from_level(level) {
-                    Some(size) => Step::Put(F::leaf(spa, size, new)),
-                    None => Step::Keep,
+    /// What to do with entry `raw` in `slot` of a table at `level`.
+    fn step<F: Format>(&self, mem: &impl TableMemory, slot: &Slot, level: u32, raw: u64) -> Step {
+        let entry = F::decode(raw, PageSize::from_level(level));
+        let step = self.plain_step::<F>(slot, level, raw, entry);
+        match (step, entry) {
+            (step, _) if self.over == OverOverlays::Replace => step,
+            (_, Entry::Leaf(_, attributes)) if attributes.backing == Backing::Overlay => {
+                Step::Cover
+            }
+            (Step::Put(_), Entry::Table(below)) if holds_overlay::<F>(mem, below, level - 1) => {
+                Step::Descend
+            }
+            (step, _) => step,
+        }
+    }
+
+    /// The same without a look at overlays.
+    fn plain_step<F: Format>(&self, slot: &Slot, level: u32, raw: u64, entry: Entry) -> Step {
+        match (self.change, entry) {
+            (Change::Unmap | Change::Mark(_), Entry::Empty) => Step::Keep,
+            (Change::Unmap, _) if slot.whole => Step::Put(0),
+            (Change::Mark(MarkChange { clear, set }), Entry::Leaf(..)) => {
+                let (clear, set) = (clear.bits::<F>(), set.bits::<F>());
+                if slot.whole {
+                    Step::Mark { clear, set }
+                } else if raw & clear & F::DIRTY != 0 {
+                    // The rest of the leaf stays dirty.
+                    Step::Descend
+                } else {
+                    Step::Mark { clear: 0, set }
                 }
             }
-            (
-                Self::Map {
-                    origin,
-                    spa,
-                    attributes,
-                },
-                entry,
-            ) => {
+            (Change::Map(spa, attributes), entry) => {
                 // The target of the slot's first address; wraps where the slot begins before the range does.
-                let target = spa.wrapping_add(slot.start.wrapping_sub(origin));
+                let target = spa.get().wrapping_add(slot.start.wrapping_sub(self.origin));
+                let size = PageSize::from_level(level).filter(|size| *size <= self.max_leaf);
                 match (entry, size) {
                     (Entry::Leaf(old, rights), _)
                         if old.get() == target && rights == attributes =>
@@ -104,7 +122,11 @@ impl Edit {
                         Step::Keep
                     }
                     (_, Some(size)) if slot.whole && target & (size.bytes() - 1) == 0 => {
-                        Step::Put(F::leaf(Spa::new(target), size, attributes))
+                        let mut new = F::leaf(Spa::new(target), size, attributes);
+                        if !attributes.read && may_be_dirty::<F>(raw, entry) {
+                            new |= F::DIRTY;
+                        }
+                        Step::Put(new)
                     }
                     _ => Step::Descend,
                 }
@@ -114,43 +136,64 @@ impl Edit {
     }
 }
 
-/// The entry that stands for `index` once `parent`, an entry of a table at `level + 1`, became a table.
-fn piece(parent: Entry, level: u32, index: u64) -> Entry {
-    match parent {
-        Entry::Leaf(spa, attributes) => {
-            Entry::Leaf(Spa::new(spa.get() | (index << shift(level))), attributes)
-        }
-        // A table has entries of its own and is read, not divided.
-        Entry::Empty | Entry::Table(_) => Entry::Empty,
+/// Whether a page under the entry may have been written since it was last cleared. A processor may be about to set
+/// the dirty bit of any page that it may write.
+fn may_be_dirty<F: Format>(raw: u64, entry: Entry) -> bool {
+    match entry {
+        Entry::Empty => false,
+        Entry::Table(_) => true,
+        Entry::Leaf(_, attributes) => attributes.write || raw & F::DIRTY != 0,
     }
 }
 
-/// The number of tables that `edit` has to add below `node`, an entry that leads to a table at `level`.
+fn holds_overlay<F: Format>(mem: &impl TableMemory, table: Spa, level: u32) -> bool {
+    (0..ENTRIES).any(|index| {
+        match F::decode(
+            mem.load(entry_at(table, index)),
+            PageSize::from_level(level),
+        ) {
+            Entry::Empty => false,
+            Entry::Leaf(_, attributes) => attributes.backing == Backing::Overlay,
+            Entry::Table(below) => holds_overlay::<F>(mem, below, level - 1),
+        }
+    })
+}
+
+/// Entry `index` of a table of `level` below `parent`: that of the table it names, or else of one that means the same.
+fn child<F: Format>(mem: &impl TableMemory, parent: u64, level: u32, index: u64) -> u64 {
+    match (
+        F::decode(parent, PageSize::from_level(level + 1)),
+        PageSize::from_level(level),
+    ) {
+        (Entry::Table(table), _) => mem.load(entry_at(table, index)),
+        (Entry::Leaf(spa, attributes), Some(size)) => {
+            let spa = Spa::new(spa.get() | (index << shift(level)));
+            F::leaf(spa, size, attributes) | (parent & F::DIRTY)
+        }
+        _ => 0,
+    }
+}
+
+/// The number of tables that `edit` has to add below `node`, an entry of `level + 1`.
 pub(crate) fn tables_needed<F: Format>(
     mem: &impl TableMemory,
-    node: Entry,
+    node: u64,
     level: u32,
     span: Span,
     edit: &Edit,
-    max_leaf: PageSize,
 ) -> u64 {
     let mut needed = 0;
     for slot in span.slots(level) {
-        let entry = match node {
-            Entry::Table(table) => F::decode(
-                mem.load(entry_at(table, slot.index)),
-                PageSize::from_level(level),
-            ),
-            _ => piece(node, level, slot.index),
-        };
-        if let Step::Descend = edit.step::<F>(&slot, level, entry, max_leaf)
+        let raw = child::<F>(mem, node, level, slot.index);
+        if let Step::Descend = edit.step::<F>(mem, &slot, level, raw)
             && level > 1
         {
             // Address space ends long before 2^64 tables; saturating only keeps the sum free of a check.
-            let below = tables_needed::<F>(mem, entry, level - 1, slot.part, edit, max_leaf);
+            let below = tables_needed::<F>(mem, raw, level - 1, slot.part, edit);
+            let is_table = matches!(F::decode(raw, PageSize::from_level(level)), Entry::Table(_));
             needed = below
                 .saturating_add(needed)
-                .saturating_add(u64::from(!matches!(entry, Entry::Table(_))));
+                .saturating_add(u64::from(!is_table));
         }
     }
     needed
@@ -161,7 +204,7 @@ pub(crate) struct Editor<'a, M> {
     pub mem: &'a mut M,
     pub reserve: Reserve,
     pub cleanup: Cleanup,
-    pub max_leaf: PageSize,
+    pub events: &'a mut dyn FnMut(Event),
 }
 
 impl<M: TableMemory> Editor<'_, M> {
@@ -171,42 +214,83 @@ impl<M: TableMemory> Editor<'_, M> {
             let at = entry_at(table, slot.index);
             let old = self.mem.load(at);
             let entry = F::decode(old, PageSize::from_level(level));
-            match (edit.step::<F>(&slot, level, entry, self.max_leaf), entry) {
-                (Step::Keep, _) => {}
-                (Step::Put(new), _) => self.replace::<F>(at, old, new, level),
+            match (edit.step::<F>(self.mem, &slot, level, old), entry) {
+                (Step::Keep, entry) => self.kept::<F>(&slot, old, entry, edit),
+                (Step::Cover, _) => (self.events)(Event::Covered(slot.start)),
+                (Step::Mark { clear, set }, _) => self.mark::<F>(at, &slot, clear, set),
+                (Step::Put(new), entry) => {
+                    self.release(&slot, entry);
+                    self.replace::<F>(at, old, new, level, false);
+                }
                 (Step::Descend, _) if level == 1 => {}
                 (Step::Descend, Entry::Table(below)) => {
                     self.apply::<F>(below, level - 1, slot.part, edit)
                 }
                 (Step::Descend, entry) => {
-                    // Counted beforehand with the same steps, so the reserve cannot be empty.
+                    // Counted beforehand with the same steps. Only a leaf that a processor made dirty since then is
+                    // not: it stays as it is, and dirty.
                     let Some(below) = self.reserve.take(self.mem) else {
-                        return;
+                        self.kept::<F>(&slot, old, entry, edit);
+                        continue;
                     };
-                    self.divide::<F>(below, level - 1, entry);
+                    for index in 0..ENTRIES {
+                        let piece = child::<F>(self.mem, old, level - 1, index);
+                        self.mem.store(entry_at(below, index), piece);
+                    }
                     // The new table gets its final content before it is linked: one store publishes all of it.
                     self.apply::<F>(below, level - 1, slot.part, edit);
-                    self.replace::<F>(at, old, F::table(below), level);
+                    self.replace::<F>(at, old, F::table(below), level, false);
                 }
             }
         }
     }
 
-    /// Fills the unlinked `table` of `level` so that it means what `entry` means.
-    fn divide<F: Format>(&mut self, table: Spa, level: u32, entry: Entry) {
-        let Some(size) = PageSize::from_level(level) else {
-            return;
-        };
-        for index in 0..ENTRIES {
-            if let Entry::Leaf(spa, attributes) = piece(entry, level, index) {
-                self.mem
-                    .store(entry_at(table, index), F::leaf(spa, size, attributes));
-            }
+    /// Tells what is to be told of an entry that stays.
+    fn kept<F: Format>(&mut self, slot: &Slot, old: u64, entry: Entry, edit: &Edit) {
+        match edit.change {
+            Change::Map(..) => self.release(slot, entry),
+            Change::Mark(_) => (self.events)(Event::Marks {
+                marks: Marks::of::<F>(old),
+                len: slot.len(),
+            }),
+            Change::Unmap => {}
         }
     }
 
-    /// Stores `new` over `old` in a table of `level`, and keeps for later what that leaves over.
-    pub(crate) fn replace<F: Format>(&mut self, at: Spa, old: u64, new: u64, level: u32) {
+    /// Tells the uses that end when the slot's part of `entry` does.
+    fn release(&mut self, slot: &Slot, entry: Entry) {
+        if let Entry::Leaf(spa, attributes) = entry
+            && attributes.backing == Backing::Counted
+        {
+            (self.events)(Event::Released {
+                spa: Spa::new(spa.get() | (slot.part.first - slot.start)),
+                len: slot.len(),
+            });
+        }
+    }
+
+    fn mark<F: Format>(&mut self, at: Spa, slot: &Slot, clear: u64, set: u64) {
+        let old = self.mem.update(at, clear, set);
+        // A processor that holds a dirty translation does not set the bit again.
+        if F::is_present(old) && old & clear & F::DIRTY != 0 {
+            self.cleanup.need_flush();
+        }
+        (self.events)(Event::Marks {
+            marks: Marks::of::<F>(old),
+            len: slot.len(),
+        });
+    }
+
+    /// Stores `new` over `old` in a table of `level`, and keeps for later what that leaves over. `merged`: `new` maps
+    /// what `old` did.
+    pub(crate) fn replace<F: Format>(
+        &mut self,
+        at: Spa,
+        old: u64,
+        new: u64,
+        level: u32,
+        merged: bool,
+    ) {
         if new == old {
             return;
         }
@@ -215,7 +299,7 @@ impl<M: TableMemory> Editor<'_, M> {
             self.cleanup.need_flush();
         }
         if let Entry::Table(gone) = F::decode(old, PageSize::from_level(level)) {
-            self.cleanup.push(self.mem, gone, level - 1);
+            self.cleanup.push(self.mem, gone, level - 1, merged);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use addr::Spa;
 
-use crate::attributes::{Attributes, MemoryType, PageSize};
+use crate::attributes::{Attributes, Backing, MemoryType, PageSize};
 
 /// What an entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,11 @@ pub enum Entry {
 pub trait Format {
     /// Whether addresses are virtual: sign-extended, in two halves. Otherwise they count from 0.
     const VIRTUAL: bool;
+    /// Set in a leaf by the processor, where it does so, when the page is used. Preset in a new leaf.
+    const ACCESSED: u64;
+    /// Set in a leaf by the processor, where it does so, when the page is written. Preset in a new leaf. In one
+    /// without access it tells that the page may have been written before it lost its access.
+    const DIRTY: u64;
 
     /// An entry that maps `size` bytes at `spa`, which is aligned to `size`.
     fn leaf(spa: Spa, size: PageSize, attributes: Attributes) -> u64;
@@ -40,6 +45,10 @@ pub trait Format {
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 /// Marks a page without access. Ignored by the processor in every format, and meaningless in a present entry.
 const NO_ACCESS: u64 = 1 << 11;
+/// Marks [`Backing::Counted`] and [`Backing::Overlay`]. Ignored in EPT leaves; in legacy ones they are part of the
+/// protection key, which CR4.PKE of the hypervisor, being 0, keeps from use.
+const COUNTED: u64 = 1 << 59;
+const OVERLAY: u64 = 1 << 62;
 /// A leaf in a table above the lowest level.
 const LARGE: u64 = 1 << 7;
 
@@ -81,14 +90,35 @@ const fn pat_type(entry: u64, pat: u64) -> MemoryType {
     }
 }
 
+const fn backing_bits(backing: Backing) -> u64 {
+    match backing {
+        Backing::Plain => 0,
+        Backing::Counted => COUNTED,
+        Backing::Overlay => OVERLAY,
+    }
+}
+
+const fn backing_of(entry: u64) -> Backing {
+    match (entry & COUNTED != 0, entry & OVERLAY != 0) {
+        (_, true) => Backing::Overlay,
+        (true, false) => Backing::Counted,
+        (false, false) => Backing::Plain,
+    }
+}
+
 /// Fields that the host's and AMD's nested leaves share.
 fn legacy_leaf(spa: Spa, size: PageSize, attributes: Attributes) -> u64 {
     let (pat, large) = match size {
         PageSize::Size4K => (PAT_SMALL, 0),
         PageSize::Size2M | PageSize::Size1G => (PAT_LARGE, LARGE),
     };
-    let mut entry = (spa.get() & ADDRESS) | large | A | D | pat_bits(attributes.memory_type, pat);
-    entry |= if attributes.read { P } else { NO_ACCESS };
+    let mut entry = (spa.get() & ADDRESS) | large | pat_bits(attributes.memory_type, pat);
+    entry |= backing_bits(attributes.backing);
+    entry |= if attributes.read {
+        P | A | D
+    } else {
+        NO_ACCESS
+    };
     if attributes.write {
         entry |= W;
     }
@@ -118,6 +148,7 @@ fn legacy_decode(entry: u64, size: Option<PageSize>) -> Entry {
             user: entry & U != 0,
             global: entry & G != 0,
             memory_type: pat_type(entry, pat),
+            backing: backing_of(entry),
         },
     )
 }
@@ -128,6 +159,8 @@ pub struct Host;
 
 impl Format for Host {
     const VIRTUAL: bool = true;
+    const ACCESSED: u64 = A;
+    const DIRTY: u64 = D;
 
     fn leaf(spa: Spa, size: PageSize, attributes: Attributes) -> u64 {
         let mut entry = legacy_leaf(spa, size, attributes);
@@ -165,6 +198,8 @@ pub struct Npt;
 
 impl Format for Npt {
     const VIRTUAL: bool = false;
+    const ACCESSED: u64 = A;
+    const DIRTY: u64 = D;
 
     fn leaf(spa: Spa, size: PageSize, attributes: Attributes) -> u64 {
         legacy_leaf(spa, size, attributes) | U
@@ -195,7 +230,8 @@ impl Format for Npt {
 }
 
 /// Intel's extended tables (Intel SDM vol. 3C, "The Extended Page Table Mechanism (EPT)"). Accessed and dirty
-/// flags are not in use; "ignore PAT" stays 0, so that the guest's PAT combines with the type in the entry.
+/// flags mean something where the EPT pointer switches them on; "ignore PAT" stays 0, so that the guest's PAT
+/// combines with the type in the entry.
 #[derive(Clone, Copy, Debug)]
 pub struct Ept;
 
@@ -207,14 +243,17 @@ const EPT_TYPE_SHIFT: u32 = 3;
 
 impl Format for Ept {
     const VIRTUAL: bool = false;
+    const ACCESSED: u64 = 1 << 8;
+    const DIRTY: u64 = 1 << 9;
 
     fn leaf(spa: Spa, size: PageSize, attributes: Attributes) -> u64 {
         let mut entry = (spa.get() & ADDRESS) | ((attributes.memory_type as u64) << EPT_TYPE_SHIFT);
+        entry |= backing_bits(attributes.backing);
         if size != PageSize::Size4K {
             entry |= LARGE;
         }
         if attributes.read {
-            entry |= EPT_R;
+            entry |= EPT_R | Self::ACCESSED | Self::DIRTY;
         } else {
             entry |= NO_ACCESS;
         }
@@ -252,6 +291,7 @@ impl Format for Ept {
                 user: false,
                 global: false,
                 memory_type: MemoryType::from_number(number).unwrap_or(MemoryType::Uncacheable),
+                backing: backing_of(entry),
             },
         )
     }

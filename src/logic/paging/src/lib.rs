@@ -17,16 +17,19 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod change;
 mod cleanup;
 mod edit;
 mod format;
 mod identity;
 mod memory;
 pub mod mtrr;
+mod release;
 mod table;
 pub mod walk;
 
-pub use attributes::{Attributes, MemoryType, PageSize};
+pub use attributes::{Attributes, Backing, MemoryType, PageSize};
+pub use change::{Change, Event, MarkChange, Marks, OverOverlays};
 pub use cleanup::Cleanup;
 pub use format::{Entry, Ept, Format, HOST_PAT, Host, Npt};
 pub use identity::map_identity;

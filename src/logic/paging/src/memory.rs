@@ -8,13 +8,16 @@ pub struct OutOfFrames;
 
 /// Access to the frames of page tables.
 ///
-/// The core is the only writer of a tree: it never needs a compare-and-exchange, because no format lets the
-/// processor write entries (accessed and dirty bits are preset, or not in use).
+/// The core is the only writer of a tree but for the accessed and dirty bits, which are preset in a new leaf. Only
+/// [`TableMemory::update`] clears them, so nothing else needs an atomic read and write.
 pub trait TableMemory {
     /// The entry at `entry`, which is 8-byte aligned and inside a table of this memory.
     fn load(&self, entry: Spa) -> u64;
     /// Writes an entry in one store that no earlier store of this LP can pass (release).
     fn store(&mut self, entry: Spa, value: u64);
+    /// Clears the bits `clear` of an entry and sets `set`, in one step that no bit set by a processor is lost in, and
+    /// gives what the entry held.
+    fn update(&mut self, entry: Spa, clear: u64, set: u64) -> u64;
     /// A frame of 4 KiB, filled with zeroes. Never the one at address 0.
     ///
     /// # Errors

@@ -4,11 +4,13 @@ use core::marker::PhantomData;
 
 use addr::{PAGE_SIZE, Spa};
 
-use crate::attributes::{Attributes, PageSize, shift, span_bytes};
+use crate::attributes::{Attributes, Backing, PageSize, shift, span_bytes};
+use crate::change::{Change, Event, OverOverlays};
 use crate::cleanup::Cleanup;
 use crate::edit::{Edit, Editor, Span, tables_needed};
 use crate::format::{Entry, Format};
 use crate::memory::{ENTRIES, OutOfFrames, Reserve, TableMemory, entry_at};
+use crate::release::{drain_table, free_tree};
 
 /// Depth of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,8 +108,7 @@ impl<F: Format> Table<F> {
         self.levels
     }
 
-    /// Maps `len` bytes at `start` to `spa`, with the largest leaves that alignment permits. What was mapped
-    /// there before is replaced.
+    /// Maps `len` bytes at `start` to `spa`: [`Change::Map`].
     ///
     /// # Errors
     /// Any [`EditError`]; nothing changed.
@@ -119,26 +120,11 @@ impl<F: Format> Table<F> {
         spa: Spa,
         attributes: Attributes,
     ) -> Result<Cleanup, EditError> {
-        let span = self.span(start, len)?;
-        if !spa.is_aligned(PAGE_SIZE) {
-            return Err(EditError::Misaligned);
-        }
-        if spa.checked_add(len).is_none_or(|end| end.get() > SPA_END) {
-            return Err(EditError::OutOfRange);
-        }
-        let attributes = Self::checked(attributes)?;
-        self.edit(
-            mem,
-            span,
-            Edit::Map {
-                origin: start,
-                spa: spa.get(),
-                attributes,
-            },
-        )
+        let change = Change::Map(spa, attributes);
+        self.change(mem, start, len, change, OverOverlays::Replace, &mut |_| {})
     }
 
-    /// Removes every mapping from `len` bytes at `start`. Holes in the range are no error.
+    /// Removes every mapping from `len` bytes at `start`: [`Change::Unmap`].
     ///
     /// # Errors
     /// Any [`EditError`]; nothing changed. A larger leaf that the range covers in part needs a table to divide.
@@ -148,60 +134,61 @@ impl<F: Format> Table<F> {
         start: u64,
         len: u64,
     ) -> Result<Cleanup, EditError> {
-        let span = self.span(start, len)?;
-        self.edit(mem, span, Edit::Unmap)
+        let over = OverOverlays::Replace;
+        self.change(mem, start, len, Change::Unmap, over, &mut |_| {})
     }
 
-    /// Gives all mappings of `len` bytes at `start` new attributes. What is not mapped stays so.
+    /// Makes `change` to `len` bytes at `start` and tells `events` what it came across. Counted leaves in tables that
+    /// leave the tree are told by [`Table::finish_with`] instead.
     ///
     /// # Errors
-    /// Any [`EditError`]; nothing changed. A larger leaf that the range covers in part needs a table to divide.
-    pub fn protect<M: TableMemory>(
+    /// Any [`EditError`]; nothing changed, nothing told. A larger leaf that the range covers in part needs a table to
+    /// divide; a [`Change::Mark`] only where it clears the dirty bit of one.
+    pub fn change<M: TableMemory>(
         &mut self,
         mem: &mut M,
         start: u64,
         len: u64,
-        attributes: Attributes,
+        change: Change,
+        over: OverOverlays,
+        events: &mut dyn FnMut(Event),
     ) -> Result<Cleanup, EditError> {
         let span = self.span(start, len)?;
-        let attributes = Self::checked(attributes)?;
-        self.edit(mem, span, Edit::Protect(attributes))
-    }
-
-    /// Puts the frame `spa` over the 4 KiB page at `page`, as an overlay, and tells what was there: to be
-    /// handed to [`Table::restore`].
-    ///
-    /// # Errors
-    /// Any [`EditError`]; nothing changed.
-    pub fn overlay<M: TableMemory>(
-        &mut self,
-        mem: &mut M,
-        page: u64,
-        spa: Spa,
-        attributes: Attributes,
-    ) -> Result<(Option<Mapping>, Cleanup), EditError> {
-        let below = self.lookup(mem, page);
-        let cleanup = self.map(mem, page, PAGE_SIZE, spa, attributes)?;
-        Ok((below, cleanup))
-    }
-
-    /// Maps the 4 KiB page at `page` again as `below` says, and merges what has become whole again. It needs
-    /// no frame unless the tables around the page were merged or removed since the overlay.
-    ///
-    /// # Errors
-    /// Any [`EditError`]; nothing changed.
-    pub fn restore<M: TableMemory>(
-        &mut self,
-        mem: &mut M,
-        page: u64,
-        below: Option<Mapping>,
-    ) -> Result<Cleanup, EditError> {
-        let mut cleanup = match below {
-            Some(below) => self.map(mem, page, PAGE_SIZE, below.spa, below.attributes)?,
-            None => self.unmap(mem, page, PAGE_SIZE)?,
+        let change = match change {
+            Change::Map(spa, attributes) => {
+                if !spa.is_aligned(PAGE_SIZE) {
+                    return Err(EditError::Misaligned);
+                }
+                if spa.checked_add(len).is_none_or(|end| end.get() > SPA_END) {
+                    return Err(EditError::OutOfRange);
+                }
+                Change::Map(spa, Self::checked(attributes)?)
+            }
+            Change::Unmap | Change::Mark(_) => change,
         };
-        let merged = self.coalesce(mem, page);
-        cleanup.absorb(merged, mem);
+        let edit = Edit {
+            change,
+            origin: start,
+            over,
+            max_leaf: self.max_leaf,
+        };
+        let levels = self.levels.count();
+        let needed = tables_needed::<F>(mem, F::table(self.root), levels, span, &edit);
+        let reserve = Reserve::fill(mem, needed)?;
+        let mut editor = Editor {
+            mem,
+            reserve,
+            cleanup: Cleanup::default(),
+            events,
+        };
+        editor.apply::<F>(self.root, levels, span, &edit);
+        let Editor {
+            mem,
+            reserve,
+            cleanup,
+            ..
+        } = editor;
+        reserve.give_back(mem);
         Ok(cleanup)
     }
 
@@ -216,11 +203,11 @@ impl<F: Format> Table<F> {
             mem,
             reserve: Reserve::default(),
             cleanup: Cleanup::default(),
-            max_leaf: self.max_leaf,
+            events: &mut |_| {},
         };
         // Once with the lowest table that can merge, then again with the one above it.
         while let Some((at, old, new, level)) = self.mergeable(editor.mem, address) {
-            editor.replace::<F>(at, old, new, level);
+            editor.replace::<F>(at, old, new, level, true);
         }
         editor.cleanup
     }
@@ -271,10 +258,26 @@ impl<F: Format> Table<F> {
 
     /// Frees the tables that edits took out of the tree, after the flush that [`Cleanup`] asked for. Returns
     /// their number.
-    pub fn finish(&mut self, mem: &mut impl TableMemory, mut cleanup: Cleanup) -> u64 {
+    pub fn finish(&mut self, mem: &mut impl TableMemory, cleanup: Cleanup) -> u64 {
+        self.finish_with(mem, cleanup, &mut |_, _| {})
+    }
+
+    /// The same, and tells `released` the counted leaves that left the tree with their tables, as address and length
+    /// in bytes.
+    pub fn finish_with(
+        &mut self,
+        mem: &mut impl TableMemory,
+        mut cleanup: Cleanup,
+        released: &mut dyn FnMut(Spa, u64),
+    ) -> u64 {
         let mut freed = 0;
-        while let Some((table, level)) = cleanup.pop(mem) {
-            freed = free_tree::<F>(mem, table, level).saturating_add(freed);
+        while let Some((table, level, merged)) = cleanup.pop(mem) {
+            freed = if merged {
+                free_tree::<F>(mem, table, level, &mut |_, _| {})
+            } else {
+                free_tree::<F>(mem, table, level, released)
+            }
+            .saturating_add(freed);
         }
         freed
     }
@@ -282,60 +285,45 @@ impl<F: Format> Table<F> {
     /// Frees every table of the tree, the top one included, and returns their number. No processor may use the
     /// tree any more, and none may hold anything of it in its TLB.
     pub fn destroy(self, mem: &mut impl TableMemory) -> u64 {
-        free_tree::<F>(mem, self.root, self.levels.count())
+        free_tree::<F>(mem, self.root, self.levels.count(), &mut |_, _| {})
     }
 
-    fn edit<M: TableMemory>(
+    /// Empties the tree in pieces: takes out up to `budget` leaves and tables (512 entries are read for each at most),
+    /// frees the tables and tells `released` the counted leaves. True when only the top table is left; until then to
+    /// be called again. The conditions of [`Table::destroy`] hold.
+    pub fn drain(
         &mut self,
-        mem: &mut M,
-        span: Span,
-        edit: Edit,
-    ) -> Result<Cleanup, EditError> {
-        let levels = self.levels.count();
-        let needed = tables_needed::<F>(
-            mem,
-            Entry::Table(self.root),
-            levels,
-            span,
-            &edit,
-            self.max_leaf,
-        );
-        let reserve = Reserve::fill(mem, needed)?;
-        let mut editor = Editor {
-            mem,
-            reserve,
-            cleanup: Cleanup::default(),
-            max_leaf: self.max_leaf,
-        };
-        editor.apply::<F>(self.root, levels, span, &edit);
-        let Editor {
-            mem,
-            reserve,
-            cleanup,
-            ..
-        } = editor;
-        reserve.give_back(mem);
-        Ok(cleanup)
+        mem: &mut impl TableMemory,
+        budget: u32,
+        released: &mut dyn FnMut(Spa, u64),
+    ) -> bool {
+        let mut budget = budget;
+        drain_table::<F>(mem, self.root, self.levels.count(), &mut budget, released)
     }
 
     /// The entry for a table of `level + 1` that means what all of `table` of `level` means.
     fn merged(&self, mem: &impl TableMemory, table: Spa, level: u32) -> Option<u64> {
         let size = PageSize::from_level(level);
-        let decode = |index| F::decode(mem.load(entry_at(table, index)), size);
-        match decode(0) {
+        let load = |index| mem.load(entry_at(table, index));
+        let decode = |raw| F::decode(raw, size);
+        // From the last entry down: a table that is being filled upwards is found unfit at once.
+        let mut rest = (1..ENTRIES).rev().map(load);
+        match decode(load(0)) {
             Entry::Table(_) => None,
-            Entry::Empty => (1..ENTRIES)
-                .all(|index| decode(index) == Entry::Empty)
-                .then_some(0),
+            Entry::Empty => rest.all(|raw| decode(raw) == Entry::Empty).then_some(0),
             Entry::Leaf(spa, attributes) => {
                 let whole =
                     PageSize::from_level(level + 1).filter(|whole| *whole <= self.max_leaf)?;
-                let piece = |index: u64| {
-                    Entry::Leaf(Spa::new(spa.get() | (index << shift(level))), attributes)
-                };
+                let mut dirty = load(0) & F::DIRTY;
                 let uniform = spa.is_aligned(whole.bytes())
-                    && (1..ENTRIES).all(|index| decode(index) == piece(index));
-                uniform.then(|| F::leaf(spa, whole, attributes))
+                    && attributes.backing != Backing::Overlay
+                    && (1..ENTRIES).rev().all(|index| {
+                        let raw = load(index);
+                        dirty |= raw & F::DIRTY;
+                        let spa = Spa::new(spa.get() | (index << shift(level)));
+                        decode(raw) == Entry::Leaf(spa, attributes)
+                    });
+                uniform.then(|| F::leaf(spa, whole, attributes) | dirty)
             }
         }
     }
@@ -374,19 +362,4 @@ impl<F: Format> Table<F> {
             Err(EditError::OutOfRange)
         }
     }
-}
-
-/// Frees `table` of `level` and all tables below it; returns their number.
-fn free_tree<F: Format>(mem: &mut impl TableMemory, table: Spa, level: u32) -> u64 {
-    let mut freed = 1;
-    if level > 1 {
-        for index in 0..ENTRIES {
-            let entry = mem.load(entry_at(table, index));
-            if let Entry::Table(below) = F::decode(entry, PageSize::from_level(level)) {
-                freed = free_tree::<F>(mem, below, level - 1).saturating_add(freed);
-            }
-        }
-    }
-    mem.free(table);
-    freed
 }

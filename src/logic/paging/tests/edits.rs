@@ -56,9 +56,9 @@ fn an_overlay_splits_and_its_end_merges() {
             .map(&mut b.mem, 0, G1, Spa::new(0), Attributes::RWX)
             .unwrap(),
     );
-    let (below, cleanup) = b
+    let cleanup = b
         .table
-        .overlay(&mut b.mem, 5 * K4, Spa::new(9 * G1), Attributes::RX)
+        .map(&mut b.mem, 5 * K4, K4, Spa::new(9 * G1), Attributes::RX)
         .unwrap();
     assert!(cleanup.flush_needed() && !cleanup.holds_tables());
     assert_eq!(b.table.finish(&mut b.mem, cleanup), 0);
@@ -73,7 +73,12 @@ fn an_overlay_splits_and_its_end_merges() {
     );
     assert_eq!(b.table.lookup(&b.mem, M2).unwrap().size, PageSize::Size2M);
     b.mem.budget = Some(0);
-    let cleanup = b.table.restore(&mut b.mem, 5 * K4, below).unwrap();
+    let mut cleanup = b
+        .table
+        .map(&mut b.mem, 5 * K4, K4, Spa::new(5 * K4), Attributes::RWX)
+        .unwrap();
+    let merged = b.table.coalesce(&mut b.mem, 5 * K4);
+    cleanup.absorb(merged, &mut b.mem);
     assert_eq!(b.table.finish(&mut b.mem, cleanup), 2);
     assert_eq!(
         b.table.lookup(&b.mem, 5 * K4).unwrap().size,

@@ -1,7 +1,7 @@
 //! The bits of entries, written out by hand from the manuals.
 
 use addr::Spa;
-use paging::{Attributes, Entry, Ept, Format, HOST_PAT, Host, MemoryType, Npt, PageSize};
+use paging::{Attributes, Backing, Entry, Ept, Format, HOST_PAT, Host, MemoryType, Npt, PageSize};
 
 const SPA: Spa = Spa::new(0x0000_1234_4000_0000);
 
@@ -9,16 +9,16 @@ const SPA: Spa = Spa::new(0x0000_1234_4000_0000);
 fn ept_entries() {
     assert_eq!(
         Ept::leaf(SPA, PageSize::Size4K, Attributes::RWX),
-        0x0000_1234_4000_0037
+        0x0000_1234_4000_0337
     );
     assert_eq!(
         Ept::leaf(SPA, PageSize::Size2M, Attributes::RWX),
-        0x0000_1234_4000_00B7
+        0x0000_1234_4000_03B7
     );
     let device = Attributes::RW.with_type(MemoryType::Uncacheable);
     assert_eq!(
         Ept::leaf(SPA, PageSize::Size1G, device),
-        0x0000_1234_4000_0083
+        0x0000_1234_4000_0383
     );
     assert_eq!(Ept::table(SPA), 0x0000_1234_4000_0007);
     assert!(!Ept::is_present(Ept::leaf(
@@ -26,6 +26,24 @@ fn ept_entries() {
         PageSize::Size4K,
         Attributes::NONE
     )));
+}
+
+/// Accessed and dirty are preset where there is access; what the owner notes lies where processors do not look.
+#[test]
+fn notes_of_the_owner() {
+    fn check<F: Format>(accessed: u64, dirty: u64) {
+        assert_eq!((F::ACCESSED, F::DIRTY), (accessed, dirty));
+        let leaf = |attributes| F::leaf(SPA, PageSize::Size4K, attributes);
+        let plain = leaf(Attributes::RW);
+        assert_eq!(plain & (accessed | dirty), accessed | dirty);
+        assert_eq!(leaf(Attributes::NONE) & (accessed | dirty), 0);
+        let with = |backing| leaf(Attributes::RW.with_backing(backing)) ^ plain;
+        assert_eq!(with(Backing::Counted), 1 << 59);
+        assert_eq!(with(Backing::Overlay), 1 << 62);
+    }
+    check::<Ept>(1 << 8, 1 << 9);
+    check::<Npt>(1 << 5, 1 << 6);
+    check::<Host>(1 << 5, 1 << 6);
 }
 
 #[test]
@@ -109,6 +127,8 @@ fn what_is_written_reads_back() {
                         user: bits & 8 != 0,
                         global: bits & 16 != 0,
                         memory_type: MemoryType::from_number(kind).unwrap(),
+                        backing: [Backing::Plain, Backing::Counted, Backing::Overlay]
+                            [bits as usize % 3],
                     };
                     let entry = F::leaf(SPA, size, attributes);
                     assert_eq!(

@@ -5,8 +5,8 @@ mod fake;
 use addr::Spa;
 use fake::{Fake, walk};
 use paging::{
-    Attributes, Cleanup, EditError, Ept, Format, Host, Levels, MemoryType, Npt, PageSize, Table,
-    TableMemory,
+    Attributes, Backing, Cleanup, EditError, Ept, Format, Host, Levels, MemoryType, Npt, PageSize,
+    Table, TableMemory,
 };
 use proptest::prelude::*;
 
@@ -30,7 +30,6 @@ enum Op {
         from: usize,
         to: usize,
     },
-    Protect(usize, usize, Attributes),
     Overlay {
         at: usize,
         attributes: Attributes,
@@ -106,17 +105,23 @@ impl<F: Format> Bench<F> {
                 let (start, len) = range(from, to);
                 (table.unmap(mem, start, len)?, None)
             }
-            Op::Protect(from, to, attributes) => {
-                let (start, len) = range(from, to);
-                (table.protect(mem, start, len, attributes)?, None)
-            }
             Op::Overlay { at, attributes } => {
-                let (below, cleanup) =
-                    table.overlay(mem, base + POINTS[at], Spa::new(0x7_0000_0000), attributes)?;
-                (cleanup, below)
+                let page = base + POINTS[at];
+                let below = table.lookup(mem, page);
+                let frame = Spa::new(0x7_0000_0000);
+                (table.map(mem, page, K4, frame, attributes)?, below)
             }
             Op::Restore => match overlay {
-                Some((at, below, _)) => (table.restore(mem, base + POINTS[*at], *below)?, None),
+                Some((at, below, _)) => {
+                    let page = base + POINTS[*at];
+                    let mut cleanup = match below {
+                        Some(below) => table.map(mem, page, K4, below.spa, below.attributes)?,
+                        None => table.unmap(mem, page, K4)?,
+                    };
+                    let merged = table.coalesce(mem, page);
+                    cleanup.absorb(merged, mem);
+                    (cleanup, None)
+                }
                 None => (Cleanup::default(), None),
             },
             Op::Coalesce { at } => (table.coalesce(mem, base + POINTS[at]), None),
@@ -131,9 +136,7 @@ impl<F: Format> Bench<F> {
             {
                 return;
             }
-            Op::Map(..) | Op::Unmap { .. } | Op::Protect(..) if self.overlay.is_some() => {
-                return;
-            }
+            Op::Map(..) | Op::Unmap { .. } if self.overlay.is_some() => return,
             _ => {}
         }
         let before = self.mem.clone();
@@ -188,11 +191,6 @@ impl<F: Format> Bench<F> {
                 }
             }
             Op::Unmap { from, to } => cells[from..to].fill(None),
-            Op::Protect(from, to, attributes) => {
-                for (_, old) in cells[from..to].iter_mut().flatten() {
-                    *old = F::keep(attributes);
-                }
-            }
             Op::Overlay { at, attributes } => {
                 self.overlay = Some((at, below, cells[at]));
                 cells[at] = Some((0x7_0000_0000, F::keep(attributes)));
@@ -309,6 +307,7 @@ fn attributes() -> impl Strategy<Value = Attributes> {
                 user,
                 global,
                 memory_type,
+                backing: Backing::Plain,
             },
         )
 }
@@ -329,8 +328,7 @@ fn op() -> impl Strategy<Value = Op> {
                 let shift = if shift == M2 && len > 4 * G1 { 0 } else { shift };
                 Op::Map(from, to, shift, attributes)
             }),
-        2 => range.clone().prop_map(|(from, to)| Op::Unmap { from, to }),
-        2 => (range, attributes()).prop_map(|((from, to), attributes)| Op::Protect(from, to, attributes)),
+        2 => range.prop_map(|(from, to)| Op::Unmap { from, to }),
         2 => (0..last, attributes()).prop_map(|(at, attributes)| Op::Overlay { at, attributes }),
         2 => Just(Op::Restore),
         2 => (0..last).prop_map(|at| Op::Coalesce { at }),

@@ -63,6 +63,12 @@ impl TableMemory for Fake {
         self.history.push(Event::Store(entry.get(), value));
     }
 
+    fn update(&mut self, entry: Spa, clear: u64, set: u64) -> u64 {
+        let old = self.slot(entry.get());
+        self.store(entry, (old & !clear) | set);
+        old
+    }
+
     fn alloc(&mut self) -> Result<Spa, OutOfFrames> {
         if let Some(budget) = &mut self.budget {
             *budget = budget.checked_sub(1).ok_or(OutOfFrames)?;

@@ -1,0 +1,68 @@
+//! The end of tables: freed at once, or emptied in pieces.
+
+use addr::Spa;
+
+use crate::attributes::{Attributes, Backing, PageSize, span_bytes};
+use crate::format::{Entry, Format};
+use crate::memory::{ENTRIES, TableMemory, entry_at};
+
+/// Frees `table` of `level` and all tables below it, and tells the counted leaves; returns the number of tables.
+pub(crate) fn free_tree<F: Format>(
+    mem: &mut impl TableMemory,
+    table: Spa,
+    level: u32,
+    released: &mut dyn FnMut(Spa, u64),
+) -> u64 {
+    let mut freed = 1;
+    for index in 0..ENTRIES {
+        let entry = mem.load(entry_at(table, index));
+        match F::decode(entry, PageSize::from_level(level)) {
+            Entry::Empty => {}
+            Entry::Table(below) => {
+                freed = free_tree::<F>(mem, below, level - 1, released).saturating_add(freed);
+            }
+            Entry::Leaf(spa, attributes) => release(spa, level, attributes, released),
+        }
+    }
+    mem.free(table);
+    freed
+}
+
+/// Empties `table` of `level` while the budget lasts; whether it is empty.
+pub(crate) fn drain_table<F: Format>(
+    mem: &mut impl TableMemory,
+    table: Spa,
+    level: u32,
+    budget: &mut u32,
+    released: &mut dyn FnMut(Spa, u64),
+) -> bool {
+    for index in 0..ENTRIES {
+        let at = entry_at(table, index);
+        match F::decode(mem.load(at), PageSize::from_level(level)) {
+            Entry::Empty => continue,
+            Entry::Table(below) => {
+                if !drain_table::<F>(mem, below, level - 1, budget, released) || *budget == 0 {
+                    return false;
+                }
+                mem.store(at, 0);
+                mem.free(below);
+            }
+            Entry::Leaf(spa, attributes) => {
+                if *budget == 0 {
+                    return false;
+                }
+                mem.store(at, 0);
+                release(spa, level, attributes, released);
+            }
+        }
+        *budget -= 1;
+    }
+    true
+}
+
+/// Tells a leaf of `level` if it is counted.
+fn release(spa: Spa, level: u32, attributes: Attributes, released: &mut dyn FnMut(Spa, u64)) {
+    if attributes.backing == Backing::Counted {
+        released(spa, span_bytes(level));
+    }
+}
