@@ -12,4 +12,3 @@ pub mod msr;
 pub mod seam;
 pub mod startup;
 pub mod tags;
-pub mod xsave;

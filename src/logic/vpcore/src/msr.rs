@@ -134,8 +134,10 @@ pub const fn classify(msr: u32) -> MsrClass {
         }
         // Speculation and feature control of the parent's own kernel.
         0x122 | 0x123 | 0x140 | 0xE1 | 0x6E1 => Hardware,
-        // Extended state: XSS, XFD, shadow stacks. The hypervisor uses none of it.
-        n::IA32_XSS | 0x1C4 | 0x1C5 | 0x6A0 | 0x6A2 | 0x6A4..=0x6A8 => Hardware,
+        // Extended state: XSS, XFD. The hypervisor uses none of it.
+        n::IA32_XSS | 0x1C4 | 0x1C5 => Hardware,
+        // Shadow stacks: entries load some of these, so that only the guest's own access reaches them.
+        0x6A0 | 0x6A2 | 0x6A4..=0x6A8 => Direct,
         // Power and thermal management, which the parent owns: P-states, HWP, CPPC, limits, RAPL.
         0x199..=0x19C
         | 0x1A2

@@ -252,8 +252,8 @@ pub trait InterceptBitmaps {
 pub enum Role {
     /// The parent's. It never leaves the LP on which it is loaded first, and may do what harms nobody but the parent.
     Parent,
-    /// A child's. It moves between LPs. It exits wherever it could keep an LP busy without an end, and always has its
-    /// memory write-back: its PAT and CR0.CD and NW read back as written, and do nothing.
+    /// A child's. It moves between LPs. It exits wherever it could keep an LP busy without an end. Its memory is always
+    /// write-back: its PAT reads back as written and does nothing.
     Child,
 }
 

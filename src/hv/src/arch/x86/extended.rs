@@ -15,7 +15,6 @@ use core::arch::asm;
 use addr::{PAGE_SIZE, Spa};
 use spin::Once;
 use vpcore::seam::FrameSource;
-use vpcore::xsave;
 use x86::cpuid::leaf1_ecx;
 use x86::msr as n;
 
@@ -42,9 +41,6 @@ pub const MSRS: [u32; 12] = [
 const XFD: u32 = 0x1C4;
 const XFD_SLOT: usize = 0;
 
-/// AMX, whose tiles no page holds, and MPX, which is gone.
-const NOT_FOR_CHILDREN: u64 = 3 << 17 | 3 << 3;
-
 /// XCR0 after reset.
 const XCR0_AT_RESET: u64 = 1;
 /// Offsets in an area, and values after reset.
@@ -52,6 +48,8 @@ const FCW: (usize, u16) = (0, 0x37F);
 const MXCSR: (usize, u32) = (24, 0x1F80);
 const XCOMP_BV: usize = 520;
 const IS_COMPACTED: u64 = 1 << 63;
+/// End of the legacy region and the header.
+const HEADER_END: usize = 576;
 
 /// The instructions that processors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +67,8 @@ struct Processor {
     method: Method,
     /// Components that XCR0 may enable.
     components: u64,
+    /// Bytes of an area for all of them.
+    bytes: usize,
     /// Bit n: MSR n of [`MSRS`] exists.
     msrs: u32,
 }
@@ -86,6 +86,7 @@ fn processor() -> &'static Processor {
             return Processor {
                 method: Method::Legacy,
                 components: 0b11,
+                bytes: HEADER_END,
                 msrs,
             };
         }
@@ -97,22 +98,11 @@ fn processor() -> &'static Processor {
                 Method::Standard
             },
             components: u64::from(about.edx) << 32 | u64::from(about.eax),
+            // The size is that of the standard format. The compacted one has no gaps, but for alignment.
+            bytes: about.ecx as usize + 64 * 64,
             msrs,
         }
     })
-}
-
-/// What a child may enable in XCR0: the components that fit in a page. Of XSS it may enable nothing.
-pub fn child_components() -> u64 {
-    let Processor {
-        method, components, ..
-    } = processor();
-    xsave::fitting(
-        components & !NOT_FOR_CHILDREN,
-        *method == Method::Compacted,
-        PAGE_SIZE as usize,
-        |leaf| insn::cpuid(0xD, leaf),
-    )
 }
 
 /// The state of one VP while it is not loaded. Its values mean nothing while it is.
@@ -129,28 +119,23 @@ pub struct Extended {
 }
 
 impl Extended {
-    /// That of a parent's VP, with everything the processor has, which is loaded. `None` when there are no frames.
+    /// That of a parent's VP, which is loaded, with everything the processor has. `None` when there are no frames.
     pub fn parent(frames: &mut dyn FrameSource) -> Option<Self> {
-        let Processor {
-            method, components, ..
-        } = processor();
-        let bytes = xsave::area_bytes(*components, *method == Method::Compacted, |leaf| {
-            insn::cpuid(0xD, leaf)
-        });
-        let count = bytes.div_ceil(PAGE_SIZE as usize);
-        Some(Self::new(frames.frames(count)?, count, *components))
+        let count = processor().bytes.div_ceil(PAGE_SIZE as usize);
+        Some(Self::new(frames.frames(count)?, count, u64::MAX))
     }
 
-    /// That of a child's VP as reset leaves it, in a frame that is the caller's alone and stays as long as this value.
-    pub fn child(frame: Spa) -> Self {
-        Self::new(frame, 1, child_components())
+    /// That of a child's VP as reset leaves it, in a frame that is the caller's alone and stays as long as this value. The
+    /// VP may enable the components `offered` in XCR0, where they exist; a page holds them.
+    pub fn child(frame: Spa, offered: u64) -> Self {
+        Self::new(frame, 1, offered)
     }
 
-    fn new(area: Spa, frames: usize, components: u64) -> Self {
+    fn new(area: Spa, frames: usize, offered: u64) -> Self {
         let mut this = Self {
             area,
             len: frames * PAGE_SIZE as usize,
-            components,
+            components: offered & processor().components,
             xcr0: 0,
             breakpoints: [0; 4],
             msrs: [0; MSRS.len()],
@@ -201,7 +186,7 @@ impl Extended {
         } else {
             0
         };
-        let (header, _) = self.area().split_at_mut(xsave::HEADER_END);
+        let (header, _) = self.area().split_at_mut(HEADER_END);
         header.fill(0);
         header[FCW.0..][..2].copy_from_slice(&FCW.1.to_le_bytes());
         header[MXCSR.0..][..4].copy_from_slice(&MXCSR.1.to_le_bytes());

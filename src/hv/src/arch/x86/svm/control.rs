@@ -1,8 +1,8 @@
 //! One virtual processor under AMD-V: its VMCB and the registers beside it.
 //!
 //! A child's VP has a PAT of which every entry is write-back, whatever it wrote there: nested tables know no way to
-//! overrule the guest's types. CR0.CD and NW of a child stay clear in the VMCB when the hypervisor sets them. A child that
-//! sets CD itself slows its own accesses: the exit loads the host's CR0, and the caches stay coherent.
+//! overrule the guest's types. CR0.CD and NW of a child are dropped where the hypervisor sets them, as INIT does. A child
+//! that sets CD itself slows its own accesses: an exit loads the host's CR0, and the caches stay coherent.
 #![expect(unsafe_code, reason = "runs guests")]
 
 use addr::Spa;
@@ -21,8 +21,6 @@ const V_INTR_MASKING: u32 = 1 << 24;
 const FLUSH_ALL: u8 = 1;
 const FLUSH_THIS_ASID: u8 = 3;
 
-/// CR0 bits that a child does not have.
-const CACHE_BITS: u64 = cr0::CD | cr0::NW;
 /// A child's PAT as the hardware has it.
 const PAT_WRITE_BACK: u64 = 0x0606_0606_0606_0606;
 /// A loop of so many PAUSE instructions is an exit.
@@ -38,9 +36,8 @@ pub struct SvmVp {
     capabilities: Capabilities,
     /// Of the LP where the VP is loaded: what [`entry::save_host`] filled; 0 elsewhere.
     host: Spa,
-    /// PAT, and CD and NW of CR0, as a child's VP has them.
+    /// PAT as a child's VP has written it.
     pat: u64,
-    cache_bits: u64,
     /// An NMI was delivered and its IRET not seen yet.
     pub(super) nmi_blocked: bool,
     /// The IRET that ends the blocking has been reached at this RIP.
@@ -104,7 +101,6 @@ impl SvmVp {
             capabilities: lp.capabilities,
             host: Spa::new(0),
             pat: 0,
-            cache_bits: 0,
             nmi_blocked: false,
             iret_at: None,
         }
@@ -207,7 +203,6 @@ impl VpBackend for SvmVp {
         let value = self.vmcb.read_u64(Self::slot(register));
         match register {
             Register::Efer => value & !efer::SVME,
-            Register::Cr0 => value | self.cache_bits,
             Register::Pat if self.role == Role::Child => self.pat,
             Register::InterruptState => value & 1 | u64::from(self.nmi_blocked) << 1,
             _ => value,
@@ -221,10 +216,7 @@ impl VpBackend for SvmVp {
                 self.pat = value;
                 return;
             }
-            (Register::Cr0, Role::Child) => {
-                self.cache_bits = value & CACHE_BITS;
-                value &= !CACHE_BITS;
-            }
+            (Register::Cr0, Role::Child) => value &= !(cr0::CD | cr0::NW),
             (Register::InterruptState, _) => {
                 self.nmi_blocked = value & 2 != 0;
                 self.iret_at = None;
