@@ -6,6 +6,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod child_cpuid;
 pub mod cpuid;
 pub mod event;
 pub mod msr;
