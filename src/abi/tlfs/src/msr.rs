@@ -187,6 +187,11 @@ impl Sint {
     pub const fn is_polled(self) -> bool {
         self.0 & 1 << 18 != 0
     }
+
+    /// Entries of its event ring are told of by a message to SINT 0.
+    pub const fn is_intercept(self) -> bool {
+        self.0 & 1 << 19 != 0
+    }
 }
 
 /// Configuration of a synthetic timer.

@@ -1,5 +1,7 @@
 //! Reference time: the TSC, scaled to units of 100 ns and counted from the creation of the partition.
 
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Release};
+
 use tlfs::time::ReferenceTscPage;
 
 /// A point in the reference time of a partition, or a length of it, in units of 100 ns.
@@ -11,13 +13,23 @@ pub struct RefTime(pub u64);
 const UNITS_PER_SECOND: u64 = 10_000_000;
 
 /// The relation of a partition's TSC to its reference time. `now` and the TSC page agree to the unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// Any LP reads it at any time, without a lock. Changes are made one at a time, by the caller's lock; after each the
+/// reference TSC page is written anew, and the deadline of every VP's timers is computed anew.
+#[derive(Debug)]
 pub struct RefClock {
     /// Units per tick, as a fraction of 2^64; not 0.
     scale: u64,
-    /// The scaled TSC at reference time 0.
-    origin: u64,
+    /// The scaled TSC at reference time 0; wraps around.
+    origin: AtomicU64,
+    /// The time at which it stands; [`RUNNING`] while it does not.
+    stopped_at: AtomicU64,
+    /// Sequence number of the TSC page: changes with every change, and is never 0.
+    sequence: AtomicU32,
 }
+
+/// No time that a clock could stand at.
+const RUNNING: u64 = u64::MAX;
 
 impl RefClock {
     /// A clock that reads 0 at `tsc`, on a TSC of `tsc_hz`. `None` when the TSC is not faster than the reference
@@ -29,36 +41,79 @@ impl RefClock {
         let scale = (((UNITS_PER_SECOND as u128) << 64) / tsc_hz as u128) as u64;
         Some(Self {
             scale,
-            origin: scaled(tsc, scale),
+            origin: AtomicU64::new(scaled(tsc, scale)),
+            stopped_at: AtomicU64::new(RUNNING),
+            sequence: AtomicU32::new(1),
         })
     }
 
     /// The reference time at `tsc`; 0 for a TSC before the creation.
-    pub const fn now(&self, tsc: u64) -> RefTime {
-        RefTime(scaled(tsc, self.scale).saturating_sub(self.origin))
+    pub fn now(&self, tsc: u64) -> RefTime {
+        RefTime(self.stopped().unwrap_or_else(|| {
+            let since = scaled(tsc, self.scale).wrapping_sub(self.origin.load(Acquire));
+            if since as i64 >= 0 { since } else { 0 }
+        }))
     }
 
-    /// The first TSC at which the reference time is `time` or later: never early. Saturates where the TSC would
-    /// overflow, in thousands of years.
-    pub const fn tsc_at(&self, time: RefTime) -> u64 {
-        let Some(units) = time.0.checked_add(self.origin) else {
-            return u64::MAX;
+    /// The first TSC at which the reference time is `time` or later: never early. `u64::MAX` for never: when the
+    /// clock stands, and where the TSC would overflow, in thousands of years.
+    pub fn tsc_at(&self, time: RefTime) -> u64 {
+        if let Some(stopped) = self.stopped() {
+            return if time.0 <= stopped { 0 } else { u64::MAX };
+        }
+        // A clock that was set far ahead began before the TSC did: then its origin is negative.
+        let origin = self.origin.load(Acquire) as i64;
+        let Ok(units) = u64::try_from(i128::from(origin) + i128::from(time.0)) else {
+            return if origin < 0 { 0 } else { u64::MAX };
         };
-        let tsc = ((units as u128) << 64).div_ceil(self.scale as u128);
-        if tsc > u64::MAX as u128 {
-            u64::MAX
-        } else {
-            tsc as u64
+        let tsc = (u128::from(units) << 64).div_ceil(self.scale.into());
+        u64::try_from(tsc).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the clock stands.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped().is_some()
+    }
+
+    /// Stops the clock at the time of `tsc`, or lets it go on from where it stands (`HvPartitionPropertyTimeFreeze`).
+    pub fn set_stopped(&self, stopped: bool, tsc: u64) {
+        if stopped != self.is_stopped() {
+            let now = self.now(tsc);
+            self.change(now, stopped, tsc);
         }
     }
 
-    /// Contents of the reference TSC page under `sequence`, which is not 0.
-    pub const fn tsc_page(&self, sequence: u32) -> ReferenceTscPage {
+    /// Sets the time (`HvPartitionPropertyReferenceTime`), below 2^63; a clock that stands goes on standing.
+    pub fn set(&self, time: RefTime, tsc: u64) {
+        self.change(time, self.is_stopped(), tsc);
+    }
+
+    fn change(&self, time: RefTime, stopped: bool, tsc: u64) {
+        let time = time.0.min(i64::MAX as u64);
+        // Who sees the clock running sees the new origin, too.
+        self.origin
+            .store(scaled(tsc, self.scale).wrapping_sub(time), Release);
+        self.stopped_at
+            .store(if stopped { time } else { RUNNING }, Release);
+        let sequence = self.sequence.load(Acquire).wrapping_add(1);
+        self.sequence.store(sequence.max(1), Release);
+    }
+
+    fn stopped(&self) -> Option<u64> {
+        Some(self.stopped_at.load(Acquire)).filter(|time| *time != RUNNING)
+    }
+
+    /// Contents of the reference TSC page: not valid, so that readers turn to the MSR, while the clock stands.
+    pub fn tsc_page(&self) -> ReferenceTscPage {
         ReferenceTscPage {
-            sequence,
+            sequence: if self.is_stopped() {
+                0
+            } else {
+                self.sequence.load(Acquire)
+            },
             reserved: 0,
             scale: self.scale,
-            offset: (self.origin as i64).wrapping_neg(),
+            offset: (self.origin.load(Acquire) as i64).wrapping_neg(),
         }
     }
 }
@@ -95,12 +150,48 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_stopped_clock_stands_and_goes_on_where_it_stood() {
+        let clock = RefClock::new(1_000_000_000, 0).unwrap();
+        let first = clock.tsc_page().sequence;
+        clock.set_stopped(true, 5_000);
+        clock.set_stopped(true, 6_000);
+        assert_eq!(
+            (clock.now(9_000), clock.tsc_page().sequence),
+            (RefTime(49), 0)
+        );
+        assert_eq!(
+            (clock.tsc_at(RefTime(49)), clock.tsc_at(RefTime(50))),
+            (0, u64::MAX)
+        );
+        clock.set_stopped(false, 1_000_000);
+        assert_eq!(clock.now(1_000_000), RefTime(49));
+        assert!(clock.tsc_page().sequence != 0 && clock.tsc_page().sequence != first);
+    }
+
     proptest! {
+        #[test]
+        fn a_clock_that_was_set_goes_on_from_there(
+            hz in 10_000_001u64..10_000_000_000, at in 0u64..1 << 50, time in 0u64..1 << 50, after in 1u64..1 << 40, stopped: bool
+        ) {
+            let clock = RefClock::new(hz, 77).unwrap();
+            clock.set_stopped(stopped, at);
+            clock.set(RefTime(time), at);
+            prop_assert_eq!(clock.now(at), RefTime(time));
+            let later = clock.now(at + after);
+            prop_assert_eq!(later == RefTime(time), stopped || (later.0 - time) == 0);
+            if !stopped {
+                prop_assert_eq!(clock.tsc_page().time_100ns(at + after), later.0);
+                let tsc = clock.tsc_at(later);
+                prop_assert!(tsc <= at + after && clock.now(tsc) >= later);
+            }
+        }
+
         #[test]
         fn the_page_and_the_counter_agree(hz in 10_000_001u64..10_000_000_000, start: u64, after in 0u64..1 << 62) {
             let clock = RefClock::new(hz, start).unwrap();
             if let Some(tsc) = start.checked_add(after) {
-                prop_assert_eq!(clock.tsc_page(1).time_100ns(tsc), clock.now(tsc).0);
+                prop_assert_eq!(clock.tsc_page().time_100ns(tsc), clock.now(tsc).0);
             }
         }
 

@@ -17,11 +17,14 @@
 extern crate std;
 
 mod clock;
+mod delivery;
 mod interrupts;
+mod lazy_eoi;
 mod msr;
 mod page;
 mod partition;
 mod queue;
+mod ring;
 mod timer;
 mod vp;
 
@@ -29,9 +32,12 @@ mod vp;
 mod tests;
 
 pub use clock::{RefClock, RefTime};
+pub use delivery::{EventError, MessageSource, Signalled};
 pub use interrupts::{Interrupt, Interrupts};
+pub use lazy_eoi::LazyEoi;
 pub use msr::{CrashReport, GpFault, MsrEffect, Overlay, Scope, WriteContext, scope};
 pub use page::SynicPage;
 pub use partition::{PartitionConfig, PartitionMsrs};
 pub use queue::{QueueEntry, QueueFull};
-pub use vp::{EventError, VpSynic};
+pub use ring::RingError;
+pub use vp::VpSynic;

@@ -28,7 +28,7 @@ pub const fn scope(number: u32) -> Option<Scope> {
         | msr::TSC_INVARIANT_CONTROL => Some(Scope::Partition),
         msr::VP_INDEX
         | msr::VP_ASSIST_PAGE
-        | msr::SCONTROL..=msr::EOM
+        | msr::SCONTROL..=msr::SIRBP
         | msr::SINT0..=msr::SINT15
         | msr::STIMER0_CONFIG..=msr::STIMER3_COUNT => Some(Scope::Vp),
         _ => None,
@@ -65,6 +65,8 @@ pub enum Overlay {
     EventFlags,
     /// The message page of the VP that wrote.
     Messages,
+    /// The event ring page of the VP that wrote.
+    EventRing,
 }
 
 /// A guest's last words.

@@ -1,6 +1,6 @@
 //! Access to a page that a VP shares with the hypervisor.
 
-/// The message page or the event flags page of one VP, which the guest reads and changes at the same time.
+/// A page of one VP (messages, event flags, event rings, VP assist), which the guest reads and changes at the same time.
 ///
 /// Offsets are below 4096 and aligned to the access.
 pub trait SynicPage {

@@ -73,6 +73,14 @@ impl PartitionMsrs {
     /// [`GpFault`] when the partition has no such register.
     pub fn read(&self, number: u32, now: RefTime) -> Result<u64, GpFault> {
         self.check_offered(number)?;
+        self.get(number, now)
+    }
+
+    /// As [`PartitionMsrs::read`], for the parent of the partition: also what the partition was not told of.
+    ///
+    /// # Errors
+    /// [`GpFault`] when there is no such register.
+    pub fn get(&self, number: u32, now: RefTime) -> Result<u64, GpFault> {
         match number {
             msr::GUEST_OS_ID => Ok(self.guest_os_id),
             msr::HYPERCALL => Ok(self.hypercall.0),
@@ -102,9 +110,27 @@ impl PartitionMsrs {
         context: &WriteContext<'_>,
     ) -> Result<MsrEffect, GpFault> {
         self.check_offered(number)?;
+        // Without an identity the page number is kept, but the page is not enabled.
+        if number == msr::HYPERCALL && self.guest_os_id == 0 {
+            return self.write_hypercall(Hypercall(value).disabled(), value, context);
+        }
+        self.set(number, value, context)
+    }
+
+    /// As [`PartitionMsrs::write`], for the parent of the partition, which restores a state in any order: also what the
+    /// partition was not told of, and the hypercall page before the identity.
+    ///
+    /// # Errors
+    /// As [`PartitionMsrs::write`].
+    pub fn set(
+        &mut self,
+        number: u32,
+        value: u64,
+        context: &WriteContext<'_>,
+    ) -> Result<MsrEffect, GpFault> {
         match number {
             msr::GUEST_OS_ID => Ok(self.write_guest_os_id(value)),
-            msr::HYPERCALL => self.write_hypercall(Hypercall(value), context),
+            msr::HYPERCALL => self.write_hypercall(Hypercall(value), value, context),
             msr::REFERENCE_TSC => {
                 let register = OverlayPage(value);
                 check_overlay(register, context)?;
@@ -158,18 +184,14 @@ impl PartitionMsrs {
     fn write_hypercall(
         &mut self,
         new: Hypercall,
+        written: u64,
         context: &WriteContext<'_>,
     ) -> Result<MsrEffect, GpFault> {
-        if new.0 & Hypercall::RESERVED != 0 || (new.is_enabled() && !(context.is_page)(new.page()))
-        {
+        let written = Hypercall(written);
+        let is_placed = !written.is_enabled() || (context.is_page)(written.page());
+        if written.0 & Hypercall::RESERVED != 0 || !is_placed {
             return Err(GpFault);
         }
-        // Without an identity the page number is kept, but the page is not enabled.
-        let new = if self.guest_os_id == 0 {
-            new.disabled()
-        } else {
-            new
-        };
         let page = new.is_enabled().then(|| new.page());
         let was_enabled = core::mem::replace(&mut self.hypercall, new).is_enabled();
         if page.is_none() && !was_enabled {

@@ -1,6 +1,7 @@
 //! One synthetic timer (TLFS, "Timers", "Synthetic Timers").
 
 use tlfs::msr::StimerConfig;
+use tlfs::state::TimerState;
 
 use crate::{GpFault, RefTime};
 
@@ -9,7 +10,7 @@ use crate::{GpFault, RefTime};
 const MIN_PERIOD: u64 = 1_000;
 
 /// First vector that an interrupt can have.
-const FIRST_VECTOR: u8 = 16;
+pub(crate) const FIRST_VECTOR: u8 = 16;
 
 /// A timer. Laziness is not used: a lazy timer expires as the others do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,6 +70,31 @@ impl Timer {
         self.undelivered = None;
         let enabled = count != 0 && (self.config.is_enabled() || self.config.is_auto_enable());
         self.set_enabled(enabled, now);
+    }
+
+    /// The timer as it is saved.
+    pub(crate) fn state(&self, now: RefTime) -> TimerState {
+        let to_expiry = self.due.filter(|_| self.config.is_periodic());
+        TimerState {
+            undelivered: self.undelivered.is_some().into(),
+            config: self.config.0,
+            count: self.count,
+            adjustment: to_expiry.map_or(0, |due| due.0.saturating_sub(now.0).max(1)),
+            undelivered_expiry: self.undelivered.map_or(0, |time| time.0),
+        }
+    }
+
+    /// Makes a new timer what `state` says.
+    pub(crate) fn load(&mut self, state: &TimerState, now: RefTime) -> Result<(), GpFault> {
+        self.count = state.count;
+        self.set_config(StimerConfig(state.config), true, now)?;
+        if self.config.is_periodic() && (1..self.period()).contains(&state.adjustment) {
+            let due = RefTime(now.0.saturating_add(state.adjustment));
+            self.due = self.due.map(|_| due);
+        }
+        self.undelivered = (state.undelivered & 1 != 0 && !self.config.is_direct())
+            .then_some(RefTime(state.undelivered_expiry));
+        Ok(())
     }
 
     /// Starts from `now` or stops. In message mode SINT 0, which is for intercepts, does not take timers; in

@@ -1,28 +1,15 @@
 //! The synthetic MSRs of one VP, its synthetic interrupt controller and its timers.
 
 use addr::VpIndex;
-use tlfs::message::{
-    EVENT_FLAGS, EVENT_FLAGS_BYTES, FLAG_PENDING, MESSAGE_BYTES, SINT_COUNT, offset,
-};
+use tlfs::message::SINT_COUNT;
 use tlfs::msr::{self, OverlayPage, SCONTROL_ENABLE, STIMER_COUNT, Sint, StimerConfig};
-use tlfs::{Features, Message, Privileges};
+use tlfs::state::TimersState;
+use tlfs::{Features, Privileges};
 
 use crate::partition::check_overlay;
 use crate::queue::Queues;
-use crate::timer::Timer;
-use crate::{
-    GpFault, Interrupt, Interrupts, MsrEffect, Overlay, PartitionConfig, QueueEntry, QueueFull,
-    RefTime, SynicPage, WriteContext,
-};
-
-/// Why an event was not signalled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventError {
-    /// The SynIC, the page or the source is off: the event is lost.
-    Lost,
-    /// There is no such source or flag.
-    NoSuchFlag,
-}
+use crate::timer::{FIRST_VECTOR, Timer};
+use crate::{GpFault, MsrEffect, Overlay, PartitionConfig, QueueEntry, RefTime, WriteContext};
 
 /// The registers of one VP and what they control.
 #[derive(Debug)]
@@ -31,12 +18,17 @@ pub struct VpSynic<'m> {
     privileges: Privileges,
     features: Features,
     control: u64,
-    event_flags: OverlayPage,
-    messages: OverlayPage,
+    pub(crate) event_flags: OverlayPage,
+    pub(crate) messages: OverlayPage,
     assist: OverlayPage,
-    sints: [Sint; SINT_COUNT],
-    timers: [Timer; STIMER_COUNT],
-    queues: Queues<'m>,
+    pub(crate) event_ring: OverlayPage,
+    pub(crate) sints: [Sint; SINT_COUNT],
+    pub(crate) timers: [Timer; STIMER_COUNT],
+    pub(crate) queues: Queues<'m>,
+    /// The next entry of each event ring.
+    pub(crate) ring_cursors: [u8; SINT_COUNT],
+    /// Sources whose event ring has something that the VP is to be told of by a message, one bit each.
+    pub(crate) rung: u16,
 }
 
 impl<'m> VpSynic<'m> {
@@ -51,9 +43,12 @@ impl<'m> VpSynic<'m> {
             event_flags: OverlayPage(0),
             messages: OverlayPage(0),
             assist: OverlayPage(0),
+            event_ring: OverlayPage(0),
             sints: [Sint::AT_RESET; SINT_COUNT],
             timers: [Timer::default(); STIMER_COUNT],
             queues: Queues::new(entries),
+            ring_cursors: [0; SINT_COUNT],
+            rung: 0,
         }
     }
 
@@ -64,6 +59,9 @@ impl<'m> VpSynic<'m> {
         self.event_flags = OverlayPage(0);
         self.messages = OverlayPage(0);
         self.assist = OverlayPage(0);
+        self.event_ring = OverlayPage(0);
+        self.ring_cursors = [0; SINT_COUNT];
+        self.rung = 0;
         self.sints = [Sint::AT_RESET; SINT_COUNT];
         self.timers = [Timer::default(); STIMER_COUNT];
         self.queues.clear();
@@ -84,12 +82,25 @@ impl<'m> VpSynic<'m> {
         self.assist
     }
 
+    /// SIRBP.
+    pub const fn event_ring_page(&self) -> OverlayPage {
+        self.event_ring
+    }
+
     /// Reads MSR `number`.
     ///
     /// # Errors
     /// [`GpFault`] when the partition has no such register.
     pub fn read(&self, number: u32) -> Result<u64, GpFault> {
         self.check_offered(number)?;
+        self.get(number)
+    }
+
+    /// As [`VpSynic::read`], for the parent of the partition: also what the partition was not told of.
+    ///
+    /// # Errors
+    /// [`GpFault`] when there is no such register.
+    pub fn get(&self, number: u32) -> Result<u64, GpFault> {
         match number {
             msr::VP_INDEX => Ok(u64::from(self.index.get())),
             msr::VP_ASSIST_PAGE => Ok(self.assist.0),
@@ -97,6 +108,7 @@ impl<'m> VpSynic<'m> {
             msr::SVERSION => Ok(msr::SYNIC_VERSION),
             msr::SIEFP => Ok(self.event_flags.0),
             msr::SIMP => Ok(self.messages.0),
+            msr::SIRBP => Ok(self.event_ring.0),
             msr::EOM => Ok(0),
             msr::SINT0..=msr::SINT15 => index(number, msr::SINT0)
                 .and_then(|i| self.sints.get(i))
@@ -127,6 +139,24 @@ impl<'m> VpSynic<'m> {
         context: &WriteContext<'_>,
     ) -> Result<MsrEffect, GpFault> {
         self.check_offered(number)?;
+        let is_sint = (msr::SINT0..=msr::SINT15).contains(&number);
+        if is_sint && !Sint(value).is_masked() && Sint(value).vector() < FIRST_VECTOR {
+            return Err(GpFault);
+        }
+        self.set(number, value, context)
+    }
+
+    /// As [`VpSynic::write`], for the parent of the partition, which restores a state: also what the partition was not
+    /// told of, and a source with a vector that cannot be raised, which raises nothing.
+    ///
+    /// # Errors
+    /// As [`VpSynic::write`].
+    pub fn set(
+        &mut self,
+        number: u32,
+        value: u64,
+        context: &WriteContext<'_>,
+    ) -> Result<MsrEffect, GpFault> {
         match number {
             msr::VP_ASSIST_PAGE => {
                 let register = OverlayPage(value);
@@ -146,15 +176,15 @@ impl<'m> VpSynic<'m> {
                 self.messages = synic_page(value, context)?;
                 Ok(overlay(Overlay::Messages, self.messages))
             }
+            msr::SIRBP => {
+                self.event_ring = synic_page(value, context)?;
+                Ok(overlay(Overlay::EventRing, self.event_ring))
+            }
             msr::EOM => Ok(MsrEffect::EndOfMessage),
             msr::SINT0..=msr::SINT15 => {
-                let new = Sint(value);
-                if !new.is_masked() && new.vector() < 16 {
-                    return Err(GpFault);
-                }
                 *index(number, msr::SINT0)
                     .and_then(|i| self.sints.get_mut(i))
-                    .ok_or(GpFault)? = new;
+                    .ok_or(GpFault)? = Sint(value);
                 Ok(MsrEffect::Service)
             }
             msr::STIMER0_CONFIG..=msr::STIMER3_COUNT => {
@@ -172,139 +202,29 @@ impl<'m> VpSynic<'m> {
         }
     }
 
-    /// When [`VpSynic::service`] must be called at the latest because of a timer; `None` for never. A time in
-    /// the past means now.
-    pub fn deadline(&self) -> Option<RefTime> {
-        self.timers.iter().filter_map(Timer::due).min()
-    }
-
-    /// Whether a message waits for its slot. The guest is then to write EOM or EOI, after which
-    /// [`VpSynic::service`] tries again.
-    pub fn has_undelivered(&self) -> bool {
-        !self.queues.is_empty()
-            || self
-                .timers
-                .iter()
-                .any(|timer| timer.undelivered().is_some())
-    }
-
-    /// Expires the timers that are due at `now`, writes what messages can be written to `messages`, the page of
-    /// [`VpSynic::message_page`], and tells which interrupts to raise on this VP. `None` stands for a page that
-    /// is off or cannot be reached: messages go on waiting.
-    ///
-    /// Takes time in proportion to the number of SINTs and timers, whatever the guest did.
-    pub fn service(&mut self, now: RefTime, messages: Option<&impl SynicPage>) -> Interrupts {
-        let mut interrupts = Interrupts::NONE;
-        for timer in &mut self.timers {
-            if timer.expire(now) && timer.config().is_direct() {
-                interrupts.add(Interrupt {
-                    vector: timer.config().vector(),
-                    auto_eoi: false,
-                });
-            }
+    /// The timers as the parent of the partition saves them at `now`. Of one that is periodic, `adjustment` is the time
+    /// to its next expiry.
+    pub fn timers(&self, now: RefTime) -> TimersState {
+        TimersState {
+            timers: self.timers.each_ref().map(|timer| timer.state(now)),
+            ..TimersState::default()
         }
-        if self.has_undelivered() {
-            for sint in 0..SINT_COUNT {
-                self.deliver(sint, now, messages, &mut interrupts);
-            }
-        }
-        interrupts
     }
 
-    /// Queues `message` for SINT `sint`, writes the first message of that SINT if its slot is free, and tells
-    /// which interrupts to raise on this VP. A message for a source or page that is off waits until it is on.
+    /// Takes over timers as [`VpSynic::timers`] gave them. Then [`VpSynic::service`] is due.
     ///
     /// # Errors
-    /// [`QueueFull`]: nothing was queued. Also for a `sint` above 15.
-    pub fn post(
-        &mut self,
-        sint: usize,
-        message: &Message,
-        now: RefTime,
-        messages: Option<&impl SynicPage>,
-    ) -> Result<Interrupts, QueueFull> {
-        self.queues.push(sint, message)?;
-        let mut interrupts = Interrupts::NONE;
-        self.deliver(sint, now, messages, &mut interrupts);
-        Ok(interrupts)
-    }
-
-    /// Sets event flag `flag` of SINT `sint` in `flags`, the page of [`VpSynic::event_flags_page`], and tells
-    /// which interrupt to raise on this VP: none when the flag was set already, or the source is polled.
-    ///
-    /// # Errors
-    /// See [`EventError`]; nothing was changed.
-    pub fn signal_event(
-        &mut self,
-        sint: usize,
-        flag: u16,
-        flags: Option<&impl SynicPage>,
-    ) -> Result<Option<Interrupt>, EventError> {
-        let source = self.sints.get(sint).ok_or(EventError::NoSuchFlag)?;
-        if flag >= EVENT_FLAGS {
-            return Err(EventError::NoSuchFlag);
+    /// [`GpFault`] when a configuration is not one that a timer can have; nothing was changed.
+    pub fn set_timers(&mut self, state: &TimersState, now: RefTime) -> Result<(), GpFault> {
+        let mut timers = [Timer::default(); STIMER_COUNT];
+        for (timer, state) in timers.iter_mut().zip(&state.timers) {
+            timer.load(state, now)?;
         }
-        let Some(page) =
-            flags.filter(|_| self.is_on() && self.event_flags.is_enabled() && !source.is_masked())
-        else {
-            return Err(EventError::Lost);
-        };
-        let bit = 1u32 << (flag % 32);
-        let at = sint * EVENT_FLAGS_BYTES + usize::from(flag / 32) * 4;
-        let before = page.or_u32(at, bit);
-        Ok(if before & bit == 0 {
-            raise(*source)
-        } else {
-            None
-        })
+        self.timers = timers;
+        Ok(())
     }
 
-    /// One attempt to fill the slot of `sint`, with the head of its queue or else with the message of a timer.
-    fn deliver(
-        &mut self,
-        sint: usize,
-        now: RefTime,
-        messages: Option<&impl SynicPage>,
-        interrupts: &mut Interrupts,
-    ) {
-        let Some(source) = self.sints.get(sint).copied() else {
-            return;
-        };
-        let Some(page) =
-            messages.filter(|_| self.is_on() && self.messages.is_enabled() && !source.is_masked())
-        else {
-            return;
-        };
-        // Messages of timers wait in the timers, behind the queue: the flag must tell of them too.
-        let mut waiting_timers = self
-            .timers
-            .iter()
-            .enumerate()
-            .filter(|(_, timer)| usize::from(timer.config().sint()) == sint)
-            .filter_map(|(i, timer)| Some((i, timer.undelivered()?)));
-        let is_written = if let Some((message, more)) = self.queues.first(sint) {
-            let is_written =
-                fill_slot(page, sint, message, more || waiting_timers.next().is_some());
-            if is_written {
-                self.queues.pop(sint);
-            }
-            is_written
-        } else if let Some((i, expiration)) = waiting_timers.next() {
-            let message = Message::timer_expired(i as u32, expiration.0, now.0);
-            let is_written = fill_slot(page, sint, &message, waiting_timers.next().is_some());
-            if is_written && let Some(timer) = self.timers.get_mut(i) {
-                timer.delivered();
-            }
-            is_written
-        } else {
-            false
-        };
-        if is_written && let Some(interrupt) = raise(source) {
-            interrupts.add(interrupt);
-        }
-    }
-
-    const fn is_on(&self) -> bool {
+    pub(crate) const fn is_on(&self) -> bool {
         self.control & SCONTROL_ENABLE != 0
     }
 
@@ -326,41 +246,7 @@ impl<'m> VpSynic<'m> {
     }
 }
 
-/// Writes `message` into the slot of `sint` if the guest has emptied it. If not, the slot's pending flag is set
-/// when this returns, so the guest will write EOM after emptying it.
-///
-/// The guest empties a slot by exchanging the type for 0, then looks at the flag. So the flag is set first and
-/// the type looked at again: one of the two sides sees the other. The type of a full slot is never written.
-fn fill_slot(page: &impl SynicPage, sint: usize, message: &Message, more: bool) -> bool {
-    let slot = sint * MESSAGE_BYTES;
-    if page.load_u32(slot + offset::KIND) != 0 {
-        page.or_u8(slot + offset::FLAGS, FLAG_PENDING);
-        page.fence();
-        if page.load_u32(slot + offset::KIND) != 0 {
-            return false;
-        }
-    }
-    page.write(slot + offset::PAYLOAD, message.payload());
-    page.write(
-        slot + offset::PAYLOAD_SIZE,
-        &message.header_tail(if more { FLAG_PENDING } else { 0 }),
-    );
-    page.store_u32(slot + offset::KIND, message.kind().0);
-    true
-}
-
-const fn raise(source: Sint) -> Option<Interrupt> {
-    if source.is_polled() {
-        None
-    } else {
-        Some(Interrupt {
-            vector: source.vector(),
-            auto_eoi: source.is_auto_eoi(),
-        })
-    }
-}
-
-/// SIMP and SIEFP keep their reserved bits, because guests write back what they read.
+/// SIMP, SIEFP and SIRBP keep their reserved bits, because guests write back what they read.
 fn synic_page(value: u64, context: &WriteContext<'_>) -> Result<OverlayPage, GpFault> {
     let register = OverlayPage(value);
     if register.enabled_page().is_none_or(context.is_page) {

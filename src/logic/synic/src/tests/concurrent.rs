@@ -42,7 +42,7 @@ fn no_message_is_lost_or_doubled_between_two_processors() {
             if taken.wants_eom {
                 let mut vp = vp.lock().unwrap();
                 assert_eq!(vp.write(msr::EOM, 0, &at(0)), Ok(MsrEffect::EndOfMessage));
-                raise(vp.service(RefTime(0), Some(&page)));
+                raise(vp.service(RefTime(0), Some(&page), &mut ()));
             }
         }
     };
@@ -53,7 +53,7 @@ fn no_message_is_lost_or_doubled_between_two_processors() {
             let posted = vp
                 .lock()
                 .unwrap()
-                .post(2, &message(id), RefTime(0), Some(&page));
+                .post(2, &message(id), RefTime(0), Some(&page), &mut ());
             match posted {
                 Ok(interrupts) => {
                     raise(interrupts);

@@ -21,7 +21,9 @@ fn taken(id: u64, wants_eom: bool) -> Option<Taken> {
 fn a_message_lands_in_the_slot_of_its_sint_and_raises_its_vector() {
     let room = &mut [QueueEntry::EMPTY; 4];
     let (mut vp, page) = (linux_vp(room), Page::new());
-    let interrupts = vp.post(2, &message(7), RefTime(0), Some(&page)).unwrap();
+    let interrupts = vp
+        .post(2, &message(7), RefTime(0), Some(&page), &mut ())
+        .unwrap();
     assert_eq!(
         interrupts.collect::<Vec<_>>(),
         [Interrupt {
@@ -44,24 +46,33 @@ fn a_busy_slot_sets_message_pending_and_eom_brings_the_next() {
     let room = &mut [QueueEntry::EMPTY; 4];
     let (mut vp, page) = (linux_vp(room), Page::new());
     assert_eq!(
-        vectors(vp.post(2, &message(1), RefTime(0), Some(&page)).unwrap()),
+        vectors(
+            vp.post(2, &message(1), RefTime(0), Some(&page), &mut ())
+                .unwrap()
+        ),
         [VECTOR]
     );
     assert!(
-        vp.post(2, &message(2), RefTime(0), Some(&page))
+        vp.post(2, &message(2), RefTime(0), Some(&page), &mut ())
             .unwrap()
             .is_empty()
     );
     assert!(
-        vp.post(2, &message(3), RefTime(0), Some(&page))
+        vp.post(2, &message(3), RefTime(0), Some(&page), &mut ())
             .unwrap()
             .is_empty()
     );
     assert!(vp.has_undelivered());
     assert_eq!(page.take(2), taken(1, true));
-    assert_eq!(vectors(vp.service(RefTime(0), Some(&page))), [VECTOR]);
+    assert_eq!(
+        vectors(vp.service(RefTime(0), Some(&page), &mut ())),
+        [VECTOR]
+    );
     assert_eq!(page.take(2), taken(2, true));
-    assert_eq!(vectors(vp.service(RefTime(0), Some(&page))), [VECTOR]);
+    assert_eq!(
+        vectors(vp.service(RefTime(0), Some(&page), &mut ())),
+        [VECTOR]
+    );
     assert_eq!(page.take(2), taken(3, false));
     assert!(!vp.has_undelivered());
 }
@@ -70,10 +81,15 @@ fn a_busy_slot_sets_message_pending_and_eom_brings_the_next() {
 fn a_slot_emptied_without_eom_is_noticed_at_the_next_message() {
     let room = &mut [QueueEntry::EMPTY; 4];
     let (mut vp, page) = (linux_vp(room), Page::new());
-    let _ = vp.post(2, &message(1), RefTime(0), Some(&page)).unwrap();
+    let _ = vp
+        .post(2, &message(1), RefTime(0), Some(&page), &mut ())
+        .unwrap();
     assert_eq!(page.take(2), taken(1, false));
     assert_eq!(
-        vectors(vp.post(2, &message(2), RefTime(0), Some(&page)).unwrap()),
+        vectors(
+            vp.post(2, &message(2), RefTime(0), Some(&page), &mut ())
+                .unwrap()
+        ),
         [VECTOR]
     );
     assert_eq!(page.take(2), taken(2, false));
@@ -89,9 +105,13 @@ fn a_guest_that_empties_the_slot_at_any_step_gets_every_message() {
             steps: Cell::new(-1),
             taken: RefCell::new(None),
         };
-        let _ = vp.post(2, &message(1), RefTime(0), Some(&racing)).unwrap();
+        let _ = vp
+            .post(2, &message(1), RefTime(0), Some(&racing), &mut ())
+            .unwrap();
         racing.steps.set(steps);
-        let second = vp.post(2, &message(2), RefTime(0), Some(&racing)).unwrap();
+        let second = vp
+            .post(2, &message(2), RefTime(0), Some(&racing), &mut ())
+            .unwrap();
         let first = racing.taken.take();
         match first {
             // It came before the second message was written: it took the first.
@@ -102,7 +122,10 @@ fn a_guest_that_empties_the_slot_at_any_step_gets_every_message() {
             }) => {
                 if second.is_empty() {
                     assert!(wants_eom, "step {steps}: nobody will tell the hypervisor");
-                    assert_eq!(vectors(vp.service(RefTime(0), Some(&racing))), [VECTOR]);
+                    assert_eq!(
+                        vectors(vp.service(RefTime(0), Some(&racing), &mut ())),
+                        [VECTOR]
+                    );
                 }
                 assert_eq!(racing.page.take(2), taken(2, false), "step {steps}");
             }
@@ -124,24 +147,30 @@ fn messages_wait_while_synic_page_or_source_are_off() {
         let (mut vp, page) = (linux_vp(room), Page::new());
         write(&mut vp, number, off);
         assert!(
-            vp.post(2, &message(1), RefTime(0), Some(&page))
+            vp.post(2, &message(1), RefTime(0), Some(&page), &mut ())
                 .unwrap()
                 .is_empty()
         );
-        assert!(vp.service(RefTime(0), Some(&page)).is_empty());
+        assert!(vp.service(RefTime(0), Some(&page), &mut ()).is_empty());
         assert_eq!(page.take(2), None);
         write(&mut vp, number, on);
-        assert_eq!(vectors(vp.service(RefTime(0), Some(&page))), [VECTOR]);
+        assert_eq!(
+            vectors(vp.service(RefTime(0), Some(&page), &mut ())),
+            [VECTOR]
+        );
         assert_eq!(page.take(2), taken(1, false));
     }
     let room = &mut [QueueEntry::EMPTY; 4];
     let (mut vp, page) = (linux_vp(room), Page::new());
     assert!(
-        vp.post(2, &message(1), RefTime(0), NO_PAGE)
+        vp.post(2, &message(1), RefTime(0), NO_PAGE, &mut ())
             .unwrap()
             .is_empty()
     );
-    assert_eq!(vectors(vp.service(RefTime(0), Some(&page))), [VECTOR]);
+    assert_eq!(
+        vectors(vp.service(RefTime(0), Some(&page), &mut ())),
+        [VECTOR]
+    );
 }
 
 #[test]
@@ -149,21 +178,27 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
     let room = &mut [QueueEntry::EMPTY; 1];
     let (mut vp, page) = (linux_vp(room), Page::new());
     for id in 1..=2 {
-        assert!(vp.post(2, &message(id), RefTime(0), Some(&page)).is_ok());
+        assert!(
+            vp.post(2, &message(id), RefTime(0), Some(&page), &mut ())
+                .is_ok()
+        );
     }
     assert_eq!(
-        vp.post(2, &message(3), RefTime(0), Some(&page)),
+        vp.post(2, &message(3), RefTime(0), Some(&page), &mut ()),
         Err(QueueFull)
     );
     assert_eq!(page.take(2), taken(1, true));
-    let _ = vp.service(RefTime(0), Some(&page));
+    let _ = vp.service(RefTime(0), Some(&page), &mut ());
     assert_eq!(page.take(2), taken(2, false));
     assert_eq!(
-        vp.post(16, &message(3), RefTime(0), Some(&page)),
+        vp.post(16, &message(3), RefTime(0), Some(&page), &mut ()),
         Err(QueueFull)
     );
     assert!(!vp.has_undelivered(), "the room for SINT 16 was given back");
-    assert!(vp.post(2, &message(4), RefTime(0), Some(&page)).is_ok());
+    assert!(
+        vp.post(2, &message(4), RefTime(0), Some(&page), &mut ())
+            .is_ok()
+    );
 }
 
 #[test]
@@ -172,14 +207,14 @@ fn a_polled_source_gets_its_message_without_interrupt_and_auto_eoi_is_told() {
     let (mut vp, page) = (linux_vp(room), Page::new());
     write(&mut vp, msr::SINT0 + 2, u64::from(VECTOR) | 1 << 18);
     assert!(
-        vp.post(2, &message(1), RefTime(0), Some(&page))
+        vp.post(2, &message(1), RefTime(0), Some(&page), &mut ())
             .unwrap()
             .is_empty()
     );
     assert_eq!(page.take(2), taken(1, false));
     write(&mut vp, msr::SINT0 + 2, u64::from(VECTOR) | 1 << 17);
     let raised: Vec<_> = vp
-        .post(2, &message(2), RefTime(0), Some(&page))
+        .post(2, &message(2), RefTime(0), Some(&page), &mut ())
         .unwrap()
         .collect();
     assert_eq!(
@@ -198,16 +233,31 @@ fn an_event_raises_its_vector_once_until_the_guest_clears_it() {
         vector: VECTOR,
         auto_eoi: false,
     });
-    assert_eq!(vp.signal_event(2, 0, Some(&page)), Ok(interrupt));
-    assert_eq!(vp.signal_event(2, 33, Some(&page)), Ok(interrupt));
-    assert_eq!(vp.signal_event(2, 33, Some(&page)), Ok(None));
-    assert_eq!(vp.signal_event(2, 2047, Some(&page)), Ok(interrupt));
+    assert_eq!(
+        vp.signal_event(2, 0, Some(&page)).map(|s| s.interrupt),
+        Ok(interrupt)
+    );
+    assert_eq!(
+        vp.signal_event(2, 33, Some(&page)).map(|s| s.interrupt),
+        Ok(interrupt)
+    );
+    assert_eq!(
+        vp.signal_event(2, 33, Some(&page)).map(|s| s.interrupt),
+        Ok(None)
+    );
+    assert_eq!(
+        vp.signal_event(2, 2047, Some(&page)).map(|s| s.interrupt),
+        Ok(interrupt)
+    );
     assert_eq!(
         (page.peek(0x200), page.peek(0x204), page.peek(0x2FC)),
         (1, 2, 1 << 31)
     );
     page.poke(0x204, 0);
-    assert_eq!(vp.signal_event(2, 33, Some(&page)), Ok(interrupt));
+    assert_eq!(
+        vp.signal_event(2, 33, Some(&page)).map(|s| s.interrupt),
+        Ok(interrupt)
+    );
 }
 
 #[test]
@@ -244,8 +294,8 @@ fn the_timer_of_linux_fires_as_an_interrupt() {
         Ok(MsrEffect::Service)
     );
     assert_eq!(vp.deadline(), Some(RefTime(40_000)));
-    assert!(vp.service(RefTime(39_999), NO_PAGE).is_empty());
-    let raised: Vec<_> = vp.service(RefTime(40_000), NO_PAGE).collect();
+    assert!(vp.service(RefTime(39_999), NO_PAGE, &mut ()).is_empty());
+    let raised: Vec<_> = vp.service(RefTime(40_000), NO_PAGE, &mut ()).collect();
     assert_eq!(
         raised,
         [Interrupt {
@@ -264,7 +314,10 @@ fn the_timer_of_linux_fires_as_an_interrupt() {
         vp.write(msr::STIMER0_COUNT, 40_000, &at(50_000)),
         Ok(MsrEffect::Service)
     );
-    assert_eq!(vectors(vp.service(RefTime(50_000), NO_PAGE)), [0xED]);
+    assert_eq!(
+        vectors(vp.service(RefTime(50_000), NO_PAGE, &mut ())),
+        [0xED]
+    );
 }
 
 #[test]
@@ -279,7 +332,10 @@ fn the_earliest_of_the_timers_is_the_deadline() {
         write(&mut vp, msr::STIMER0_COUNT + 2 * timer, count);
     }
     assert_eq!(vp.deadline(), Some(RefTime(300)));
-    assert_eq!(vectors(vp.service(RefTime(700), NO_PAGE)), [0x41, 0x43]);
+    assert_eq!(
+        vectors(vp.service(RefTime(700), NO_PAGE, &mut ())),
+        [0x41, 0x43]
+    );
     assert_eq!(vp.deadline(), Some(RefTime(900)));
 }
 
@@ -295,18 +351,28 @@ fn timers_in_message_mode_wait_behind_the_queue_and_for_eom() {
             500 + u64::from(timer),
         );
     }
-    let _ = vp.post(2, &message(1), RefTime(0), Some(&page)).unwrap();
-    let _ = vp.post(2, &message(2), RefTime(0), Some(&page)).unwrap();
+    let _ = vp
+        .post(2, &message(1), RefTime(0), Some(&page), &mut ())
+        .unwrap();
+    let _ = vp
+        .post(2, &message(2), RefTime(0), Some(&page), &mut ())
+        .unwrap();
     assert!(
-        vp.service(RefTime(600), Some(&page)).is_empty(),
+        vp.service(RefTime(600), Some(&page), &mut ()).is_empty(),
         "the slot is full"
     );
     assert_eq!(vp.deadline(), None);
     assert_eq!(page.take(2), taken(1, true));
-    assert_eq!(vectors(vp.service(RefTime(610), Some(&page))), [VECTOR]);
+    assert_eq!(
+        vectors(vp.service(RefTime(610), Some(&page), &mut ())),
+        [VECTOR]
+    );
     assert_eq!(page.take(2), taken(2, true), "timers wait behind it");
     for (index, wants_eom) in [(0, true), (2, false)] {
-        assert_eq!(vectors(vp.service(RefTime(620), Some(&page))), [VECTOR]);
+        assert_eq!(
+            vectors(vp.service(RefTime(620), Some(&page), &mut ())),
+            [VECTOR]
+        );
         assert_eq!((page.peek(0x218), page.peek(0x220)), (500 + index, 620));
         let timer = Taken {
             kind: 0x8000_0010,
@@ -327,7 +393,9 @@ fn a_reset_forgets_everything() {
     write(&mut vp, msr::STIMER0_CONFIG, 0x1ED9);
     write(&mut vp, msr::STIMER0_COUNT, 400);
     for id in 1..4 {
-        let _ = vp.post(2, &message(id), RefTime(0), Some(&page)).unwrap();
+        let _ = vp
+            .post(2, &message(id), RefTime(0), Some(&page), &mut ())
+            .unwrap();
     }
     vp.reset();
     assert!(!vp.has_undelivered());
@@ -360,14 +428,14 @@ proptest! {
                 1 => page.poke(number as usize % 1024 * 4, value as u32),
                 2 => {
                     let sint = number as usize % 18;
-                    let _ = vp.post(sint, &message(value), RefTime(now), Some(&page));
+                    let _ = vp.post(sint, &message(value), RefTime(now), Some(&page), &mut ());
                 }
                 3 => {
                     let _ = vp.signal_event(number as usize % 18, value as u16, Some(&page));
                 }
                 _ => now = now.saturating_add(value),
             }
-            for interrupt in vp.service(RefTime(now), Some(&page)) {
+            for interrupt in vp.service(RefTime(now), Some(&page), &mut ()) {
                 prop_assert!(interrupt.vector >= 16);
             }
             prop_assert!(vp.deadline().is_none_or(|due| due > RefTime(now) || now == u64::MAX));

@@ -4,6 +4,7 @@ mod concurrent;
 mod delivery;
 mod page;
 mod registers;
+mod sources;
 
 use addr::{Gpn, VpIndex};
 use tlfs::{Features, Message, MessageType, Privileges, msr};
