@@ -2,7 +2,7 @@
 //!
 //! A message is made with [`Message::new`](crate::Message::new) from its type, the partition and the encoded payload.
 
-use addr::{Gpa, Gva, PartitionId, VpIndex};
+use addr::{Gpa, Gva, VpIndex};
 use bitflags::bitflags;
 use x86::Segment;
 
@@ -22,10 +22,8 @@ types! {
     UNRECOVERABLE_EXCEPTION = 0x8000_0021: "Triple fault: [`InterceptHeader`].",
     UNSUPPORTED_FEATURE = 0x8000_0022: "The VP used what the hypervisor does not have.",
     OPAQUE_INTERCEPT = 0x8000_003F: "The message is in the VP's intercept page: [`OpaqueIntercept`].",
-    HYPERCALL_INTERCEPT = 0x8000_0050: "A call that nobody has.",
     SINT_INTERCEPT = 0x8000_0061: "An event ring has entries: [`SintIntercept`].",
     SINT_DELIVERABLE = 0x8000_0062: "SINTs got room: [`SintDeliverable`].",
-    ASYNC_COMPLETION = 0x8000_0070: "A call that was pending is over.",
     IO_PORT_INTERCEPT = 0x8001_0000: "[`IoPortIntercept`].",
     MSR_INTERCEPT = 0x8001_0001: "[`MsrIntercept`].",
     CPUID_INTERCEPT = 0x8001_0002: "[`CpuidIntercept`].",
@@ -33,7 +31,6 @@ types! {
     APIC_EOI = 0x8001_0004: "A level interrupt ended: [`ApicEoi`].",
     HALT = 0x8001_0007: "Never sent: VMMs take it for a reset.",
     INTERRUPTION_DELIVERABLE = 0x8001_0008: "An interrupt can be delivered: [`InterruptionDeliverable`].",
-    SIPI_INTERCEPT = 0x8001_0009: "A start-up IPI to another VP.",
 }
 
 choices! {
@@ -120,28 +117,15 @@ blocks! {
         vp: VpIndex,
         /// Length of the instruction in bits 3:0, 0 when not known; CR8 in bits 7:4.
         length_and_cr8: u8,
-        access: AccessType,
-        state: ExecutionState,
-        cs: Segment,
-        rip: u64,
-        rflags: u64,
+        access: AccessType, state: ExecutionState, cs: Segment, rip: u64, rflags: u64,
     }
 
     /// A port.
     IoPortIntercept[128] {
-        header: InterceptHeader,
-        port: u16,
-        info: PortAccess,
-        instruction_count: u8,
-        reserved: Zero<4>,
-        rax: u64,
+        header: InterceptHeader, port: u16, info: PortAccess, instruction_count: u8, reserved: Zero<4>, rax: u64,
         /// The first `instruction_count` of them.
         instruction: [u8; 16],
-        ds: Segment,
-        es: Segment,
-        rcx: u64,
-        rsi: u64,
-        rdi: u64,
+        ds: Segment, es: Segment, rcx: u64, rsi: u64, rdi: u64,
     }
 
     /// A guest physical address.
@@ -149,45 +133,28 @@ blocks! {
         header: InterceptHeader,
         /// See [`cache_type`].
         cache_type: u32,
-        instruction_count: u8,
-        info: MemoryAccess,
-        tpr: u8,
-        reserved: Zero<1>,
-        gva: Gva,
-        gpa: Gpa,
+        instruction_count: u8, info: MemoryAccess, tpr: u8, reserved: Zero<1>, gva: Gva, gpa: Gpa,
         /// The first `instruction_count` of them.
         instruction: [u8; 16],
     }
 
     /// An MSR.
     MsrIntercept[64] {
-        header: InterceptHeader,
-        msr: u32,
-        reserved: Zero<4>,
-        rdx: u64,
-        rax: u64,
+        header: InterceptHeader, msr: u32, reserved: Zero<4>, rdx: u64, rax: u64,
     }
 
     /// CPUID, and what it would answer.
     CpuidIntercept[104] {
-        header: InterceptHeader,
-        rax: u64, rcx: u64, rdx: u64, rbx: u64,
-        default_rax: u64, default_rcx: u64, default_rdx: u64, default_rbx: u64,
+        header: InterceptHeader, rax: u64, rcx: u64, rdx: u64, rbx: u64, default_rax: u64, default_rcx: u64,
+        default_rdx: u64, default_rbx: u64,
     }
 
     /// An exception.
     ExceptionIntercept[240] {
-        header: InterceptHeader,
-        vector: u16,
-        info: ExceptionInfo,
-        instruction_count: u8,
-        error_code: u32,
+        header: InterceptHeader, vector: u16, info: ExceptionInfo, instruction_count: u8, error_code: u32,
         /// CR2, or the bits of DR6.
         parameter: u64,
-        reserved: Zero<8>,
-        instruction: [u8; 16],
-        ds: Segment,
-        ss: Segment,
+        reserved: Zero<8>, instruction: [u8; 16], ds: Segment, ss: Segment,
         /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15.
         gp: [u64; 16],
     }
@@ -202,9 +169,7 @@ blocks! {
 
     /// SINTs of the VP got room for a message.
     SintDeliverable[48] {
-        header: InterceptHeader,
-        sints: u16,
-        reserved: Zero<6>,
+        header: InterceptHeader, sints: u16, reserved: Zero<6>,
     }
 
     /// Which VP's intercept page has a message. The sender is its partition.
@@ -219,21 +184,11 @@ blocks! {
 
     /// Whose registers do not go together.
     InvalidVpRegister[8] {
-        vp: VpIndex,
-        reserved: Zero<4>,
+        vp: VpIndex, reserved: Zero<4>,
     }
 
     /// Which level interrupt ended where.
     ApicEoi[8] {
-        vp: VpIndex,
-        vector: u32,
-    }
-
-    /// Outcome of a call that was pending.
-    AsyncCompletion[24] {
-        partition: PartitionId,
-        status: u32,
-        count: u32,
-        value: u64,
+        vp: VpIndex, vector: u32,
     }
 }

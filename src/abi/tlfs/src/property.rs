@@ -46,7 +46,7 @@ codes! {
     PROCESSOR_FEATURES_1 = 0x6_000B: "Bank 1.",
     GUEST_OS_ID = 0x7_0000: "What the guest announced itself as.",
     VMM_CAPABILITIES = 0x9_0007: "[`Bank`] of [`VmmCapabilities`]. By the Ex call.",
-    ASSIGNABLE_SYNTHETIC_FEATURES = 0x9_0009: "[`Bank`] of the [`SyntheticFeatures`] that a child can have. By the Ex call.",
+    ASSIGNABLE_SYNTHETIC_FEATURES = 0x9_0009: "[`Bank`] of [`SyntheticFeatures::ASSIGNABLE`]. By the Ex call.",
 }
 
 blocks! {
@@ -54,8 +54,7 @@ blocks! {
     Bank[16] {
         /// 1.
         count: u16,
-        reserved: Zero<6>,
-        value: u64,
+        reserved: Zero<6>, value: u64,
     }
 }
 
@@ -77,7 +76,8 @@ bitflags! {
 }
 
 bitflags! {
-    /// `HV_PARTITION_SYNTHETIC_PROCESSOR_FEATURES`: what a child sees of the interface.
+    /// `HV_PARTITION_SYNTHETIC_PROCESSOR_FEATURES`: what a child sees of the interface. VMMs ask for more bits than
+    /// these; they are kept and count for nothing.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct SyntheticFeatures: u64 {
         /// CPUID tells that there is a hypervisor.
@@ -104,10 +104,6 @@ bitflags! {
         const GUEST_IDLE = 1 << 10;
         /// TSC_FREQUENCY and APIC_FREQUENCY.
         const FREQUENCY_MSRS = 1 << 11;
-        /// Extended ranges in flush lists.
-        const EXTENDED_GVA_RANGES = 1 << 15;
-        /// Output in registers.
-        const FAST_OUTPUT = 1 << 18;
         /// HvCallStartVirtualProcessor.
         const START_VP = 1 << 20;
         /// Synthetic timers have the direct mode.
@@ -120,16 +116,15 @@ bitflags! {
         const CLUSTER_IPI = 1 << 26;
         /// HvCallNotifyLongSpinWait.
         const LONG_SPIN_WAIT = 1 << 27;
-        /// HvCallQueryNumaDistance.
-        const NUMA_DISTANCE = 1 << 28;
         /// HvCallSignalEvent, and with us HvCallPostMessage.
         const SIGNAL_EVENTS = 1 << 29;
-        /// HvCallRetargetDeviceInterrupt.
-        const RETARGET_INTERRUPT = 1 << 30;
     }
 }
 
 impl SyntheticFeatures {
+    /// Without these two a partition sees nothing of the interface.
+    pub const INTERFACE: Self = Self::HYPERVISOR_PRESENT.union(Self::HV1);
+
     /// The features that a child can have.
     pub const ASSIGNABLE: Self = Self::HYPERVISOR_PRESENT
         .union(Self::HV1)
@@ -194,11 +189,11 @@ impl SyntheticFeatures {
     };
 
     /// What a partition with these features may do, has, and had better do. Features that no child can have count
-    /// for nothing, and without [`SyntheticFeatures::HV1`] there is nothing.
+    /// for nothing, and without [`SyntheticFeatures::INTERFACE`] there is nothing.
     pub fn meaning(self) -> (Privileges, Features, Hints) {
         let mut sum = (Privileges::empty(), Features::empty(), Hints::empty());
         for (feature, privileges, features, hints) in Self::MEANING {
-            if self.contains(Self::HV1.union(feature)) {
+            if self.contains(Self::INTERFACE.union(feature)) {
                 sum = (sum.0 | privileges, sum.1 | features, sum.2 | hints);
             }
         }

@@ -47,7 +47,7 @@ macro_rules! names {
 names! {
     EXPLICIT_SUSPEND = 0x0: "Bit 0: suspended by the parent.",
     INTERCEPT_SUSPEND = 0x1: "Bit 0: suspended because of an intercept. The parent can only clear it.",
-    INSTRUCTION_EMULATION_HINTS = 0x2: "See [`hints`].",
+    INSTRUCTION_EMULATION_HINTS = 0x2: "What an emulator of instructions must know. Zero with us.",
     DISPATCH_SUSPEND = 0x3: "Bit 0: suspended by the scheduler of the parent.",
     INTERNAL_ACTIVITY_STATE = 0x4: "See [`activity`].",
     HYPERVISOR_VERSION = 0x100: "CPUID leaf 0x40000002.",
@@ -105,12 +105,6 @@ pub mod activity {
     pub const HALT_SUSPEND: u64 = 1 << 1;
     /// Idle by its own wish.
     pub const IDLE_SUSPEND: u64 = 1 << 2;
-}
-
-/// Bits of [`RegisterName::INSTRUCTION_EMULATION_HINTS`].
-pub mod hints {
-    /// The intercept's page of GVA is not its page of GPA.
-    pub const PARTITION_SECURE_CONTEXT: u64 = 1 << 0;
 }
 
 /// Bits of [`RegisterName::PENDING_INTERRUPTION`]: an event whose delivery was begun.

@@ -121,8 +121,7 @@ blocks! {
     TimerState[40] {
         /// Its message was not delivered yet, in bit 0.
         undelivered: u64,
-        config: u64,
-        count: u64,
+        config: u64, count: u64,
         /// Added to the next expiry.
         adjustment: u64,
         /// Of the message not delivered.
@@ -131,8 +130,7 @@ blocks! {
 
     /// All timers of a VP, inline in a call.
     TimersState[200] {
-        timers: [TimerState; STIMER_COUNT],
-        reserved: Zero<40>,
+        timers: [TimerState; STIMER_COUNT], reserved: Zero<40>,
     }
 }
 

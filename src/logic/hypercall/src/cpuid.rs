@@ -84,8 +84,7 @@ impl PartitionIdentity {
         physical_address_bits: u8,
         tsc_invariant: bool,
     ) -> Self {
-        let needed = SyntheticFeatures::HYPERVISOR_PRESENT | SyntheticFeatures::HV1;
-        let is_present = synthetic.contains(needed);
+        let is_present = synthetic.contains(SyntheticFeatures::INTERFACE);
         let (privileges, features, hints) = synthetic.meaning();
         Self {
             privileges: tsc_control(privileges, tsc_invariant && is_present),
@@ -172,7 +171,63 @@ mod tests {
         assert_eq!(hypervisor_leaf(0x4000_0003, &identity).eax, 0x0A6E);
     }
 
+    fn child(synthetic: SyntheticFeatures) -> impl Fn(u32) -> [u32; 4] {
+        move |leaf| {
+            let identity = PartitionIdentity::child(synthetic, 2, 4, 40, true);
+            let r = hypervisor_leaf(leaf, &identity);
+            [r.eax, r.ebx, r.ecx, r.edx]
+        }
+    }
+
+    #[test]
+    fn a_child_is_told_of_everything_that_is_built_for_children() {
+        let leaf = child(SyntheticFeatures::ASSIGNABLE);
+        assert_eq!(leaf(0x4000_0000)[0], 0x4000_0006);
+        assert_eq!(leaf(0x4000_0002), super::tests::leaf(0x4000_0002));
+        assert_eq!(leaf(0x4000_0003), [0x8A7E, 0x0020_0030, 0, 0x0008_0500]);
+        assert_eq!(leaf(0x4000_0004), [0x0E2C, 0xFFF, 40, 0]);
+        assert_eq!(leaf(0x4000_0005), [2, 4, 0, 0]);
+    }
+
+    #[test]
+    fn a_child_gets_what_qemu_asks_for_as_far_as_it_is_built() {
+        let asked = SyntheticFeatures::from_bits_retain(0x0640_0FFB);
+        let leaf = child(asked);
+        assert_eq!(leaf(0x4000_0003), [0x8A7E, 0, 0, 0x0008_0500]);
+        assert_eq!(leaf(0x4000_0004), [0x062C, 0xFFFF_FFFF, 40, 0]);
+    }
+
+    #[test]
+    fn a_child_that_is_not_to_see_the_interface_sees_nothing_of_it() {
+        let all = SyntheticFeatures::ASSIGNABLE;
+        for missing in [
+            SyntheticFeatures::HYPERVISOR_PRESENT,
+            SyntheticFeatures::HV1,
+        ] {
+            let leaf = child(all.difference(missing));
+            for n in 0x4000_0000..0x4000_0100 {
+                assert_eq!(leaf(n), [0; 4]);
+            }
+        }
+        let hidden = all.difference(SyntheticFeatures::HYPERVISOR_PRESENT);
+        let identity = PartitionIdentity::child(hidden, 2, 4, 40, true);
+        assert_eq!(identity.privileges, Privileges::empty());
+    }
+
     proptest! {
+        #[test]
+        fn each_feature_only_adds(bits in any::<u64>(), without in any::<u64>()) {
+            let identity = |bits| {
+                let synthetic = SyntheticFeatures::from_bits_retain(bits);
+                PartitionIdentity::child(synthetic, 1, 1, 0, false)
+            };
+            let (more, less) = (identity(bits), identity(bits & !without));
+            prop_assert!(more.privileges.contains(less.privileges));
+            prop_assert!(more.features.contains(less.features));
+            prop_assert!(more.hints.contains(less.hints));
+            prop_assert!(!more.privileges.contains(Privileges::CREATE_PARTITIONS));
+        }
+
         #[test]
         fn undefined_leaves_are_zero(n in 0x4000_0006u32..=0x4000_FFFF) {
             prop_assert_eq!(leaf(n), [0; 4]);

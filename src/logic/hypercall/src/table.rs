@@ -26,7 +26,7 @@ pub struct Shape {
     /// Bytes of the output of a simple call; 0 for a rep call.
     pub output: u16,
     /// `output` is the most that there can be. The block is bounded by its page, and only what the handler wrote is
-    /// accessed.
+    /// accessed, which may be found impossible after the handler did its work: such a call only reads.
     pub is_output_open: bool,
     /// The elements of a rep call; `None` makes it a simple call.
     pub rep: Option<RepSpec>,

@@ -45,25 +45,19 @@ blocks! {
     FlushEx[32] {
         /// CR3 without PCID.
         address_space: u64,
-        flags: FlushFlags,
-        vps: VpSetHeader,
+        flags: FlushFlags, vps: VpSetHeader,
     }
 
     /// `HvCallSendSyntheticClusterIpi`.
     ClusterIpi[16] {
-        vector: IpiVector,
-        vtl: Vtl,
-        padding: Zero<3>,
+        vector: IpiVector, vtl: Vtl, padding: Zero<3>,
         /// Bit n: VP n.
         vps: u64,
     }
 
     /// `HvCallSendSyntheticClusterIpiEx`.
     ClusterIpiEx[24] {
-        vector: IpiVector,
-        vtl: Vtl,
-        padding: Zero<3>,
-        vps: VpSetHeader,
+        vector: IpiVector, vtl: Vtl, padding: Zero<3>, vps: VpSetHeader,
     }
 }
 

@@ -84,22 +84,15 @@ flag_fields! { AccessMask: u32; InterruptFlags: u32; }
 blocks! {
     /// `HvCallAssertVirtualInterrupt`.
     AssertInterrupt[32] {
-        partition: PartitionId,
-        kind: InterruptType,
-        flags: InterruptFlags,
+        partition: PartitionId, kind: InterruptType, flags: InterruptFlags,
         /// APIC id, physical or logical.
         destination: u64,
-        vector: u32,
-        vtl: Vtl,
-        reserved: Zero<3>,
+        vector: u32, vtl: Vtl, reserved: Zero<3>,
     }
 
     /// `HvCallInstallIntercept`.
     InstallIntercept[24] {
-        partition: PartitionId,
-        access: AccessMask,
-        kind: InterceptType,
-        parameter: u64,
+        partition: PartitionId, access: AccessMask, kind: InterceptType, parameter: u64,
     }
 
     /// `HvCallRegisterInterceptResult`: what CPUID answers.
@@ -107,9 +100,7 @@ blocks! {
         partition: PartitionId,
         /// A VP, or any.
         vp: VpIndex,
-        kind: ResultType,
-        leaf: u32,
-        subleaf: u32,
+        kind: ResultType, leaf: u32, subleaf: u32,
         /// Only for this subleaf; otherwise for all.
         is_subleaf_specific: bool,
         /// Also where the hypervisor computes the leaf anew for each read.

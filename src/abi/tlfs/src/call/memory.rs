@@ -140,8 +140,7 @@ blocks! {
         partition: PartitionId,
         /// First page, counted in 4 KiB whatever the unit.
         base: Gpn,
-        flags: MapFlags,
-        padding: Pad<4>,
+        flags: MapFlags, padding: Pad<4>,
     }
 
     /// Header of `HvCallUnmapGpaPages`, a rep call without list.
@@ -149,24 +148,17 @@ blocks! {
         partition: PartitionId,
         /// First page, counted in 4 KiB whatever the unit.
         base: Gpn,
-        flags: UnmapFlags,
-        padding: Pad<4>,
+        flags: UnmapFlags, padding: Pad<4>,
     }
 
     /// Header of `HvCallGetGpaPagesAccessStates`; output list: [`AccessState`].
     GetAccessStates[24] {
-        partition: PartitionId,
-        flags: AccessStateFlags,
-        base: Gpn,
+        partition: PartitionId, flags: AccessStateFlags, base: Gpn,
     }
 
     /// `HvCallTranslateVirtualAddress`; output [`Translation`].
     Translate[32] {
-        partition: PartitionId,
-        vp: VpIndex,
-        padding: Zero<4>,
-        flags: TranslateControl,
-        page: Gvn,
+        partition: PartitionId, vp: VpIndex, padding: Zero<4>, flags: TranslateControl, page: Gvn,
     }
 
     /// Output of `HvCallTranslateVirtualAddress`.
@@ -176,18 +168,12 @@ blocks! {
         cache_type: u8,
         /// The page is an overlay page.
         is_overlay: bool,
-        reserved: Zero<2>,
-        page: Gpn,
+        reserved: Zero<2>, page: Gpn,
     }
 
     /// `HvCallReadGpa`; output [`ReadGpaOutput`]. Also the head of `HvCallWriteGpa`.
     ReadGpa[32] {
-        partition: PartitionId,
-        vp: VpIndex,
-        bytes: AccessBytes,
-        gpa: Gpa,
-        cache_type: u8,
-        reserved: Zero<7>,
+        partition: PartitionId, vp: VpIndex, bytes: AccessBytes, gpa: Gpa, cache_type: u8, reserved: Zero<7>,
     }
 
     /// `HvCallWriteGpa`; output [`AccessGpaOutput`].
@@ -199,14 +185,12 @@ blocks! {
 
     /// Output of `HvCallWriteGpa`.
     AccessGpaOutput[8] {
-        code: AccessGpaCode,
-        reserved: Zero<4>,
+        code: AccessGpaCode, reserved: Zero<4>,
     }
 
     /// Output of `HvCallReadGpa`.
     ReadGpaOutput[24] {
-        result: AccessGpaOutput,
-        data: [u8; 16],
+        result: AccessGpaOutput, data: [u8; 16],
     }
 }
 

@@ -12,6 +12,9 @@ mod partition;
 mod port;
 mod vp;
 
+#[cfg(test)]
+mod tests;
+
 pub use guest::*;
 pub use interrupt::*;
 pub use memory::*;
@@ -243,7 +246,7 @@ impl SignalEvent {
 }
 
 #[cfg(test)]
-mod tests {
+mod words {
     use super::*;
     use crate::MessageType;
     use proptest::prelude::*;

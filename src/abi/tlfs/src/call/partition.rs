@@ -70,25 +70,17 @@ blocks! {
 
     /// `HvCallGetPartitionProperty`; output u64.
     GetProperty[16] {
-        partition: PartitionId,
-        code: PropertyCode,
-        padding: Zero<4>,
+        partition: PartitionId, code: PropertyCode, padding: Zero<4>,
     }
 
     /// `HvCallSetPartitionProperty`.
     SetProperty[24] {
-        partition: PartitionId,
-        code: PropertyCode,
-        padding: Zero<4>,
-        value: u64,
+        partition: PartitionId, code: PropertyCode, padding: Zero<4>, value: u64,
     }
 
     /// `HvCallGetPartitionPropertyEx`; output up to a page.
     GetPropertyEx[24] {
-        partition: PartitionId,
-        code: PropertyCode,
-        padding: Zero<4>,
-        argument: u64,
+        partition: PartitionId, code: PropertyCode, padding: Zero<4>, argument: u64,
     }
 
     /// `HvCallGetNextChildPartition`; output: the partition, or none after the last.

@@ -165,9 +165,7 @@ blocks! {
     CreatePort[56] {
         /// Receiver, whose port it is.
         owner: PartitionId,
-        port: PortId,
-        vtls: [Vtl; 2],
-        padding: Zero<2>,
+        port: PortId, vtls: [Vtl; 2], padding: Zero<2>,
         /// Who may connect.
         sender: PartitionId,
         info: PortInfo,
@@ -179,57 +177,39 @@ blocks! {
     ConnectPort[72] {
         /// Sender, whose connection it is.
         sender: PartitionId,
-        connection: ConnectionId,
-        vtl: Vtl,
-        reserved: Zero<3>,
+        connection: ConnectionId, vtl: Vtl, reserved: Zero<3>,
         /// Receiver, whose port it is.
         owner: PartitionId,
-        port: PortId,
-        reserved2: Zero<4>,
-        kind: ConnectionKind,
+        port: PortId, reserved2: Zero<4>, kind: ConnectionKind,
         /// Domain and flags: hints without use here.
         proximity: Pad<8>,
     }
 
     /// `HvCallDeletePort`.
     DeletePort[16] {
-        owner: PartitionId,
-        port: PortId,
-        reserved: Zero<4>,
+        owner: PartitionId, port: PortId, reserved: Zero<4>,
     }
 
     /// `HvCallDisconnectPort`.
     DisconnectPort[16] {
-        sender: PartitionId,
-        connection: ConnectionId,
-        is_doorbell: bool,
-        reserved: Zero<3>,
+        sender: PartitionId, connection: ConnectionId, is_doorbell: bool, reserved: Zero<3>,
     }
 
     /// `HvCallNotifyPortRingEmpty`: the caller emptied its event ring of this source.
     RingEmpty[8] {
-        sint: SintIndex<4>,
-        reserved: Zero<4>,
+        sint: SintIndex<4>, reserved: Zero<4>,
     }
 
     /// `HvCallSignalEventDirect`; output: 1 when the flag was not set before (u8, padded to 8 bytes).
     SignalEventDirect[16] {
-        partition: PartitionId,
-        vp: VpIndex,
-        vtl: Vtl,
-        sint: SintIndex<1>,
+        partition: PartitionId, vp: VpIndex, vtl: Vtl, sint: SintIndex<1>,
         /// Below 2048.
         flag: FlagNumber,
     }
 
     /// `HvCallPostMessageDirect`.
     PostMessageDirect[276] {
-        partition: PartitionId,
-        vp: VpIndex,
-        vtl: Vtl,
-        padding: Zero<3>,
-        sint: SintIndex<1>,
-        padding2: Zero<3>,
+        partition: PartitionId, vp: VpIndex, vtl: Vtl, padding: Zero<3>, sint: SintIndex<1>, padding2: Zero<3>,
         /// Its flags do not count.
         message: Message,
     }

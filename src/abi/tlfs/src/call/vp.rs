@@ -59,8 +59,7 @@ flag_fields! { CpuidValuesFlags: u32; }
 blocks! {
     /// `HvCallCreateVp`.
     CreateVp[40] {
-        partition: PartitionId,
-        vp: VpIndex,
+        partition: PartitionId, vp: VpIndex,
         /// Padding, subnode and proximity: hints without use here, which Linux leaves partly as they were.
         hints: Pad<20>,
         flags: u64,
@@ -68,33 +67,23 @@ blocks! {
 
     /// `HvCallDeleteVp`.
     DeleteVp[16] {
-        partition: PartitionId,
-        vp: VpIndex,
-        reserved: Zero<4>,
+        partition: PartitionId, vp: VpIndex, reserved: Zero<4>,
     }
 
     /// Header of `HvCallGetVpRegisters` (list: names, u32 each; output list: values, u128 each) and of
     /// `HvCallSetVpRegisters` (list: [`RegisterValue`]).
     VpRegisters[16] {
-        partition: PartitionId,
-        vp: VpIndex,
-        vtl: Vtl,
-        reserved: Zero<3>,
+        partition: PartitionId, vp: VpIndex, vtl: Vtl, reserved: Zero<3>,
     }
 
     /// One register and its value (`HV_REGISTER_ASSOC`).
     RegisterValue[32] {
-        name: RegisterName,
-        padding: Pad<12>,
-        value: u128,
+        name: RegisterName, padding: Pad<12>, value: u128,
     }
 
     /// `HvCallMapVpStatePage`; output: the page number (u64).
     MapStatePage[24] {
-        partition: PartitionId,
-        vp: VpIndex,
-        kind: StatePageType,
-        vtl: Vtl,
+        partition: PartitionId, vp: VpIndex, kind: StatePageType, vtl: Vtl,
         /// `page` counts; otherwise the hypervisor would choose a place.
         is_placed: bool,
         page: Gpn,
@@ -102,63 +91,40 @@ blocks! {
 
     /// `HvCallUnmapVpStatePage`.
     UnmapStatePage[16] {
-        partition: PartitionId,
-        vp: VpIndex,
-        kind: StatePageType,
-        vtl: Vtl,
-        reserved: Zero<1>,
+        partition: PartitionId, vp: VpIndex, kind: StatePageType, vtl: Vtl, reserved: Zero<1>,
     }
 
     /// Header of `HvCallGetVpState` (output: inline state) and `HvCallSetVpState`. The variable header is page
     /// numbers of the caller (u64 each), or for `HvCallSetVpState` the inline state.
     VpState[40] {
-        partition: PartitionId,
-        vp: VpIndex,
-        vtl: Vtl,
-        reserved: Zero<3>,
-        kind: StateType,
-        reserved2: Zero<4>,
-        xsave_flags: u64,
-        xsave_states: u64,
+        partition: PartitionId, vp: VpIndex, vtl: Vtl, reserved: Zero<3>, kind: StateType, reserved2: Zero<4>,
+        xsave_flags: u64, xsave_states: u64,
     }
 
     /// Header of `HvCallGetVpCpuidValues`; list: [`CpuidLeaf`]; output list: EAX to EDX, u32 each.
     GetCpuidValues[24] {
-        partition: PartitionId,
-        vp: VpIndex,
-        flags: CpuidValuesFlags,
-        reserved: Zero<8>,
+        partition: PartitionId, vp: VpIndex, flags: CpuidValuesFlags, reserved: Zero<8>,
     }
 
     /// One leaf asked for.
     CpuidLeaf[24] {
-        leaf: u32,
-        subleaf: u32,
-        xfem: u64,
-        xss: u64,
+        leaf: u32, subleaf: u32, xfem: u64, xss: u64,
     }
 
     /// `HvCallStartVirtualProcessor`.
     StartVp[240] {
-        partition: PartitionId,
-        vp: VpIndex,
-        vtl: Vtl,
-        reserved: Zero<3>,
-        context: InitialContext,
+        partition: PartitionId, vp: VpIndex, vtl: Vtl, reserved: Zero<3>, context: InitialContext,
     }
 
     /// Registers of a VP to be started (`HV_INITIAL_VP_CONTEXT`).
     InitialContext[224] {
-        rip: u64, rsp: u64, rflags: u64,
-        cs: Segment, ds: Segment, es: Segment, fs: Segment, gs: Segment, ss: Segment, tr: Segment, ldtr: Segment,
-        idtr: TableRegister, gdtr: TableRegister,
-        efer: u64, cr0: u64, cr3: u64, cr4: u64, pat: u64,
+        rip: u64, rsp: u64, rflags: u64, cs: Segment, ds: Segment, es: Segment, fs: Segment, gs: Segment, ss: Segment,
+        tr: Segment, ldtr: Segment, idtr: TableRegister, gdtr: TableRegister, efer: u64, cr0: u64, cr3: u64, cr4: u64,
+        pat: u64,
     }
 
     /// Header of `HvCallGetVpIndexFromApicId`; list: APIC ids (u32 each); output list: VP indexes (u32 each).
     VpIndexFromApicId[16] {
-        partition: PartitionId,
-        vtl: Vtl,
-        reserved: Zero<7>,
+        partition: PartitionId, vtl: Vtl, reserved: Zero<7>,
     }
 }

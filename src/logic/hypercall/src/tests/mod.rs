@@ -2,6 +2,8 @@
 
 mod parent;
 mod refusals;
+mod sparse;
+mod table;
 mod transfer;
 
 use std::collections::BTreeMap;
