@@ -77,6 +77,13 @@ pub enum Exit {
     },
 }
 
+impl Exit {
+    /// [`Exit::Exception`] with these.
+    pub const fn exception(vector: u8, error_code: Option<u32>) -> Self {
+        Self::Exception { vector, error_code }
+    }
+}
+
 /// An access to CR0 or CR4 that touches a bit the hypervisor owns, or to CR8, which is the virtual APIC's TPR.
 ///
 /// VT-x exits on CR8 loads and stores and names the register; AMD-V intercepts writes and may leave the register to be

@@ -16,28 +16,15 @@ use addr::{PAGE_SIZE, Spa};
 use spin::Once;
 use vpcore::seam::FrameSource;
 use x86::cpuid::leaf1_ecx;
-use x86::msr as n;
 
 use super::{insn, msr};
 use crate::mm::phys;
 
-/// The MSRs, where they exist: XSS, XFD and its error, speculation control, TSC_AUX, CPUID faulting, protection keys of
-/// the supervisor, shadow stacks but for what VMCS and VMCB hold of them.
-pub const MSRS: [u32; 12] = [
-    XFD,
-    n::IA32_XSS,
-    0x1C5,
-    n::IA32_SPEC_CTRL,
-    n::TSC_AUX,
-    0x140,
-    0x6E1,
-    0x6A0,
-    0x6A4,
-    0x6A5,
-    0x6A6,
-    0x6A7,
+/// The MSRs, where they exist: XFD, which makes XSAVE leave components out, and its error; XSS; speculation control;
+/// TSC_AUX; CPUID faulting; protection keys of the supervisor; shadow stacks but for what VMCS and VMCB hold of them.
+const MSRS: [u32; 12] = [
+    XFD, 0x1C5, 0xDA0, 0x48, 0xC0000103, 0x140, 0x6E1, 0x6A0, 0x6A4, 0x6A5, 0x6A6, 0x6A7,
 ];
-/// Components that XSAVE and XRSTOR leave out or fault on.
 const XFD: u32 = 0x1C4;
 const XFD_SLOT: usize = 0;
 

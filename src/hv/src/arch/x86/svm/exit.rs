@@ -75,15 +75,9 @@ pub fn decode(vp: &mut SvmVp) -> Exit {
         code::READ_CR8 => Exit::Control(ControlAccess::ReadCr8(None)),
         code::WRITE_CR8 => Exit::Control(ControlAccess::WriteCr8(None)),
         code::DEBUG => debug_exception(vp),
-        code::ALIGNMENT_CHECK => Exit::Exception {
-            vector: vector::AC,
-            error_code: Some(0),
-        },
+        code::ALIGNMENT_CHECK => Exit::exception(vector::AC, Some(0)),
         // No counter exists for a guest.
-        code::RDPMC => Exit::Exception {
-            vector: vector::GP,
-            error_code: Some(0),
-        },
+        code::RDPMC => Exit::exception(vector::GP, Some(0)),
         code::PAUSE => Exit::Pause,
         code::SHUTDOWN => Exit::TripleFault,
         code::INIT => Exit::Init,
@@ -101,10 +95,7 @@ fn debug_exception(vp: &mut SvmVp) -> Exit {
     const GENERAL_DETECT: u64 = 1 << 13;
     let dr7 = vp.vmcb.read_u64(field::DR7);
     vp.vmcb.write_u64(field::DR7, dr7 & !GENERAL_DETECT);
-    Exit::Exception {
-        vector: vector::DB,
-        error_code: None,
-    }
+    Exit::exception(vector::DB, None)
 }
 
 /// EXITINFO1 of an IOIO exit; EXITINFO2 is the next RIP on every processor.

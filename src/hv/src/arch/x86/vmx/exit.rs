@@ -59,10 +59,7 @@ impl VmxVp {
             12 => Exit::Hlt,
             13 => Exit::Invd,
             // No counter exists for a guest.
-            15 => Exit::Exception {
-                vector: vector::GP,
-                error_code: Some(0),
-            },
+            15 => Exit::exception(vector::GP, Some(0)),
             18 => Exit::Hypercall,
             28 => self.control_access(),
             30 => self.io_access(),
@@ -92,8 +89,8 @@ impl VmxVp {
                 Exit::Nmi
             }
             ExitEventKind::MachineCheck => Exit::MachineCheck,
-            ExitEventKind::Debug { is_instruction } => self.debug_exception(is_instruction),
-            ExitEventKind::Other { vector, error_code } => Exit::Exception { vector, error_code },
+            ExitEventKind::Debug(is_instruction) => self.debug_exception(is_instruction),
+            ExitEventKind::Other(vector, code) => Exit::exception(vector, code),
         }
     }
 

@@ -33,14 +33,10 @@ const ERROR_CODE_BITS: u32 = 0x7FFF;
 pub(super) enum ExitEventKind {
     Nmi,
     MachineCheck,
-    Debug {
-        /// INT1 raised it.
-        is_instruction: bool,
-    },
-    Other {
-        vector: u8,
-        error_code: Option<u32>,
-    },
+    /// A debug exception; true if INT1 raised it.
+    Debug(bool),
+    /// Another exception, with its error code.
+    Other(u8, Option<u32>),
 }
 
 /// The exception or NMI that caused an exit.
@@ -57,14 +53,13 @@ pub(super) fn exit_event(vmcs: &Vmcs) -> ExitEvent {
     let kind = match (event & word::TYPE, event & word::VECTOR) {
         (word::NMI, _) => ExitEventKind::Nmi,
         (word::EXCEPTION, number) if number == u32::from(vector::MC) => ExitEventKind::MachineCheck,
-        (kind, number) if number == u32::from(vector::DB) => ExitEventKind::Debug {
-            is_instruction: kind == word::PRIVILEGED_EXCEPTION,
-        },
-        (_, number) => ExitEventKind::Other {
-            vector: number as u8,
-            error_code: (event & word::ERROR_CODE != 0)
-                .then(|| vmcs.read32(Field::EXIT_ERROR_CODE)),
-        },
+        (kind, number) if number == u32::from(vector::DB) => {
+            ExitEventKind::Debug(kind == word::PRIVILEGED_EXCEPTION)
+        }
+        (_, number) => {
+            let code = || vmcs.read32(Field::EXIT_ERROR_CODE);
+            ExitEventKind::Other(number as u8, (event & word::ERROR_CODE != 0).then(code))
+        }
     };
     // The bit means nothing for an NMI, and for a double fault.
     let iret_unblocked_nmi = kind != ExitEventKind::Nmi
@@ -121,15 +116,15 @@ impl VmxVp {
     #[cold]
     pub(super) fn debug_exception(&mut self, is_instruction: bool) -> Exit {
         const BREAKPOINTS: u64 = 0xF;
-        const DETECTED: u64 = 1 << 13;
+        /// BD of DR6, GD of DR7.
+        const DETECT: u64 = 1 << 13;
         const SINGLE_STEP: u64 = 1 << 14;
-        const GENERAL_DETECT: u64 = 1 << 13;
         let causes = self.vmcs.read(Field::EXIT_QUALIFICATION);
+        let causes = causes & (BREAKPOINTS | DETECT | SINGLE_STEP);
         let dr6 = self.get_register(Register::Dr6) & !BREAKPOINTS;
-        let causes = causes & (BREAKPOINTS | DETECTED | SINGLE_STEP);
         self.set_register(Register::Dr6, dr6 | causes);
         let dr7 = self.get_register(Register::Dr7);
-        self.set_register(Register::Dr7, dr7 & !GENERAL_DETECT);
+        self.set_register(Register::Dr7, dr7 & !DETECT);
         if is_instruction {
             let length = self.vmcs.read(Field::EXIT_INSTRUCTION_LENGTH);
             self.retire_to(self.get_register(Register::Rip).wrapping_add(length));
@@ -139,10 +134,7 @@ impl VmxVp {
             let pending = self.vmcs.read(Field::PENDING_DEBUG) | SINGLE_STEP;
             self.vmcs.write(Field::PENDING_DEBUG, pending);
         }
-        Exit::Exception {
-            vector: vector::DB,
-            error_code: None,
-        }
+        Exit::exception(vector::DB, None)
     }
 
     /// The event whose delivery the last exit interrupted, once.

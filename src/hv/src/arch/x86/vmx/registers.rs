@@ -24,14 +24,21 @@ const LIVE_MSRS: [u32; 5] = [
     index::CSTAR,
     index::SFMASK,
 ];
+/// Places of CR2 and DR6 in [`Live`], behind those of [`LIVE_MSRS`].
+const CR2: usize = 5;
+const DR6: usize = 6;
 
 /// Registers of the guest that the VMCS does not hold: their values while the VP is not loaded.
-#[derive(Default)]
-pub(super) struct Live {
-    cr2: u64,
-    dr6: u64,
-    /// Values of [`LIVE_MSRS`].
-    msrs: [u64; LIVE_MSRS.len()],
+pub(super) type Live = [u64; 7];
+
+/// What the LP holds in place `slot`.
+#[inline]
+fn read_live(slot: usize) -> u64 {
+    match slot {
+        CR2 => insn::read_cr2(),
+        DR6 => insn::read_dr6(),
+        _ => LIVE_MSRS.get(slot).map_or(0, |&number| msr::read(number)),
+    }
 }
 
 impl VmxVp {
@@ -42,15 +49,13 @@ impl VmxVp {
             Register::Rflags => self.vmcs.read(Field::GUEST_RFLAGS),
             Register::Cr0 => self.shadowed(Field::GUEST_CR0, Field::CR0_SHADOW, CR0_OWNED),
             Register::Cr4 => self.shadowed(Field::GUEST_CR4, Field::CR4_SHADOW, CR4_OWNED),
-            Register::Cr2 if self.is_loaded => insn::read_cr2(),
-            Register::Cr2 => self.live.cr2,
-            Register::Dr6 if self.is_loaded => insn::read_dr6(),
-            Register::Dr6 => self.live.dr6,
-            Register::KernelGsBase => self.live_msr(0),
-            Register::Star => self.live_msr(1),
-            Register::Lstar => self.live_msr(2),
-            Register::Cstar => self.live_msr(3),
-            Register::Sfmask => self.live_msr(4),
+            Register::KernelGsBase => self.live(0),
+            Register::Star => self.live(1),
+            Register::Lstar => self.live(2),
+            Register::Cstar => self.live(3),
+            Register::Sfmask => self.live(4),
+            Register::Cr2 => self.live(CR2),
+            Register::Dr6 => self.live(DR6),
             Register::Cr3 => self.vmcs.read(Field::GUEST_CR3),
             Register::Efer => self.vmcs.read(Field::GUEST_EFER),
             Register::Dr7 => self.vmcs.read(Field::GUEST_DR7),
@@ -85,15 +90,13 @@ impl VmxVp {
                 self.pending |= pending::PAGING;
             }
             Register::Efer => self.set_efer(value),
-            Register::Cr2 if self.is_loaded => insn::write_cr2(value),
-            Register::Cr2 => self.live.cr2 = value,
-            Register::Dr6 if self.is_loaded => super::insn::write_dr6(value),
-            Register::Dr6 => self.live.dr6 = value,
-            Register::KernelGsBase => self.set_live_msr(0, value),
-            Register::Star => self.set_live_msr(1, value),
-            Register::Lstar => self.set_live_msr(2, value),
-            Register::Cstar => self.set_live_msr(3, value),
-            Register::Sfmask => self.set_live_msr(4, value),
+            Register::KernelGsBase => self.set_live(0, value),
+            Register::Star => self.set_live(1, value),
+            Register::Lstar => self.set_live(2, value),
+            Register::Cstar => self.set_live(3, value),
+            Register::Sfmask => self.set_live(4, value),
+            Register::Cr2 => self.set_live(CR2, value),
+            Register::Dr6 => self.set_live(DR6, value),
             Register::Dr7 => self.vmcs.write(Field::GUEST_DR7, value),
             Register::Pat if self.role == Role::Child => self.pat = value,
             Register::Pat => self.vmcs.write(Field::GUEST_PAT, value),
@@ -203,44 +206,45 @@ impl VmxVp {
     }
 
     #[inline]
-    fn live_msr(&self, slot: usize) -> u64 {
+    fn live(&self, slot: usize) -> u64 {
         if self.is_loaded {
-            msr::read(LIVE_MSRS[slot])
+            read_live(slot)
         } else {
-            self.live.msrs[slot]
+            self.live.get(slot).copied().unwrap_or(0)
         }
     }
 
     /// A value that the processor does not take makes the next entry fail, and the register 0.
     #[expect(unsafe_code, reason = "writes MSRs that the guest's values live in")]
-    fn set_live_msr(&mut self, slot: usize, value: u64) {
-        if !self.is_loaded {
-            self.live.msrs[slot] = value;
-            return;
-        }
-        // SAFETY: the registers are those of SYSCALL and SWAPGS, which the hypervisor uses neither of.
-        if unsafe { msr::try_write(LIVE_MSRS[slot], value) }.is_err() {
-            self.pending |= pending::REFUSED;
-            // SAFETY: as above. What another VP left must not stay.
-            unsafe { msr::write(LIVE_MSRS[slot], 0) };
+    fn set_live(&mut self, slot: usize, value: u64) {
+        match (slot, LIVE_MSRS.get(slot)) {
+            _ if !self.is_loaded => self
+                .live
+                .iter_mut()
+                .skip(slot)
+                .take(1)
+                .for_each(|v| *v = value),
+            (CR2, _) => insn::write_cr2(value),
+            (DR6, _) => super::insn::write_dr6(value),
+            // SAFETY: the registers are those of SYSCALL and SWAPGS, which the hypervisor uses neither of.
+            (_, Some(&number)) if unsafe { msr::try_write(number, value) }.is_err() => {
+                self.pending |= pending::REFUSED;
+                // SAFETY: as above. What another VP left must not stay.
+                unsafe { msr::write(number, 0) };
+            }
+            _ => {}
         }
     }
 
     /// Takes what the LP holds of the guest's registers to memory.
     pub(super) fn save_live(&mut self) {
-        self.live = Live {
-            cr2: insn::read_cr2(),
-            dr6: insn::read_dr6(),
-            msrs: LIVE_MSRS.map(msr::read),
-        };
+        self.live = core::array::from_fn(read_live);
     }
 
     /// Puts it into the LP.
     pub(super) fn restore_live(&mut self) {
-        insn::write_cr2(self.live.cr2);
-        super::insn::write_dr6(self.live.dr6);
-        for (slot, value) in self.live.msrs.into_iter().enumerate() {
-            self.set_live_msr(slot, value);
+        for (slot, value) in self.live.into_iter().enumerate() {
+            self.set_live(slot, value);
         }
     }
 }
