@@ -6,8 +6,8 @@ use crate::table::RepSpec;
 
 /// The copied input of a call and its output, for the handler.
 ///
-/// A simple call is its [`header`](Self::header) and its [`output`](Self::output). A rep call is also a list
-/// of elements, taken one at a time:
+/// A simple call is its [`header`](Self::header) and what it [writes](Self::write_output). A rep call is also a
+/// list of elements, taken one at a time:
 ///
 /// ```
 /// # use hypercall::{Body, Progress};
@@ -51,6 +51,15 @@ pub struct Element<'a> {
     pub input: &'a [u8],
     /// Its output, zeros before the handler writes, as long as the declaration says.
     pub output: &'a mut [u8],
+}
+
+impl Element<'_> {
+    /// Makes `bytes`, as long as the declaration says, the output of the element.
+    pub fn answer(&mut self, bytes: &[u8]) {
+        for (to, from) in self.output.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+    }
 }
 
 impl<'a> Body<'a> {
