@@ -426,3 +426,7 @@ fn dynamic(
         _ => {}
     }
 }
+
+#[cfg(test)]
+#[path = "child_cpuid/tests.rs"]
+mod tests;
