@@ -53,6 +53,8 @@ pub trait Virt: 'static {
     ) -> Result<Self::Vp, Status>;
     /// Features of this LP that a guest cannot have.
     fn missing() -> Missing;
+    /// Whether processors set accessed and dirty bits in the second-level tables of children.
+    fn has_slat_marks() -> bool;
     /// Whether second-level tables may have 1 GiB leaves.
     fn has_gib_leaves() -> bool;
 }

@@ -61,6 +61,10 @@ impl Virt for Svm {
         Missing::default()
     }
 
+    fn has_slat_marks() -> bool {
+        true
+    }
+
     fn has_gib_leaves() -> bool {
         // NPT has what the processor's own tables have.
         insn::cpuid(0x8000_0001, 0).edx & 1 << 26 != 0

@@ -38,6 +38,7 @@ mod ept_vpid {
     pub const PAGES_2_MIB: u64 = 1 << 16;
     pub const PAGES_1_GIB: u64 = 1 << 17;
     pub const INVEPT: u64 = 1 << 20;
+    pub const ACCESSED_AND_DIRTY: u64 = 1 << 21;
     pub const INVEPT_SINGLE: u64 = 1 << 25;
     pub const INVEPT_ALL: u64 = 1 << 26;
     pub const INVVPID: u64 = 1 << 32;
@@ -212,6 +213,11 @@ impl Capabilities {
             5 => self.ept_vpid & ept_vpid::FIVE_LEVELS != 0,
             _ => false,
         }
+    }
+
+    /// Whether the processor sets accessed and dirty bits in second-level tables.
+    pub(super) const fn has_marks(&self) -> bool {
+        self.ept_vpid & ept_vpid::ACCESSED_AND_DIRTY != 0
     }
 
     pub(super) const fn has_vpid(&self) -> bool {

@@ -87,7 +87,7 @@ impl Virt for Vmx {
         let caps = &lp.caps;
         let mut vp = VmxVp {
             frame: EntryFrame::default(),
-            translations: Translations::new(caps, slat_root, slat_levels)?,
+            translations: Translations::new(caps, role, slat_root, slat_levels)?,
             vmcs: Vmcs::new(frame, caps.revision)?,
             role,
             tag: Tag::default(),
@@ -115,6 +115,10 @@ impl Virt for Vmx {
 
     fn missing() -> Missing {
         Capabilities::read().map_or(Missing::default(), |capabilities| capabilities.missing())
+    }
+
+    fn has_slat_marks() -> bool {
+        Capabilities::read().is_ok_and(|capabilities| capabilities.has_marks())
     }
 
     fn has_gib_leaves() -> bool {

@@ -7,6 +7,7 @@
 use addr::{Gpa, PAGE_SIZE, Spa};
 use bootinfo::Status;
 use paging::{Entry, Ept, Format, PageSize, TableMemory};
+use vpcore::seam::Role;
 
 use super::caps::Capabilities;
 use super::insn::{self, Scope};
@@ -15,6 +16,8 @@ use crate::mm::tables::Tables;
 
 /// Memory type of accesses to the tables: write-back.
 const WRITE_BACK: u64 = 6;
+/// The processor sets accessed and dirty bits.
+const MARKS: u64 = 1 << 6;
 
 /// The translations that a VMCS uses, as their tags.
 #[derive(Clone, Copy, Debug)]
@@ -30,17 +33,28 @@ pub(super) struct Translations {
 }
 
 impl Translations {
-    /// Those of tables at `root` of `levels` levels.
+    /// Those of tables at `root` of `levels` levels, a child's or the parent's.
     ///
     /// # Errors
     /// [`Status::MISSING_FEATURE`]: the processor does not walk tables of this depth.
-    pub(super) fn new(caps: &Capabilities, root: Spa, levels: u32) -> Result<Self, Status> {
+    pub(super) fn new(
+        caps: &Capabilities,
+        role: Role,
+        root: Spa,
+        levels: u32,
+    ) -> Result<Self, Status> {
         if !caps.has_levels(levels) {
             return Err(Status::MISSING_FEATURE);
         }
+        // Nobody asks for marks of the parent's memory.
+        let marks = match role {
+            Role::Child if caps.has_marks() => MARKS,
+            _ => 0,
+        };
+        let root = root.align_down(PAGE_SIZE).get();
         Ok(Self {
-            // Bits 5:3 are the walk length minus one. Accessed and dirty bits stay off: nobody reads them yet.
-            eptp: root.align_down(PAGE_SIZE).get() | u64::from(levels - 1) << 3 | WRITE_BACK,
+            // Bits 5:3 are the walk length minus one.
+            eptp: root | marks | u64::from(levels - 1) << 3 | WRITE_BACK,
             levels,
             vpid: 0,
             single_invept: caps.has_single_invept(),
