@@ -32,19 +32,19 @@ pub struct Signalled {
 /// `()` has none.
 pub trait MessageSource {
     /// The SINTs for which a message waits, one bit each.
-    fn waiting(&self) -> u16;
+    fn waiting(&mut self) -> u16;
     /// The first message for `sint`, and whether another waits behind it.
-    fn first(&self, sint: usize) -> Option<(Message, bool)>;
+    fn first(&mut self, sint: usize) -> Option<(Message, bool)>;
     /// What [`MessageSource::first`] gave was written: takes it away.
     fn pop(&mut self, sint: usize);
 }
 
 impl MessageSource for () {
-    fn waiting(&self) -> u16 {
+    fn waiting(&mut self) -> u16 {
         0
     }
 
-    fn first(&self, _: usize) -> Option<(Message, bool)> {
+    fn first(&mut self, _: usize) -> Option<(Message, bool)> {
         None
     }
 
@@ -92,15 +92,14 @@ impl VpSynic<'_> {
                 });
             }
         }
+        let in_source = source.waiting();
         let waiting = if self.has_undelivered() {
             u16::MAX
         } else {
-            source.waiting()
+            in_source
         };
-        if waiting != 0 {
-            for sint in (0..SINT_COUNT).filter(|sint| waiting & 1 << sint != 0) {
-                self.deliver(sint, now, messages, source, &mut interrupts);
-            }
+        for sint in (0..SINT_COUNT).filter(|sint| waiting & 1 << sint != 0) {
+            self.deliver(sint, now, messages, (source, in_source), &mut interrupts);
         }
         interrupts
     }
@@ -120,7 +119,8 @@ impl VpSynic<'_> {
     ) -> Result<Interrupts, QueueFull> {
         self.queues.push(sint, message)?;
         let mut interrupts = Interrupts::NONE;
-        self.deliver(sint, now, messages, source, &mut interrupts);
+        let in_source = source.waiting();
+        self.deliver(sint, now, messages, (source, in_source), &mut interrupts);
         Ok(interrupts)
     }
 
@@ -161,7 +161,7 @@ impl VpSynic<'_> {
         sint: usize,
         now: RefTime,
         messages: Option<&impl SynicPage>,
-        source: &mut impl MessageSource,
+        (source, in_source): (&mut impl MessageSource, u16),
         interrupts: &mut Interrupts,
     ) {
         let Some(slot_source) = self.sints.get(sint).copied() else {
@@ -173,7 +173,7 @@ impl VpSynic<'_> {
         };
         // Each kind waits behind the ones before it: the pending flag must tell of all.
         let rung = if sint == 0 { self.rung } else { 0 };
-        let in_source = source.waiting() & 1 << sint != 0;
+        let in_source = in_source & 1 << sint != 0;
         let mut timers = self.waiting_timers().filter(|(i, _)| {
             self.timers
                 .get(*i)

@@ -11,11 +11,11 @@ use super::*;
 struct Line(VecDeque<u64>);
 
 impl MessageSource for Line {
-    fn waiting(&self) -> u16 {
+    fn waiting(&mut self) -> u16 {
         (!self.0.is_empty()).into()
     }
 
-    fn first(&self, sint: usize) -> Option<(Message, bool)> {
+    fn first(&mut self, sint: usize) -> Option<(Message, bool)> {
         assert_eq!(sint, 0);
         self.0.front().map(|id| (message(*id), self.0.len() > 1))
     }
