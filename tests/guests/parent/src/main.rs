@@ -10,14 +10,11 @@
 #![no_main]
 
 mod group;
-mod machine;
 mod options;
-mod platform;
-mod verdict;
 
-use machine::{clock, tables};
+use machine::platform::Platform;
+use machine::{clock, tables, verdict};
 use options::{Group, Options};
-use platform::Platform;
 use uefi::Status;
 
 #[uefi::entry]

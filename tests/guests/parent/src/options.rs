@@ -2,7 +2,7 @@
 
 use uefi::proto::loaded_image::LoadedImage;
 
-use crate::verdict;
+use machine::verdict;
 
 /// A group of tests by its bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

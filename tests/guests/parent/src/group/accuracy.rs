@@ -1,10 +1,10 @@
 //! Clocks against each other: TSC, ACPI PM timer, reference counter, APIC timer, synthetic timer.
 
-use crate::machine::apic::{self, LVT_MASKED, reg};
-use crate::machine::{clock, cpu, insn};
 use crate::options::Options;
-use crate::platform::Platform;
-use crate::verdict::{check, note, skip, within};
+use machine::apic::{self, LVT_MASKED, reg};
+use machine::platform::Platform;
+use machine::verdict::{check, note, skip, within};
+use machine::{clock, cpu, insn};
 
 const APIC_FREQUENCY: u32 = 0x4000_0023;
 const TSC_FREQUENCY: u32 = 0x4000_0022;

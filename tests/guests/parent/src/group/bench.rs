@@ -12,10 +12,10 @@ use core::sync::atomic::Ordering;
 use x86::msr::{IA32_APIC_BASE, apic_base};
 
 use crate::group::hypercall::page::{self, Page};
-use crate::machine::{apic, cpu, insn, probe};
 use crate::options::Options;
-use crate::platform::Platform;
-use crate::verdict::{check, note, skip};
+use machine::platform::Platform;
+use machine::verdict::{check, note, skip};
+use machine::{apic, cpu, insn, probe};
 
 const RUNS: u64 = 1000;
 const TIME_REF_COUNT: u32 = 0x4000_0020;

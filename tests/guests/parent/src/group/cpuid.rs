@@ -1,16 +1,15 @@
 //! CPUID as the parent partition sees it (TLFS, "Feature and Interface Discovery").
-#![expect(unsafe_code, reason = "snippets are functions in assembly")]
 
 use x86::cpuid::{leaf1_ecx, leaf1_edx};
 use x86::{Gp, cr4};
 
-use crate::machine::insn::{self, CpuidResult};
-use crate::machine::trap::{self, Regs};
-use crate::machine::{apic, cpu, probe};
 use crate::options::Options;
-use crate::platform::Platform;
-use crate::snippet;
-use crate::verdict::{check, equal, note, skip, within};
+use machine::insn::{self, CpuidResult};
+use machine::platform::Platform;
+use machine::snippet;
+use machine::trap::{self, Regs};
+use machine::verdict::{check, equal, note, skip, within};
+use machine::{apic, cpu, probe};
 
 /// Leaf 0x40000003 EAX of the parent, without bit 15, which needs an invariant TSC.
 const PRIVILEGES_LOW: u64 = 0x0A6E;

@@ -1,16 +1,15 @@
 //! Instructions that fault, and instructions that exit: what the guest sees right after them.
-#![expect(unsafe_code, reason = "snippets are functions in assembly")]
 
 use x86::{Gp, cr0, cr4, vector};
 
 use crate::group::hypercall::page;
-use crate::machine::probe::{is_gp, is_ud};
-use crate::machine::trap::{self, Fault, Regs, Snippet};
-use crate::machine::{clock, insn, probe};
 use crate::options::Options;
-use crate::platform::Platform;
-use crate::snippet;
-use crate::verdict::{check, check_strict, equal, note, skip};
+use machine::platform::Platform;
+use machine::probe::{is_gp, is_ud};
+use machine::snippet;
+use machine::trap::{self, Fault, Regs, Snippet};
+use machine::verdict::{check, check_strict, equal, note, skip};
+use machine::{clock, insn, probe};
 
 const TIME_REF_COUNT: u32 = 0x4000_0020;
 const IA32_TSC: u32 = 0x10;
@@ -125,7 +124,7 @@ fn virtualization() {
     if insn::cpuid(1, 0).ecx & x86::cpuid::leaf1_ecx::MONITOR == 0 {
         // The hypervisor may skip them instead: firmware parks processors in MWAIT whatever CPUID says.
         let mut regs = Regs::default();
-        regs.gp.set(Gp::Rax, crate::machine::tables::image_base());
+        regs.gp.set(Gp::Rax, machine::tables::image_base());
         let result = trap::call(code_monitor, &mut regs);
         check(
             "exceptions: hidden MONITOR gives #UD or does nothing",
@@ -357,7 +356,7 @@ fn stepped(name: &str, code: Snippet, len: u64, rcx: u64, rdx: u64) {
     let mut regs = Regs::default();
     regs.gp.set(Gp::Rcx, rcx);
     regs.gp.set(Gp::Rdx, rdx);
-    regs.gp.set(Gp::Rbx, crate::machine::apic::PAGE + 0x30);
+    regs.gp.set(Gp::Rbx, machine::apic::PAGE + 0x30);
     let result = trap::call(code, &mut regs);
     let wanted = code as *const () as u64 + STEP_PROLOGUE + len;
     let holds = matches!(result, Err(Fault { vector: vector::DB, rip, .. }) if rip == wanted);

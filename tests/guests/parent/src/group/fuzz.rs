@@ -6,11 +6,11 @@
 //! - the synthetic registers that place pages in memory, and the crash trigger;
 //! - ports that reset, power off or reprogram the platform: see [`is_safe_to_write`].
 
-use crate::machine::probe::{rdmsr, wrmsr};
-use crate::machine::{apic, clock, cpu, insn};
 use crate::options::Options;
-use crate::platform::Platform;
-use crate::verdict::{check, equal, note};
+use machine::platform::Platform;
+use machine::probe::{rdmsr, wrmsr};
+use machine::verdict::{check, equal, note};
+use machine::{apic, clock, cpu, insn};
 
 const VECTOR: u8 = 0x52;
 

@@ -3,10 +3,10 @@
 //! The block is found as the loader describes it: the reserved range of the firmware's memory map that is aligned
 //! to 2 MiB and holds the diagnostics area, which the ACPI table `VDGS` names.
 
-use crate::machine::{clock, insn, paging, probe};
 use crate::options::Options;
-use crate::platform::{Platform, Range};
-use crate::verdict::{check, equal, note};
+use machine::platform::{Platform, Range};
+use machine::verdict::{check, equal, note};
+use machine::{clock, insn, paging, probe};
 
 const TWO_MIB: u64 = 2 << 20;
 const PAGE: u64 = 4096;

@@ -1,10 +1,10 @@
 //! Synthetic timers in direct mode (TLFS, "Synthetic Timers").
 
-use crate::machine::cpu::Cpu;
-use crate::machine::{apic, clock, cpu, insn};
 use crate::options::Options;
-use crate::platform::Platform;
-use crate::verdict::{check, equal, within};
+use machine::cpu::Cpu;
+use machine::platform::Platform;
+use machine::verdict::{check, equal, within};
+use machine::{apic, clock, cpu, insn};
 
 const CONFIG: u32 = 0x4000_00B0;
 const COUNT: u32 = 0x4000_00B1;
@@ -174,7 +174,7 @@ fn corners(cpu: &'static Cpu) {
     check("stimer: an enabled vector below 16 harms nobody", {
         // TLFS leaves open whether this is refused or never delivered.
         let refused =
-            crate::machine::probe::wrmsr(CONFIG, DIRECT | ENABLE | AUTO_ENABLE | (5 << 4)).is_err();
+            machine::probe::wrmsr(CONFIG, DIRECT | ENABLE | AUTO_ENABLE | (5 << 4)).is_err();
         if !refused {
             count(0, 1);
         }

@@ -1,11 +1,11 @@
 //! Message and event pages, and timers that post messages (TLFS, "Synthetic Interrupt Controller").
 
 use crate::group::hypercall::page::Page;
-use crate::machine::cpu::Cpu;
-use crate::machine::{apic, clock, cpu, insn};
 use crate::options::Options;
-use crate::platform::Platform;
-use crate::verdict::{check, equal, within};
+use machine::cpu::Cpu;
+use machine::platform::Platform;
+use machine::verdict::{check, equal, within};
+use machine::{apic, clock, cpu, insn};
 
 const SCONTROL: u32 = 0x4000_0080;
 const SIEFP: u32 = 0x4000_0082;

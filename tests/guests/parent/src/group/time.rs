@@ -3,10 +3,10 @@
 use core::sync::atomic::{Ordering, fence};
 
 use crate::group::hypercall::page::Page;
-use crate::machine::{clock, insn};
 use crate::options::Options;
-use crate::platform::Platform;
-use crate::verdict::{check, equal, note, within};
+use machine::platform::Platform;
+use machine::verdict::{check, equal, note, within};
+use machine::{clock, insn};
 
 const TIME_REF_COUNT: u32 = 0x4000_0020;
 const REFERENCE_TSC: u32 = 0x4000_0021;

@@ -1,17 +1,16 @@
 //! Accesses to the register page in the forms that an instruction set of this age has: each is an exit that the
 //! hypervisor must decode.
-#![expect(unsafe_code, reason = "snippets are functions in assembly")]
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use x86::msr::GS_BASE;
 use x86::{Gp, rflags};
 
-use crate::machine::apic::{PAGE, reg};
-use crate::machine::insn;
-use crate::machine::trap::{self, Regs, Snippet};
-use crate::snippet;
-use crate::verdict::{check, note};
+use machine::apic::{PAGE, reg};
+use machine::insn;
+use machine::snippet;
+use machine::trap::{self, Regs, Snippet};
+use machine::verdict::{check, note};
 
 const VERSION: u64 = PAGE + 0x30;
 const TPR: u64 = PAGE + 0x80;

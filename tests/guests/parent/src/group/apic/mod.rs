@@ -10,10 +10,10 @@ pub use modes::enter_x2apic;
 
 use core::sync::atomic::Ordering;
 
-use crate::machine::{apic, cpu};
 use crate::options::Options;
-use crate::platform::Platform;
-use crate::verdict::skip;
+use machine::platform::Platform;
+use machine::verdict::skip;
+use machine::{apic, cpu};
 
 /// Runs the tests of xAPIC mode.
 pub fn run(_: &Options, _: &Platform) {

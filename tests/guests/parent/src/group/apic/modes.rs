@@ -3,10 +3,10 @@
 use x86::cpuid::{leaf1_ecx, leaf1_edx};
 use x86::msr::{IA32_APIC_BASE, X2APIC_FIRST, apic_base};
 
-use crate::machine::apic::{self, LVT_MASKED, reg};
-use crate::machine::insn;
-use crate::machine::probe::{is_gp, rdmsr, wrmsr};
-use crate::verdict::{check, check_strict, equal, skip};
+use machine::apic::{self, LVT_MASKED, reg};
+use machine::insn;
+use machine::probe::{is_gp, rdmsr, wrmsr};
+use machine::verdict::{check, check_strict, equal, skip};
 
 const ENABLE: u64 = apic_base::ENABLE;
 const EXTD: u64 = apic_base::EXTD;

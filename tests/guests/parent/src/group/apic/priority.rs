@@ -3,10 +3,10 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use crate::machine::apic::{self, icr, reg};
-use crate::machine::cpu::{self, Cpu};
-use crate::machine::{clock, insn};
-use crate::verdict::{check, check_strict, equal};
+use machine::apic::{self, icr, reg};
+use machine::cpu::{self, Cpu};
+use machine::verdict::{check, check_strict, equal};
+use machine::{clock, insn};
 
 const LOW: u8 = 0x41;
 const MIDDLE: u8 = 0x51;

@@ -1,8 +1,8 @@
 //! What the registers hold, keep and refuse.
 
-use crate::machine::apic::{self, LVT_MASKED, SVR_ENABLE, reg};
-use crate::machine::{cpu, insn};
-use crate::verdict::{check, check_strict, equal, note};
+use machine::apic::{self, LVT_MASKED, SVR_ENABLE, reg};
+use machine::verdict::{check, check_strict, equal, note};
+use machine::{cpu, insn};
 
 /// Runs these tests.
 pub fn run(mode: &str) {

@@ -3,9 +3,9 @@
 use x86::cpuid::leaf1_ecx;
 use x86::msr::IA32_TSC_DEADLINE;
 
-use crate::machine::apic::{self, LVT_MASKED, TIMER_DEADLINE, TIMER_PERIODIC, reg};
-use crate::machine::{clock, cpu, insn};
-use crate::verdict::{check, check_strict, equal, skip, within};
+use machine::apic::{self, LVT_MASKED, TIMER_DEADLINE, TIMER_PERIODIC, reg};
+use machine::verdict::{check, check_strict, equal, skip, within};
+use machine::{clock, cpu, insn};
 
 const VECTOR: u8 = 0x66;
 const APIC_FREQUENCY: u32 = 0x4000_0023;

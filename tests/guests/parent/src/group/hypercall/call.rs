@@ -1,17 +1,16 @@
 //! How a call is made, and what it leaves alone.
-#![expect(unsafe_code, reason = "snippets are functions in assembly")]
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use x86::{Gp, cr0, cr4};
 
 use super::page;
-use crate::machine::insn;
-use crate::machine::probe::is_ud;
-use crate::machine::tables;
-use crate::machine::trap::{self, Fault, Regs, Snippet};
-use crate::snippet;
-use crate::verdict::{check, equal, note};
+use machine::insn;
+use machine::probe::is_ud;
+use machine::snippet;
+use machine::tables;
+use machine::trap::{self, Fault, Regs, Snippet};
+use machine::verdict::{check, equal, note};
 
 /// HvCallNotifyLongSpinWait, fast: does nothing whether it is known or not.
 const SPIN_WAIT: u64 = 0x8 | FAST;

@@ -2,9 +2,9 @@
 
 use super::call::{FAST, make};
 use super::page::Page;
-use crate::machine::insn;
-use crate::platform::Platform;
-use crate::verdict::{check, equal, note};
+use machine::insn;
+use machine::platform::Platform;
+use machine::verdict::{check, equal, note};
 
 const POST_MESSAGE: u64 = 0x5C;
 const SIGNAL_EVENT: u64 = 0x5D;

@@ -5,8 +5,8 @@ pub mod errors;
 pub mod page;
 
 use crate::options::Options;
-use crate::platform::Platform;
-use crate::verdict::{check, note};
+use machine::platform::Platform;
+use machine::verdict::{check, note};
 
 /// Runs the group.
 pub fn run(_: &Options, platform: &Platform) {

@@ -1,9 +1,8 @@
 //! The guest's identity and the hypercall page.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
-use crate::machine::{insn, probe};
-use crate::verdict::{check, equal};
+pub use machine::page::Page;
+use machine::verdict::{check, equal};
+use machine::{insn, probe};
 
 /// GUEST_OS_ID.
 pub const GUEST_OS_ID: u32 = 0x4000_0000;
@@ -14,52 +13,6 @@ pub const LINUX: u64 = 0x8100_0007_0304_0000;
 
 const ENABLE: u64 = 1;
 const PATTERN: u64 = 0xA5A5_5A5A_C3C3_3C3C;
-const WORDS: usize = 512;
-
-/// A page of this program's memory, as the hypervisor's interface wants them.
-#[repr(C, align(4096))]
-pub struct Page([AtomicU64; WORDS]);
-
-impl Page {
-    /// A page of zeros.
-    pub const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; WORDS])
-    }
-
-    /// Its address: physical too, since memory is identity mapped.
-    pub fn address(&self) -> u64 {
-        core::ptr::from_ref(self) as u64
-    }
-
-    /// Writes `value` to each word.
-    pub fn fill(&self, value: u64) {
-        for word in &self.0 {
-            word.store(value, Ordering::SeqCst);
-        }
-    }
-
-    /// Whether each word is `value`.
-    pub fn is_filled_with(&self, value: u64) -> bool {
-        self.0
-            .iter()
-            .all(|word| word.load(Ordering::SeqCst) == value)
-    }
-
-    /// The word at byte offset `offset`, a multiple of 8 below 4096.
-    pub fn word(&self, offset: usize) -> u64 {
-        self.0[offset / 8].load(Ordering::SeqCst)
-    }
-
-    /// Sets the word at byte offset `offset`, a multiple of 8 below 4096.
-    pub fn set(&self, offset: usize, value: u64) {
-        self.0[offset / 8].store(value, Ordering::SeqCst);
-    }
-
-    /// The byte at `offset`, below 4096.
-    pub fn byte(&self, offset: usize) -> u8 {
-        self.word(offset & !7).to_le_bytes()[offset % 8]
-    }
-}
 
 static FIRST: Page = Page::new();
 static SECOND: Page = Page::new();
@@ -147,7 +100,7 @@ pub fn rules() {
         "hypercall page: a write faults or is lost",
         FIRST.word(0) as u32 == call_bytes(),
     );
-    crate::verdict::note(format_args!("a write to the page gives {write:x?}"));
+    machine::verdict::note(format_args!("a write to the page gives {write:x?}"));
 
     insn::wrmsr(HYPERCALL, second | ENABLE);
     check(

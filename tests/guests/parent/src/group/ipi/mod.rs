@@ -8,11 +8,11 @@ mod start;
 use x86::cpuid::leaf1_ecx;
 use x86::msr::{IA32_APIC_BASE, apic_base};
 
-use crate::machine::cpu::{self, MAX_CPUS};
-use crate::machine::{apic, insn, smp, trampoline};
 use crate::options::Options;
-use crate::platform::Platform;
-use crate::verdict::{check, equal, skip};
+use machine::cpu::{self, MAX_CPUS};
+use machine::platform::Platform;
+use machine::verdict::{check, equal, skip};
+use machine::{apic, insn, smp, trampoline};
 
 /// The processors of one run: numbers 1 to `count` are those started.
 pub struct Others {

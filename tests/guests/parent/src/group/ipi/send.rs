@@ -3,9 +3,9 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::Others;
-use crate::machine::apic::{self, icr, reg};
-use crate::machine::{clock, cpu, insn, smp};
-use crate::verdict::{check, equal};
+use machine::apic::{self, icr, reg};
+use machine::verdict::{check, equal};
+use machine::{clock, cpu, insn, smp};
 
 const VECTOR: u8 = 0x54;
 const NMI: u8 = 2;

@@ -4,9 +4,9 @@ use x86::cr0;
 use x86::msr::apic_base;
 
 use super::Others;
-use crate::machine::apic::{self, LVT_MASKED, icr};
-use crate::machine::{clock, cpu, insn, smp, trampoline};
-use crate::verdict::{check, check_strict, equal, note};
+use machine::apic::{self, LVT_MASKED, icr};
+use machine::verdict::{check, check_strict, equal, note};
+use machine::{clock, cpu, insn, smp, trampoline};
 
 const VP_INDEX: u32 = 0x4000_0002;
 const PENDING_VECTOR: u32 = 0x53;

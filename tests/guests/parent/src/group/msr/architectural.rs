@@ -11,10 +11,10 @@ use x86::msr::{
 };
 
 use crate::group::hypercall::page::is_amd;
-use crate::machine::probe::{is_gp, rdmsr, wrmsr};
-use crate::machine::trap::Fault;
-use crate::machine::{clock, insn};
-use crate::verdict::{check, equal, note, skip};
+use machine::probe::{is_gp, rdmsr, wrmsr};
+use machine::trap::Fault;
+use machine::verdict::{check, equal, note, skip};
+use machine::{clock, insn};
 
 const SVMDIS: u64 = 1 << 4;
 const VMX_OUTSIDE_SMX: u64 = 1 << 2;

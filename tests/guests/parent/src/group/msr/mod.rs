@@ -4,7 +4,7 @@ mod architectural;
 mod synthetic;
 
 use crate::options::Options;
-use crate::platform::Platform;
+use machine::platform::Platform;
 
 /// Runs the group.
 pub fn run(_: &Options, _: &Platform) {

@@ -1,9 +1,9 @@
 //! The synthetic MSRs (TLFS, appendix "Hypervisor Synthetic MSRs"): reset values, what reads back, what faults.
 
 use crate::group::hypercall::page::Page;
-use crate::machine::probe::{is_gp, rdmsr, wrmsr};
-use crate::machine::{clock, insn};
-use crate::verdict::{check, equal, note, skip, within};
+use machine::probe::{is_gp, rdmsr, wrmsr};
+use machine::verdict::{check, equal, note, skip, within};
+use machine::{clock, insn};
 
 const VP_INDEX: u32 = 0x4000_0002;
 const TIME_REF_COUNT: u32 = 0x4000_0020;

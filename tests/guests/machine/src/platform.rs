@@ -6,8 +6,8 @@ use uefi::proto::loaded_image::LoadedImage;
 use uefi::system::with_config_table;
 use uefi::table::cfg::ConfigTableEntry;
 
-use crate::machine::acpi;
-use crate::machine::cpu::MAX_CPUS;
+use crate::acpi;
+use crate::cpu::MAX_CPUS;
 use crate::verdict;
 
 /// Reserved ranges of the firmware's memory map that are kept.

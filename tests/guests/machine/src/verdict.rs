@@ -6,8 +6,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use uefi::Status;
 use uefi::runtime::{ResetType, reset};
 
-use crate::machine::console::{Com1, line};
-use crate::machine::{clock, insn};
+use crate::console::{Com1, line};
+use crate::{clock, insn};
 
 /// QEMU's isa-debug-exit device: the exit status is twice the value plus one.
 const DEBUG_EXIT: u16 = 0xF4;
