@@ -36,7 +36,7 @@ pub trait Virt: 'static {
     fn enable(frames: &mut dyn FrameSource) -> Result<Self::Lp, Status>;
     /// Bitmaps with every port passing and every MSR access exiting.
     fn bitmaps(frames: &mut dyn FrameSource) -> Result<Self::Bitmaps, Status>;
-    /// Makes a VP, loaded nowhere, in the state that INIT leaves or with registers of zero. `frame` is a zeroed frame of
+    /// Makes a VP, loaded nowhere, as after reset. `frame` is a zeroed frame of
     /// the hypervisor's for its control structure, which [`VpBackend::into_frame`] gives back; after an error it is the
     /// caller's still. The root of the second-level tables and the bitmaps stay as long as the VP.
     ///

@@ -15,6 +15,15 @@ const LDT: u16 = 0x82;
 /// Attributes of a present, busy 32-bit task state segment.
 const BUSY_TSS: u16 = 0x8B;
 
+/// PAT after reset.
+const PAT_AT_RESET: u64 = 0x0007_0406_0007_0406;
+
+/// Sets the registers of `vp` as after reset, where all that [`init`] leaves alone is zero already.
+pub fn reset(vp: &mut impl VpBackend) {
+    vp.set(Register::Pat, PAT_AT_RESET);
+    init(vp, 0);
+}
+
 /// Resets the registers of `vp` as INIT does, and what holds its events back. CD and NW stay as they are; `signature` (CPUID leaf 1, EAX) goes into
 /// EDX. Vector state, XCR0, MTRRs, machine-check banks and the time-stamp counter are not touched.
 pub fn init(vp: &mut impl VpBackend, signature: u32) {

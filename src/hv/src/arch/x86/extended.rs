@@ -198,15 +198,23 @@ impl Extended {
             // SAFETY: the area is this value's alone, page-aligned, and as large as its components need; CR4.OSXSAVE and
             // CR0.TS are as `captured` set them.
             unsafe {
-                match processor.method {
-                    Method::Legacy => asm!("fxsave64 [{}]", in(reg) area, options(nostack)),
-                    Method::Standard => {
-                        asm!("xsave64 [{}]", in(reg) area, in("eax") low, in("edx") high, options(nostack))
-                    }
-                    Method::Compacted => {
-                        asm!("xsavec64 [{}]", in(reg) area, in("eax") low, in("edx") high, options(nostack))
-                    }
-                }
+                asm!(
+                    "cmp {method:e}, {standard}",
+                    "jb 2f",
+                    "je 3f",
+                    "xsavec64 [{area}]",
+                    "jmp 4f",
+                    "2: fxsave64 [{area}]",
+                    "jmp 4f",
+                    "3: xsave64 [{area}]",
+                    "4:",
+                    method = in(reg) processor.method as u32,
+                    standard = const Method::Standard as u32,
+                    area = in(reg) area,
+                    in("eax") low,
+                    in("edx") high,
+                    options(nostack),
+                )
             }
         });
     }

@@ -7,6 +7,7 @@
 
 use addr::Spa;
 use vpcore::seam::{Event, Exit, Register, Role, SegmentName, TableName, VpBackend, Window};
+use vpcore::startup;
 use vpcore::tags::Tag;
 use x86::{GpRegs, Segment, TableRegister, cr0, efer, rflags, vector};
 
@@ -45,7 +46,7 @@ pub struct SvmVp {
 }
 
 impl SvmVp {
-    /// A VP whose registers are all zero, with its VMCB in `frame`, a zeroed frame of the caller's. `slat_root` is the
+    /// A VP as after reset, with its VMCB in `frame`, a zeroed frame of the caller's. `slat_root` is the
     /// root of nested tables of the host's paging depth.
     pub(super) fn new(
         lp: &SvmLp,
@@ -93,7 +94,7 @@ impl SvmVp {
         vmcb.write_u64(field::NESTED_PAGING, 1);
         vmcb.write_u64(field::NESTED_CR3, slat_root.get());
         vmcb.write_u64(field::EFER, efer::SVME);
-        Self {
+        let mut vp = Self {
             vmcb,
             gp: GpRegs::default(),
             role,
@@ -103,7 +104,9 @@ impl SvmVp {
             pat: 0,
             nmi_blocked: false,
             iret_at: None,
-        }
+        };
+        startup::reset(&mut vp);
+        vp
     }
 
     fn slot(register: Register) -> usize {

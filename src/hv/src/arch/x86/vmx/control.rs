@@ -3,8 +3,9 @@
 //! Source: SDM vol. 3C, "VM-Execution Control Fields" and the two sections after it.
 
 use bootinfo::Status;
-use vpcore::seam::{Register, Role, SegmentName, TableName};
-use x86::{Segment, TableRegister, cr0, cr4, rflags, vector};
+use vpcore::seam::Role;
+use vpcore::startup;
+use x86::{cr0, cr4, vector};
 
 use super::caps::Capabilities;
 use super::fields::{Field, secondary};
@@ -14,11 +15,6 @@ use super::{VmxBitmaps, VmxVp};
 pub(super) const CR0_OWNED: u64 = cr0::NE | cr0::CD | cr0::NW;
 /// CR4 bits that the hypervisor owns.
 pub(super) const CR4_OWNED: u64 = cr4::VMXE;
-
-/// PAT after reset.
-const PAT_AT_RESET: u64 = 0x0007_0406_0007_0406;
-/// DR7 after INIT.
-const DR7_AT_INIT: u64 = 0x400;
 
 /// A child's PAT as the hardware has it: every entry is write-back.
 const PAT_WRITE_BACK: u64 = 0x0606_0606_0606_0606;
@@ -111,79 +107,24 @@ fn write_controls(vp: &mut VmxVp, caps: &Capabilities, bitmaps: &VmxBitmaps) -> 
     Ok(())
 }
 
-/// The state that INIT leaves (SDM vol. 3A, "Processor State After Reset"), RIP and CS as after a start-up IPI
-/// to page 0.
+/// The state that reset leaves (SDM vol. 3A, "Processor State After Reset").
 fn reset_guest(vp: &mut VmxVp) -> Result<(), Status> {
+    let fields = [
+        Field::INTERRUPTIBILITY,
+        Field::ACTIVITY,
+        Field::PENDING_DEBUG,
+        Field::GUEST_RSP,
+        Field::GUEST_EFER,
+        Field::GUEST_SYSENTER_CS,
+        Field::GUEST_SYSENTER_ESP,
+        Field::GUEST_SYSENTER_EIP,
+        Field::GUEST_DEBUGCTL,
+    ];
+    for field in fields {
+        vp.vmcs.try_write(field, 0)?;
+    }
     vp.vmcs.try_write(Field::LINK_POINTER, u64::MAX)?;
-    vp.vmcs.try_write(Field::INTERRUPTIBILITY, 0)?;
-    vp.vmcs.try_write(Field::ACTIVITY, 0)?;
-    vp.vmcs.try_write(Field::PENDING_DEBUG, 0)?;
-    vp.vmcs.try_write(Field::GUEST_RSP, 0)?;
-    vp.vmcs.try_write(Field::GUEST_CR3, 0)?;
-    vp.vmcs.try_write(Field::GUEST_EFER, 0)?;
     vp.vmcs.try_write(Field::GUEST_PAT, PAT_WRITE_BACK)?;
-    let registers = [
-        (Register::Rip, 0),
-        (Register::Rflags, rflags::FIXED_1),
-        (Register::Cr0, cr0::AT_INIT),
-        (Register::Cr4, 0),
-        (Register::Dr7, DR7_AT_INIT),
-        (Register::Pat, PAT_AT_RESET),
-        (Register::SysenterCs, 0),
-        (Register::SysenterEsp, 0),
-        (Register::SysenterEip, 0),
-        (Register::DebugCtl, 0),
-    ];
-    for (register, value) in registers {
-        vp.set_register(register, value);
-    }
-
-    let data = Segment {
-        base: 0,
-        limit: 0xFFFF,
-        selector: 0,
-        attributes: 0x93,
-    };
-    let segments = [
-        (SegmentName::Es, data),
-        (
-            SegmentName::Cs,
-            Segment {
-                attributes: 0x9B,
-                ..data
-            },
-        ),
-        (SegmentName::Ss, data),
-        (SegmentName::Ds, data),
-        (SegmentName::Fs, data),
-        (SegmentName::Gs, data),
-        (
-            SegmentName::Ldtr,
-            Segment {
-                attributes: 0x82,
-                ..data
-            },
-        ),
-        (
-            SegmentName::Tr,
-            Segment {
-                attributes: 0x8B,
-                ..data
-            },
-        ),
-    ];
-    for (name, segment) in segments {
-        super::segments::write(&mut vp.vmcs, name, segment);
-    }
-    for name in [TableName::Gdtr, TableName::Idtr] {
-        super::segments::write_table(
-            &mut vp.vmcs,
-            name,
-            TableRegister {
-                base: 0,
-                limit: 0xFFFF,
-            },
-        );
-    }
+    startup::reset(vp);
     Ok(())
 }

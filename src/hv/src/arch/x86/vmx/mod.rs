@@ -27,7 +27,6 @@ mod registers;
 mod run;
 mod segments;
 mod slat;
-mod state;
 mod vmcs;
 
 use addr::Spa;
