@@ -467,7 +467,7 @@ proptest! {
                     prop_assert_eq!(ports.delete(PortId(id), &mut pool).is_ok(), gone.is_some());
                     stale.extend(gone.map(|g| g.0));
                 }
-                3 | 4 | 5 => if let Some((to, info, queue)) = model.get_mut(&id) {
+                3..=5 => if let Some((to, info, queue)) = model.get_mut(&id) {
                     let posted = ports.post(*to, MessageType(1), &n.to_le_bytes(), &mut pool);
                     if info.kind == PortKind::Doorbell {
                         prop_assert_eq!(posted, Err(HvError::INVALID_PORT_ID));

@@ -2,6 +2,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::line::Place;
+
 /// Names an [`Entity`]: partition slot << 6 | VP index. Any number but `u32::MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(transparent)]
@@ -102,7 +104,7 @@ impl Node {
     pub(crate) const NONE: u32 = u32::MAX;
 }
 
-/// The scheduler's part of a VP. All but [`Entity::home`] and [`Entity::runtime`] is guarded by the lock of the home's
+/// The scheduler's part of a VP. All but [`Entity::home`], [`Entity::runtime`] and the place in a [`crate::Line`] is guarded by the lock of the home's
 /// queue.
 #[derive(Debug)]
 pub struct Entity {
@@ -119,6 +121,8 @@ pub struct Entity {
     pub(crate) period_end: Word,
     used: Word,
     pub(crate) node: Node,
+    /// Guarded by the lock of the line.
+    pub(crate) place: Place,
 }
 
 impl Entity {
@@ -142,6 +146,7 @@ impl Entity {
                 right: Half::new(Node::NONE),
                 rank: Half::new(0),
             },
+            place: Place::new(),
         }
     }
 

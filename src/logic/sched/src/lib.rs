@@ -25,6 +25,7 @@ extern crate std;
 
 mod entity;
 mod heap;
+mod line;
 mod parent;
 mod published;
 mod queue;
@@ -33,6 +34,7 @@ mod queue;
 mod tests;
 
 pub use entity::{Entities, Entity, EntityId, Share};
+pub use line::Line;
 pub use parent::ParentState;
 pub use published::{Published, idle_peer};
 pub use queue::{Choice, Refused, RunQueue, Wake};

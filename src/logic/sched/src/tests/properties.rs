@@ -79,6 +79,28 @@ proptest! {
     }
 
     #[test]
+    fn a_line_is_a_queue_from_which_any_can_go(steps in proptest::collection::vec((0u32..12, 0u8..3), 0..100)) {
+        let table = table(10);
+        let (mut line, mut model) = (Line::EMPTY, std::collections::VecDeque::new());
+        for (id, step) in steps {
+            let at = model.iter().position(|m| *m == id);
+            match step {
+                0 | 1 => {
+                    prop_assert_eq!(line.push(EntityId(id), &table), at.is_none() && id < 10);
+                    if at.is_none() && id < 10 {
+                        model.push_back(id);
+                    }
+                }
+                _ => {
+                    prop_assert_eq!(line.remove(EntityId(id), &table), at.is_some());
+                    at.map(|at| model.remove(at));
+                }
+            }
+            prop_assert_eq!(line.first(), model.front().map(|id| (EntityId(*id), model.len() > 1)));
+        }
+    }
+
+    #[test]
     fn no_entity_is_lost_or_in_two_places(
         steps in proptest::collection::vec((0u8..9, 0u32..24, 0usize..2, 0u64..3 * SLICE), 0..400)
     ) {
@@ -97,11 +119,12 @@ proptest! {
                 2 => if queue.remove(entity, now, &table).is_ok() { awake[i] = false },
                 3 => if queue.block(entity, None, now, &table) == Ok(true) { awake[i] = false },
                 4 => if queue.block(entity, Some(now + ticks), now, &table) == Ok(true) { awake[i] = false },
-                5 => if let Some(id) = queue.steal(1 - lp as u32, &table) {
-                    if ticks % 2 == 0 {
+                5 => {
+                    let stolen = queue.steal(1 - lp as u32, &table);
+                    if let Some(id) = stolen.filter(|_| ticks % 2 == 0) {
                         prop_assert_eq!(queues[1 - lp].adopt(id, now, &table), Ok(()));
                     }
-                },
+                }
                 6 => { let _ = queue.adopt(entity, now, &table); }
                 7 => { let _ = queue.assign(entity, lp as u32, ticks % 3 == 0, &table); }
                 _ => {

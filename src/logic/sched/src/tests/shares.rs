@@ -270,9 +270,28 @@ proptest! {
         }
         machine.run(SECOND);
         let then = machine.runtimes();
+        machine.longest_wait.fill(0);
         machine.run(60 * SECOND);
-        for (i, share) in machine.shares(&then, 60 * SECOND).iter().enumerate() {
-            prop_assert!(*share > 0.0, "{i} of {kinds:?} starved: {:?}", machine.table.0[i]);
+        let shares = machine.shares(&then, 60 * SECOND);
+        let sum: f64 = kinds.iter().map(|kind| f64::from(kind.0)).sum();
+        let fewest = (machine.parents.iter().filter(|p| **p == ParentState::Idle).count() as f64).max(0.02);
+        for (i, &(w, kind, .., cap)) in kinds.iter().enumerate() {
+            // At least what it would have if all others spun on the LPs that the parent leaves.
+            let cap = if cap < 40 { 1.0 } else { f64::from(cap) / 100.0 };
+            let due = (f64::from(w) / sum * fewest).min(cap);
+            prop_assert!(shares[i] > 0.0, "{i} of {kinds:?} starved: {:?}", machine.table.0[i]);
+            if kind == 0 && kinds.iter().all(|kind| kind.1 != 3) {
+                prop_assert!(shares[i] > 0.9 * due, "{i} of {kinds:?} has {} of {due}", shares[i]);
+                if fewest >= 1.0 {
+                    // Rounds in which each has as many slices as its weight asks for, and the caps' periods.
+                    let round = (4.0 * sum / f64::from(w) + 100.0) * SLICE as f64;
+                    prop_assert!(machine.longest_wait[i] as f64 <= round, "{i} of {kinds:?} waited {}", machine.longest_wait[i]);
+                }
+            }
         }
+        let spinners = kinds.iter().filter(|kind| kind.1 == 0 && kind.4 < 40).count();
+        let parents: u64 = machine.parent_ticks.iter().sum();
+        let used = shares.iter().sum::<f64>();
+        prop_assert!(used >= 0.99 * spinners.min(lps) as f64 || parents > 0, "{used} of {lps} LPs: {kinds:?}");
     }
 }
