@@ -110,10 +110,7 @@ impl Limits {
             | Register::KernelGsBase
             | Register::Lstar
             | Register::Cstar => (self.is_canonical(value), value),
-            Register::Rflags => (
-                value & !RFLAGS & !rflags::FIXED_1 == 0,
-                value | rflags::FIXED_1,
-            ),
+            Register::Rflags => (value & !RFLAGS == 0, value | rflags::FIXED_1),
             Register::Cr0 => {
                 let has = |bit| value & bit != 0;
                 let is_paired = (!has(cr0::PG) || has(cr0::PE)) && (!has(cr0::NW) || has(cr0::CD));
@@ -153,52 +150,39 @@ impl Limits {
         self.is_canonical(value.base)
     }
 
-    /// What segment register `name` holds after `value` is written, or `None` when the value is refused.
+    /// Whether segment register `name` may be `value`.
     ///
-    /// Where the vendors disagree the stricter rule is met: a segment that is present becomes accessed, a task state
-    /// segment busy, and the granularity fits the limit.
-    pub fn segment(&self, name: SegmentName, value: Segment) -> Option<Segment> {
+    /// What only one vendor keeps (accessed, busy, the granularity of a limit that fits both) does not count: the back
+    /// end brings it into the hardware's form.
+    pub fn is_segment(&self, name: SegmentName, value: &Segment) -> bool {
         const UNDEFINED: u16 = 0xF00;
         const NON_SYSTEM: u16 = 1 << 4;
-        const GRANULAR: u16 = 1 << 15;
-        const TYPE: u16 = 0xF;
-        let mut s = value;
-        if s.attributes & UNDEFINED != 0 {
-            return None;
-        }
-        let is_system = matches!(name, SegmentName::Ldtr | SegmentName::Tr);
+        const BOTH_SIZES: u16 = Segment::LONG | Segment::DEFAULT_32;
+        let (kind, is_system) = (
+            value.attributes & 0xF,
+            matches!(name, SegmentName::Ldtr | SegmentName::Tr),
+        );
         let has_long_base = is_system || matches!(name, SegmentName::Fs | SegmentName::Gs);
-        if has_long_base && !self.is_canonical(s.base) {
-            return None;
+        if value.attributes & UNDEFINED != 0 || has_long_base && !self.is_canonical(value.base) {
+            return false;
         }
-        if s.attributes & Segment::PRESENT == 0 {
-            let may_be_null = !matches!(name, SegmentName::Cs | SegmentName::Tr);
-            return may_be_null.then_some(s);
+        if value.attributes & Segment::PRESENT == 0 {
+            return name != SegmentName::Cs;
         }
-        if !has_long_base && s.base >> 32 != 0 || (s.attributes & NON_SYSTEM == 0) != is_system {
-            return None;
-        }
-        match (s.limit > 0xF_FFFF, s.limit & 0xFFF == 0xFFF) {
-            (true, true) => s.attributes |= GRANULAR,
-            (true, false) => return None,
-            (false, true) => {}
-            (false, false) => s.attributes &= !GRANULAR,
-        }
-        let kind = s.attributes & TYPE;
-        let both_sizes = Segment::LONG | Segment::DEFAULT_32;
-        let (is_valid, fixed) = match name {
+        let is_typed = match name {
             // Code, or the readable and writable data that real mode leaves.
-            SegmentName::Cs => (
-                (kind & 8 != 0 || kind & !1 == 2) && s.attributes & both_sizes != both_sizes,
-                1,
-            ),
-            SegmentName::Ss => (kind & !5 == 2, 1),
-            SegmentName::Ldtr => (kind == 2, 0),
-            SegmentName::Tr => (matches!(kind, 1 | 3 | 9 | 11), 2),
-            _ => (kind & 8 == 0 || kind & 2 != 0, 1),
+            SegmentName::Cs => {
+                (kind & 8 != 0 || kind & !1 == 2) && value.attributes & BOTH_SIZES != BOTH_SIZES
+            }
+            SegmentName::Ss => kind & !5 == 2,
+            SegmentName::Ldtr => kind == 2,
+            SegmentName::Tr => matches!(kind, 1 | 3 | 9 | 11),
+            _ => kind & 8 == 0 || kind & 2 != 0,
         };
-        s.attributes |= fixed;
-        is_valid.then_some(s)
+        is_typed
+            && (has_long_base || value.base >> 32 == 0)
+            && (value.attributes & NON_SYSTEM == 0) == is_system
+            && (value.limit <= 0xF_FFFF || value.limit & 0xFFF == 0xFFF)
     }
 }
 

@@ -14,8 +14,6 @@ use vpcore::seam::{IoAccess, Register, SegmentName, SlatFault, VpBackend};
 use x86::cpuid::CpuidResult;
 use x86::{Gp, cr0, efer};
 
-use crate::check::Limits;
-
 /// Bytes of the instruction at RIP, as many as could be fetched, at most 16.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Instruction {
@@ -49,7 +47,6 @@ impl Context {
     pub fn new(
         (partition, index): (PartitionId, VpIndex),
         vp: &impl VpBackend,
-        limits: &Limits,
         cr8: u8,
         length: u8,
         is_delivering: bool,
@@ -77,7 +74,7 @@ impl Context {
                 length_and_cr8: length & 0xF | cr8 << 4,
                 access: AccessType::Execute,
                 state,
-                cs: segment(vp, limits, SegmentName::Cs),
+                cs: vp.segment(SegmentName::Cs),
                 rip: vp.get(Register::Rip),
                 rflags: vp.get(Register::Rflags),
             },
@@ -100,7 +97,6 @@ impl Context {
     pub fn port(
         &self,
         vp: &impl VpBackend,
-        limits: &Limits,
         access: &IoAccess,
         instruction: &Instruction,
     ) -> Message {
@@ -120,8 +116,8 @@ impl Context {
             instruction_count: instruction.count,
             rax: gp.get(Gp::Rax),
             instruction: instruction.bytes,
-            ds: segment(vp, limits, SegmentName::Ds),
-            es: segment(vp, limits, SegmentName::Es),
+            ds: vp.segment(SegmentName::Ds),
+            es: vp.segment(SegmentName::Es),
             rcx: gp.get(Gp::Rcx),
             rsi: gp.get(Gp::Rsi),
             rdi: gp.get(Gp::Rdi),
@@ -212,7 +208,6 @@ impl Context {
     pub fn exception(
         &self,
         vp: &impl VpBackend,
-        limits: &Limits,
         (vector, error_code): (u8, Option<u32>),
         parameter: u64,
         instruction: &Instruction,
@@ -227,8 +222,8 @@ impl Context {
             error_code: error_code.unwrap_or(0),
             parameter,
             instruction: instruction.bytes,
-            ds: segment(vp, limits, SegmentName::Ds),
-            ss: segment(vp, limits, SegmentName::Ss),
+            ds: vp.segment(SegmentName::Ds),
+            ss: vp.segment(SegmentName::Ss),
             gp: vp.gp().0,
             ..Default::default()
         };
@@ -257,10 +252,4 @@ impl Context {
         };
         self.message(MessageType::APIC_EOI, &payload.encode())
     }
-}
-
-/// A segment register in a form that setting it would accept.
-fn segment(vp: &impl VpBackend, limits: &Limits, name: SegmentName) -> x86::Segment {
-    let raw = vp.segment(name);
-    limits.segment(name, raw).unwrap_or(raw)
 }

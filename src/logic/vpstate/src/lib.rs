@@ -14,6 +14,7 @@ mod bytes;
 pub mod check;
 pub mod intercept;
 pub mod msr;
+mod names;
 pub mod pending;
 pub mod register_page;
 pub mod registers;

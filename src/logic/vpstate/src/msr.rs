@@ -13,8 +13,8 @@ use crate::registers::{Effect, Extended, Registers, Synthetic};
 use crate::stored::MTRR_CAP;
 
 /// Registers that a child may read and write without an exit: they are moved with the VP, and nothing else depends on
-/// them.
-pub const DIRECT: [u32; 10] = [
+/// them. Those that the processor has not raise #GP there.
+pub const DIRECT: [u32; 12] = [
     n::FS_BASE,
     n::GS_BASE,
     n::KERNEL_GS_BASE,
@@ -25,6 +25,8 @@ pub const DIRECT: [u32; 10] = [
     n::IA32_SYSENTER_CS,
     n::IA32_SYSENTER_ESP,
     n::IA32_SYSENTER_EIP,
+    n::TSC_AUX,
+    n::IA32_SPEC_CTRL,
 ];
 
 /// Registers whose writes may reach the processor without an exit if it has them: they only make it forget predictions.
@@ -107,7 +109,7 @@ pub fn classify(msr: u32) -> Class {
         // SVM is off and locked.
         n::AMD_VM_CR => Constant(0x18),
         // A write of 0 asks for the revision: one that no kernel takes for too old.
-        n::IA32_BIOS_SIGN_ID => Ignored(0xFFFF_FFFF_0000_0000),
+        n::IA32_BIOS_SIGN_ID => Ignored(u64::MAX),
         // Platform, microcode update, CPUID faulting.
         0x17 | 0xCE | n::IA32_BIOS_UPDT_TRIG | 0x140 => Ignored(0),
         // AMD: the TSC counts at the rate of P0; LFENCE serializes.

@@ -99,14 +99,15 @@ pub enum Asked {
     ExtInt(u8),
 }
 
-/// Pending event register 0 of an exception that was raised and is not delivered. The parameter reads as 0: CR2 and
-/// DR6 hold it already.
-pub fn event(raised: Option<Event>) -> u128 {
+/// Pending event register 0 of an exception that was raised and is not delivered; `parameter` is what CR2 or DR6 holds
+/// for it.
+pub fn event(raised: Option<Event>, parameter: u64) -> u128 {
     match raised {
         Some(Event::Exception { vector, error_code }) => {
             1 | u128::from(error_code.is_some()) << 8
                 | u128::from(vector) << 16
                 | u128::from(error_code.unwrap_or(0)) << 32
+                | u128::from(parameter) << 64
         }
         _ => 0,
     }

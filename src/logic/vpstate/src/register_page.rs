@@ -9,6 +9,7 @@ use tlfs::state::register_page as page;
 use vpcore::seam::VpBackend;
 
 use crate::bytes::{read, read_u32, write};
+use crate::names::Place;
 use crate::registers::{Extended, Registers, Synthetic, decode_segment};
 
 /// Length of the part that this module fills: all but the list of vectors.
@@ -113,15 +114,9 @@ impl<B: VpBackend, E: Extended, S: Synthetic> Registers<'_, B, E, S> {
 
     /// Whether `set` would take `value` for a register of the page.
     fn accepts(&self, name: N, value: u128) -> bool {
-        match (
-            crate::registers::plain(name),
-            crate::registers::segment(name),
-        ) {
-            (Some(register), _) => self.limits.register(register, value as u64).is_some(),
-            (_, Some(segment)) => self
-                .limits
-                .segment(segment, decode_segment(value))
-                .is_some(),
+        match Place::of(name) {
+            Place::Backend(register) => self.limits.register(register, value as u64).is_some(),
+            Place::Segment(segment) => self.limits.is_segment(segment, &decode_segment(value)),
             _ => true,
         }
     }

@@ -5,12 +5,13 @@
 
 use apic::{Apic, BaseChange};
 use tlfs::HvError;
-use tlfs::msr as synthetic;
 use tlfs::register::RegisterName as N;
-use vpcore::seam::{Event, Register, SegmentName, TableName, VpBackend};
-use x86::{Gp, Segment, TableRegister, cr0, vector};
+use vpcore::seam::{Event, Register, VpBackend};
+use x86::msr::IA32_TSC_DEADLINE;
+use x86::{Segment, TableRegister, cr0, vector};
 
 use crate::check::Limits;
+use crate::names::Place;
 use crate::pending::{self, Asked};
 use crate::stored::{MTRR_CAP, Stored};
 use crate::suspend::{Change, Reasons, Suspend};
@@ -67,8 +68,10 @@ pub enum Effect {
     Run(Change),
 }
 
-/// Everything that makes up the registers of one VP. Whoever holds this holds its core, and the VP is not loaded: its
-/// registers are in memory.
+/// Everything that makes up the registers of one VP. Whoever holds this holds its core.
+///
+/// What [`Extended`] has is in memory: the VP is not loaded, or was just saved and only reads are made. For RDMSR and
+/// WRMSR of the guest itself that does not matter: they reach none of it.
 #[derive(Debug)]
 pub struct Registers<'a, B, E, S> {
     /// The back end, attached where its registers need that.
@@ -97,18 +100,6 @@ pub struct Registers<'a, B, E, S> {
     pub now: u64,
 }
 
-/// The segment register at place `index` of the names.
-const SEGMENTS: [SegmentName; 8] = [
-    SegmentName::Es,
-    SegmentName::Cs,
-    SegmentName::Ss,
-    SegmentName::Ds,
-    SegmentName::Fs,
-    SegmentName::Gs,
-    SegmentName::Ldtr,
-    SegmentName::Tr,
-];
-
 /// A segment register as a 128-bit value.
 pub fn encode_segment(s: &Segment) -> u128 {
     u128::from(s.base)
@@ -127,110 +118,6 @@ pub const fn decode_segment(value: u128) -> Segment {
     }
 }
 
-/// The general register called `name`.
-fn general(name: N) -> Option<Gp> {
-    const ALL: [Gp; 16] = [
-        Gp::Rax,
-        Gp::Rcx,
-        Gp::Rdx,
-        Gp::Rbx,
-        Gp::Rsp,
-        Gp::Rbp,
-        Gp::Rsi,
-        Gp::Rdi,
-        Gp::R8,
-        Gp::R9,
-        Gp::R10,
-        Gp::R11,
-        Gp::R12,
-        Gp::R13,
-        Gp::R14,
-        Gp::R15,
-    ];
-    ALL.get(name.index_from(N::RAX, 16)?).copied()
-}
-
-/// The segment register called `name`.
-pub(crate) fn segment(name: N) -> Option<SegmentName> {
-    SEGMENTS.get(name.index_from(N::ES, 8)?).copied()
-}
-
-/// The register of the back end called `name`.
-pub(crate) const fn plain(name: N) -> Option<Register> {
-    Some(match name {
-        N::RIP => Register::Rip,
-        N::RFLAGS => Register::Rflags,
-        N::CR0 | N::INTERMEDIATE_CR0 => Register::Cr0,
-        N::CR2 => Register::Cr2,
-        N::CR3 | N::INTERMEDIATE_CR3 => Register::Cr3,
-        N::CR4 | N::INTERMEDIATE_CR4 => Register::Cr4,
-        N::EFER => Register::Efer,
-        N::DR6 => Register::Dr6,
-        N::DR7 => Register::Dr7,
-        N::KERNEL_GS_BASE => Register::KernelGsBase,
-        N::PAT => Register::Pat,
-        N::SYSENTER_CS => Register::SysenterCs,
-        N::SYSENTER_EIP => Register::SysenterEip,
-        N::SYSENTER_ESP => Register::SysenterEsp,
-        N::STAR => Register::Star,
-        N::LSTAR => Register::Lstar,
-        N::CSTAR => Register::Cstar,
-        N::SFMASK => Register::Sfmask,
-        N::DEBUG_CTL => Register::DebugCtl,
-        N::INTERRUPT_STATE => Register::InterruptState,
-        _ => return None,
-    })
-}
-
-/// The synthetic MSR behind `name`.
-fn synthetic_msr(name: N) -> Option<u32> {
-    let ranges = [
-        (N::SINT0, 16, synthetic::SINT0),
-        (N::SCONTROL, 6, synthetic::SCONTROL),
-        (N::STIMER0_CONFIG, 8, synthetic::STIMER0_CONFIG),
-        (N::CRASH_P0, 6, synthetic::CRASH_P0),
-        (N::HYPERCALL, 1, synthetic::HYPERCALL),
-        (N::GUEST_OS_ID, 1, synthetic::GUEST_OS_ID),
-        (N::VP_INDEX, 1, synthetic::VP_INDEX),
-        (N::TIME_REF_COUNT, 1, synthetic::TIME_REF_COUNT),
-        (N::VP_RUNTIME, 1, synthetic::VP_RUNTIME),
-        (N::VP_ASSIST_PAGE, 1, synthetic::VP_ASSIST_PAGE),
-        (N::REFERENCE_TSC, 1, synthetic::REFERENCE_TSC),
-    ];
-    let (at, msr) = ranges
-        .iter()
-        .find_map(|&(first, count, msr)| Some((name.index_from(first, count)?, msr)))?;
-    // The page registers are in another order than their MSRs.
-    Some(match name {
-        N::SIEFP => synthetic::SIEFP,
-        N::SIMP => synthetic::SIMP,
-        _ => msr.wrapping_add(at as u32),
-    })
-}
-
-/// Registers of features that no child has, and counters of what never happens: 0, and nothing else can be written.
-const fn is_always_zero(name: N) -> bool {
-    matches!(
-        name,
-        N::INSTRUCTION_EMULATION_HINTS
-            | N::PENDING_EVENT_1
-            | N::DELIVERABILITY_NOTIFICATIONS
-            | N::BNDCFGS
-            | N::XSS
-            | N::U_CET
-            | N::S_CET
-            | N::SSP
-            | N::PL0_SSP
-            | N::PL1_SSP
-            | N::PL2_SSP
-            | N::PL3_SSP
-            | N::SSP_TABLE
-            | N::XFD
-            | N::XFD_ERR
-            | N::ROOT_SIGNAL_COUNT
-    )
-}
-
 const REFUSED: HvError = HvError::INVALID_REGISTER_VALUE;
 
 impl<B: VpBackend, E: Extended, S: Synthetic> Registers<'_, B, E, S> {
@@ -239,61 +126,55 @@ impl<B: VpBackend, E: Extended, S: Synthetic> Registers<'_, B, E, S> {
     /// # Errors
     /// [`HvError::INVALID_PARAMETER`] when there is no such register; for synthetic ones what [`Synthetic`] says.
     pub fn get(&mut self, name: N) -> Result<u128, HvError> {
-        if let Some(register) = general(name) {
-            return Ok(self.backend.gp().get(register).into());
-        }
-        if let Some(register) = plain(name) {
-            return Ok(self.backend.get(register).into());
-        }
-        if let Some(segment) = segment(name) {
-            return Ok(encode_segment(&self.segment(segment)));
-        }
-        if let Some(index) = name.index_from(N::XMM0, 16) {
-            return Ok(xsave::xmm(self.extended.area(), index));
-        }
-        if let Some(index) = name.index_from(N::FP_MMX0, 8) {
-            return Ok(xsave::st(self.extended.area(), index));
-        }
-        if let Some(register) = switched(name) {
-            return Ok(self
-                .extended
-                .register(register)
-                .map_or(0, |value| *value)
-                .into());
-        }
+        let value = match Place::of(name) {
+            Place::General(number) => self.backend.gp().0.get(number).map_or(0, |value| *value),
+            Place::Backend(register) => self.backend.get(register),
+            Place::Segment(segment) => return Ok(encode_segment(&self.backend.segment(segment))),
+            Place::Table(table) => {
+                let table = self.backend.table(table);
+                return Ok(u128::from(table.limit) << 48 | u128::from(table.base) << 64);
+            }
+            Place::Image(index) => {
+                return Ok(xsave::get(self.extended.area(), self.layout, index));
+            }
+            Place::Switched(register) => self.extended.register(register).map_or(0, |value| *value),
+            Place::Synthetic(msr) => self.synthetic.read(msr)?,
+            Place::Zero => 0,
+            Place::Other => return self.get_other(name),
+        };
+        Ok(value.into())
+    }
+
+    fn get_other(&mut self, name: N) -> Result<u128, HvError> {
         if let Some(slot) = self.stored.slot(name) {
             return Ok((*slot).into());
         }
         let reasons = self.suspend.reasons();
         let value: u64 = match name {
-            N::FP_CONTROL_STATUS => return Ok(xsave::fp_control(self.extended.area())),
-            N::XMM_CONTROL_STATUS => {
-                return Ok(xsave::xmm_control(self.extended.area(), self.layout));
+            N::PENDING_EVENT_0 => {
+                let parameter = parameter_register(*self.raised);
+                let parameter = parameter.map_or(0, |register| self.backend.get(register));
+                return Ok(pending::event(*self.raised, parameter));
             }
-            N::GDTR => return Ok(encode_table(&self.backend.table(TableName::Gdtr))),
-            N::IDTR => return Ok(encode_table(&self.backend.table(TableName::Idtr))),
-            N::PENDING_EVENT_0 => return Ok(pending::event(*self.raised)),
             N::PENDING_INTERRUPTION => {
-                *self.interrupted = self
-                    .interrupted
-                    .or_else(|| self.backend.interrupted_event());
+                let held = self.interrupted.take();
+                *self.interrupted = held.or_else(|| self.backend.interrupted_event());
                 pending::interruption(*self.interrupted)
             }
             N::CR8 | N::INTERMEDIATE_CR8 => self.apic.cr8().into(),
             N::TSC => self.tsc(),
             N::APIC_BASE => self.apic.apic_base(),
             N::INITIAL_APIC_ID => self.apic.id().get().into(),
-            N::TSC_DEADLINE => return self.apic_msr(x86::msr::IA32_TSC_DEADLINE),
+            N::TSC_DEADLINE => {
+                let value = self.apic.read_msr(IA32_TSC_DEADLINE, self.now);
+                value.map_err(|_| HvError::INVALID_PARAMETER)?
+            }
             N::MTRR_CAP => MTRR_CAP,
             N::EXPLICIT_SUSPEND => reasons.has(Reasons::EXPLICIT).into(),
             N::INTERCEPT_SUSPEND => reasons.has(Reasons::INTERCEPT).into(),
             N::DISPATCH_SUSPEND => reasons.has(Reasons::DISPATCH).into(),
             N::INTERNAL_ACTIVITY_STATE => reasons.activity(),
-            name if is_always_zero(name) => 0,
-            name => {
-                let msr = synthetic_msr(name).ok_or(HvError::INVALID_PARAMETER)?;
-                self.synthetic.read(msr)?
-            }
+            _ => return Err(HvError::INVALID_PARAMETER),
         };
         Ok(value.into())
     }
@@ -306,81 +187,85 @@ impl<B: VpBackend, E: Extended, S: Synthetic> Registers<'_, B, E, S> {
     /// Nothing was changed.
     pub fn set(&mut self, name: N, value: u128) -> Result<Effect, HvError> {
         let word = value as u64;
-        if let Some(register) = general(name) {
-            self.backend.gp_mut().set(register, word);
-            return Ok(Effect::None);
-        }
-        if let Some(register) = plain(name) {
-            let held = self.limits.register(register, word).ok_or(REFUSED)?;
-            self.backend.set(register, held);
-            return Ok(match register {
-                Register::Cr0 | Register::Cr3 | Register::Cr4 | Register::Efer | Register::Pat => {
-                    Effect::Translation
+        match Place::of(name) {
+            Place::General(number) => {
+                if let Some(register) = self.backend.gp_mut().0.get_mut(number) {
+                    *register = word;
                 }
-                _ => Effect::None,
-            });
-        }
-        if let Some(segment) = segment(name) {
-            let held = self
-                .limits
-                .segment(segment, decode_segment(value))
-                .ok_or(REFUSED)?;
-            self.backend.set_segment(segment, held);
-            return Ok(Effect::None);
-        }
-        if let Some(index) = name.index_from(N::XMM0, 16) {
-            xsave::set_xmm(self.extended.area(), index, value);
-            return Ok(Effect::None);
-        }
-        if let Some(index) = name.index_from(N::FP_MMX0, 8) {
-            xsave::set_st(self.extended.area(), index, value);
-            return Ok(Effect::None);
-        }
-        if let Some(register) = switched(name) {
-            let is_valid = match register {
-                Switched::Breakpoint(_) => true,
-                Switched::Xcr0 => self.limits.is_xcr0(word),
-                Switched::TscAux => word >> 32 == 0,
-                Switched::SpecCtrl => word & !self.limits.spec_ctrl == 0,
-            };
-            match self.extended.register(register) {
-                Some(held) if is_valid => *held = word,
-                // What does not exist reads as it does after reset.
-                None if word == u64::from(register == Switched::Xcr0) => {}
-                _ => return Err(REFUSED),
             }
-            return Ok(Effect::None);
+            Place::Backend(register) => {
+                let held = self.limits.register(register, word).ok_or(REFUSED)?;
+                self.backend.set(register, held);
+                if is_translating(register) {
+                    return Ok(Effect::Translation);
+                }
+            }
+            Place::Segment(name) => {
+                let segment = decode_segment(value);
+                accept(self.limits.is_segment(name, &segment))?;
+                self.backend.set_segment(name, segment);
+            }
+            Place::Table(name) => {
+                let table = TableRegister {
+                    limit: (value >> 48) as u16,
+                    base: (value >> 64) as u64,
+                };
+                accept(self.limits.is_table(&table))?;
+                self.backend.set_table(name, table);
+            }
+            Place::Image(index) => {
+                let area = self.extended.area();
+                xsave::set(area, self.layout, index, value).map_err(|_| REFUSED)?;
+            }
+            Place::Switched(register) => {
+                accept(match register {
+                    Switched::Breakpoint(_) => true,
+                    Switched::Xcr0 => self.limits.is_xcr0(word),
+                    Switched::TscAux => word >> 32 == 0,
+                    Switched::SpecCtrl => word & !self.limits.spec_ctrl == 0,
+                })?;
+                match self.extended.register(register) {
+                    Some(held) => *held = word,
+                    // What does not exist stays as it is after reset.
+                    None => accept(word == u64::from(register == Switched::Xcr0))?,
+                }
+            }
+            Place::Synthetic(msr) => self.synthetic.write(msr, word)?,
+            Place::Zero => accept(value == 0)?,
+            Place::Other => return self.set_other(name, value),
         }
-        if let Some(slot) = self.stored.slot(name) {
-            *slot = word;
-            return Ok(Effect::None);
-        }
-        self.set_other(name, value)
+        Ok(Effect::None)
     }
 
     fn set_other(&mut self, name: N, value: u128) -> Result<Effect, HvError> {
         let word = value as u64;
+        if let Some(slot) = self.stored.slot(name) {
+            *slot = word;
+            return Ok(Effect::None);
+        }
+        let is_protected = self.backend.get(Register::Cr0) & cr0::PE != 0;
         match name {
-            N::FP_CONTROL_STATUS => xsave::set_fp_control(self.extended.area(), value),
-            N::XMM_CONTROL_STATUS => {
-                xsave::set_xmm_control(self.extended.area(), self.layout, value)
-                    .map_err(|_| REFUSED)?;
-            }
-            N::GDTR => self.set_table(TableName::Gdtr, value)?,
-            N::IDTR => self.set_table(TableName::Idtr, value)?,
             N::PENDING_INTERRUPTION => {
-                let event = pending::parse_interruption(word, self.is_protected());
+                let event = pending::parse_interruption(word, is_protected);
                 *self.interrupted = event.ok_or(REFUSED)?;
                 // What the back end still holds is replaced with it.
                 let _ = self.backend.interrupted_event();
             }
             N::PENDING_EVENT_0 => {
-                match pending::parse_event(value, self.is_protected()).ok_or(REFUSED)? {
+                match pending::parse_event(value, is_protected).ok_or(REFUSED)? {
                     Asked::Nothing => *self.raised = None,
                     Asked::ExtInt(vector) => self.apic.accept_extint(vector),
                     Asked::Exception(event, parameter) => {
-                        self.set_parameter(event, parameter);
                         *self.raised = Some(event);
+                        if let Some(register) = parameter_register(*self.raised) {
+                            let low = parameter & 0xFFFF_FFFF;
+                            let held = if register == Register::Dr6 {
+                                low
+                            } else {
+                                parameter
+                            };
+                            self.backend.set(register, held);
+                        }
                     }
                 }
             }
@@ -398,8 +283,7 @@ impl<B: VpBackend, E: Extended, S: Synthetic> Registers<'_, B, E, S> {
                 return Ok(Effect::ApicBase(change));
             }
             N::TSC_DEADLINE => {
-                let msr = x86::msr::IA32_TSC_DEADLINE;
-                let effect = self.apic.write_msr(msr, word, self.now);
+                let effect = self.apic.write_msr(IA32_TSC_DEADLINE, word, self.now);
                 return effect.map(|_| Effect::Timer).map_err(|_| REFUSED);
             }
             N::EXPLICIT_SUSPEND => return self.set_reason(Reasons::EXPLICIT, word),
@@ -414,34 +298,10 @@ impl<B: VpBackend, E: Extended, S: Synthetic> Registers<'_, B, E, S> {
             }
             N::INTERCEPT_SUSPEND => return Err(REFUSED),
             // Read-only ones take what they hold, so that a snapshot can be written back whole.
-            N::INITIAL_APIC_ID | N::MTRR_CAP if self.get(name)? == word.into() => {}
-            N::INITIAL_APIC_ID | N::MTRR_CAP => return Err(REFUSED),
-            name if is_always_zero(name) && value == 0 => {}
-            name if is_always_zero(name) => return Err(REFUSED),
-            name => {
-                let msr = synthetic_msr(name).ok_or(HvError::INVALID_PARAMETER)?;
-                self.synthetic.write(msr, word)?;
-            }
+            N::INITIAL_APIC_ID | N::MTRR_CAP => accept(self.get(name)? == word.into())?,
+            _ => return Err(HvError::INVALID_PARAMETER),
         }
         Ok(Effect::None)
-    }
-
-    /// A segment register as it would be accepted: AMD keeps neither the busy bit nor the granularity as VT-x does.
-    pub(crate) fn segment(&self, name: SegmentName) -> Segment {
-        let raw = self.backend.segment(name);
-        self.limits.segment(name, raw).unwrap_or(raw)
-    }
-
-    /// CR0.PE.
-    fn is_protected(&self) -> bool {
-        self.backend.get(Register::Cr0) & cr0::PE != 0
-    }
-
-    fn apic_msr(&mut self, msr: u32) -> Result<u128, HvError> {
-        let value = self.apic.read_msr(msr, self.now);
-        value
-            .map(u128::from)
-            .map_err(|_| HvError::INVALID_PARAMETER)
     }
 
     /// The guest's TSC.
@@ -456,36 +316,6 @@ impl<B: VpBackend, E: Extended, S: Synthetic> Registers<'_, B, E, S> {
         self.apic.set_tsc_offset(offset, self.now);
     }
 
-    fn set_table(&mut self, name: TableName, value: u128) -> Result<(), HvError> {
-        let table = TableRegister {
-            limit: (value >> 48) as u16,
-            base: (value >> 64) as u64,
-        };
-        if !self.limits.is_table(&table) {
-            return Err(REFUSED);
-        }
-        self.backend.set_table(name, table);
-        Ok(())
-    }
-
-    /// What the processor would have put elsewhere when it raised `event`.
-    fn set_parameter(&mut self, event: Event, parameter: u64) {
-        match event {
-            Event::Exception {
-                vector: vector::PF, ..
-            } => {
-                self.backend.set(Register::Cr2, parameter);
-            }
-            Event::Exception {
-                vector: vector::DB, ..
-            } => {
-                let held = self.limits.register(Register::Dr6, parameter & 0xFFFF_FFFF);
-                self.backend.set(Register::Dr6, held.unwrap_or(0xFFFF_0FF0));
-            }
-            _ => {}
-        }
-    }
-
     fn set_reason(&mut self, reason: Reasons, value: u64) -> Result<Effect, HvError> {
         match value {
             0 => Ok(Effect::Run(self.suspend.clear(reason))),
@@ -495,18 +325,24 @@ impl<B: VpBackend, E: Extended, S: Synthetic> Registers<'_, B, E, S> {
     }
 }
 
-/// The switched register called `name`.
-fn switched(name: N) -> Option<Switched> {
-    match name {
-        N::XFEM => Some(Switched::Xcr0),
-        N::TSC_AUX => Some(Switched::TscAux),
-        N::SPEC_CTRL => Some(Switched::SpecCtrl),
-        _ => name
-            .index_from(N::DR0, 4)
-            .map(|index| Switched::Breakpoint(index as u8)),
+/// Whether translations depend on `register`.
+const fn is_translating(register: Register) -> bool {
+    use Register::{Cr0, Cr3, Cr4, Efer, Pat};
+    matches!(register, Cr0 | Cr3 | Cr4 | Efer | Pat)
+}
+
+/// Where the processor puts more about the exception `raised`.
+const fn parameter_register(raised: Option<Event>) -> Option<Register> {
+    match raised {
+        Some(Event::Exception { vector, .. }) => match vector {
+            vector::PF => Some(Register::Cr2),
+            vector::DB => Some(Register::Dr6),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
-fn encode_table(table: &TableRegister) -> u128 {
-    u128::from(table.limit) << 48 | u128::from(table.base) << 64
+fn accept(is_good: bool) -> Result<(), HvError> {
+    if is_good { Ok(()) } else { Err(REFUSED) }
 }

@@ -2,7 +2,7 @@
 
 use tlfs::register::RegisterName;
 
-/// The registers of one VP that no hardware holds and nothing depends on. 232 bytes.
+/// The registers of one VP that no hardware holds and nothing depends on. 240 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// IA32_MTRR_DEF_TYPE. The memory of a partition is write-back whatever its ranges say.
@@ -58,3 +58,5 @@ impl Stored {
             .find_map(|(first, slots)| slots.get_mut(name.index_from(first, slots.len() as u32)?))
     }
 }
+
+const _: () = assert!(size_of::<Stored>() == 240);

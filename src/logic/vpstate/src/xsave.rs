@@ -11,9 +11,6 @@ use x86::cpuid::CpuidResult;
 use crate::bytes::{copy, fill_zero, read, read_u32, read_u64, write};
 
 const FCW: usize = 0;
-const FTW: usize = 4;
-const FOP: usize = 6;
-const FIP: usize = 8;
 const FDP: usize = 16;
 const MXCSR: usize = 24;
 const MXCSR_MASK: usize = 28;
@@ -30,6 +27,10 @@ const X87: u64 = 1;
 const SSE: u64 = 1 << 1;
 const FCW_INITIAL: u16 = 0x37F;
 const MXCSR_INITIAL: u32 = 0x1F80;
+/// FpControlStatus: the byte behind the abridged tag.
+const RESERVED_BYTE: u128 = 0xFF << 40;
+/// What an x87 register fills of its 16 bytes.
+const LOW_80: u128 = (1 << 80) - 1;
 /// Components beside x87 and SSE that a table has room for: 2 to 9.
 const SLOTS: usize = 10;
 
@@ -262,74 +263,54 @@ impl Reader<'_> {
     }
 }
 
-/// XMM register `index`, 0 to 15.
-pub fn xmm(image: &[u8], index: usize) -> u128 {
-    u128::from_le_bytes(Reader(image).get(SSE, XMM0 + (index & 15) * 16))
-}
-
-/// Sets XMM register `index`, 0 to 15.
-pub fn set_xmm(image: &mut [u8], index: usize, value: u128) {
-    leave_initial(image, SSE);
-    write(image, XMM0 + (index & 15) * 16, &value.to_le_bytes());
-}
-
-/// x87 register ST(`index`), 0 to 7, in its low 80 bits.
-pub fn st(image: &[u8], index: usize) -> u128 {
-    let low: [u8; 10] = Reader(image).get(X87, ST0 + (index & 7) * 16);
-    let mut bytes = [0; 16];
-    write(&mut bytes, 0, &low);
-    u128::from_le_bytes(bytes)
-}
-
-/// Sets x87 register ST(`index`), 0 to 7, to the low 80 bits of `value`.
-pub fn set_st(image: &mut [u8], index: usize, value: u128) {
-    leave_initial(image, X87);
-    write(
-        image,
-        ST0 + (index & 7) * 16,
-        &(value & (1 << 80) - 1).to_le_bytes(),
-    );
-}
-
-/// The register FpControlStatus: control, status, abridged tag, opcode, instruction pointer.
-pub fn fp_control(image: &[u8]) -> u128 {
+/// A register of the image, as the names number them: XMM0 to XMM15, ST0 to ST7 (80 bits), FpControlStatus,
+/// XmmControlStatus; 0 beyond.
+pub fn get(image: &[u8], layout: &Layout, index: usize) -> u128 {
     let reader = Reader(image);
-    let low = u128::from(u64::from_le_bytes(reader.get(X87, FCW)) & !0xFFFF);
-    let rip = u128::from(u64::from_le_bytes(reader.get(X87, FIP)));
-    low & !(0xFF << 40) | u128::from(reader.fcw()) | rip << 64
+    match index {
+        0..16 => u128::from_le_bytes(reader.get(SSE, XMM0 + index * 16)),
+        16..24 => u128::from_le_bytes(reader.get(X87, ST0 + (index - 16) * 16)) & LOW_80,
+        24 => {
+            let all = u128::from_le_bytes(reader.get(X87, FCW));
+            all & !RESERVED_BYTE & !0xFFFF | u128::from(reader.fcw())
+        }
+        25 => {
+            u128::from(u64::from_le_bytes(reader.get(X87, FDP)))
+                | u128::from(reader.mxcsr()) << 64
+                | u128::from(layout.mxcsr_mask) << 96
+        }
+        _ => 0,
+    }
 }
 
-/// Sets FpControlStatus.
-pub fn set_fp_control(image: &mut [u8], value: u128) {
-    leave_initial(image, X87);
-    let bytes = value.to_le_bytes();
-    write(image, FCW, &read::<5>(&bytes, 0));
-    write(image, FTW + 1, &[0]);
-    write(image, FOP, &read::<2>(&bytes, FOP));
-    write(image, FIP, &read::<8>(&bytes, FIP));
-}
-
-/// The register XmmControlStatus: data pointer, MXCSR, its mask.
-pub fn xmm_control(image: &[u8], layout: &Layout) -> u128 {
-    let reader = Reader(image);
-    u128::from(u64::from_le_bytes(reader.get(X87, FDP)))
-        | u128::from(reader.mxcsr()) << 64
-        | u128::from(layout.mxcsr_mask) << 96
-}
-
-/// Sets XmmControlStatus; its mask is ignored.
+/// Sets a register, numbered as for [`get`]. The mask in XmmControlStatus is ignored.
 ///
 /// # Errors
-/// MXCSR has reserved bits. Nothing was changed.
-pub fn set_xmm_control(image: &mut [u8], layout: &Layout, value: u128) -> Result<(), BadImage> {
-    let mxcsr = (value >> 64) as u32;
-    if mxcsr & !layout.mxcsr_mask != 0 {
-        return Err(BadImage);
+/// MXCSR has reserved bits, or there is no such register. Nothing was changed.
+pub fn set(image: &mut [u8], layout: &Layout, index: usize, value: u128) -> Result<(), BadImage> {
+    let bytes = value.to_le_bytes();
+    if index != 25 {
+        leave_initial(image, if index < 16 { SSE } else { X87 });
     }
-    leave_initial(image, X87);
-    leave_initial(image, SSE);
-    write(image, FDP, &(value as u64).to_le_bytes());
-    write(image, MXCSR, &mxcsr.to_le_bytes());
+    match index {
+        0..16 => write(image, XMM0 + index * 16, &bytes),
+        16..24 => {
+            let low = (value & LOW_80).to_le_bytes();
+            write(image, ST0 + (index - 16) * 16, &low);
+        }
+        24 => write(image, FCW, &(value & !RESERVED_BYTE).to_le_bytes()),
+        25 => {
+            let mxcsr = (value >> 64) as u32;
+            if mxcsr & !layout.mxcsr_mask != 0 {
+                return Err(BadImage);
+            }
+            leave_initial(image, X87);
+            leave_initial(image, SSE);
+            write(image, FDP, &(value as u64).to_le_bytes());
+            write(image, MXCSR, &mxcsr.to_le_bytes());
+        }
+        _ => return Err(BadImage),
+    }
     Ok(())
 }
 

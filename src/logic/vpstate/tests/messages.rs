@@ -44,7 +44,7 @@ fn stopped() -> Vp {
 
 fn context(vp: &Vp, length: u8) -> Context {
     let who = (PartitionId::new(0x77), VpIndex::new(5));
-    Context::new(who, &vp.backend, &vp.limits, 9, length, false)
+    Context::new(who, &vp.backend, 9, length, false)
 }
 
 #[test]
@@ -58,12 +58,7 @@ fn a_port_access_has_all_that_a_vmm_needs_to_step_over_it() {
         is_rep: true,
         next_rip: None,
     };
-    let message = context(&vp, 2).port(
-        &vp.backend,
-        &vp.limits,
-        &access,
-        &Instruction::new(&[0xF3, 0x6E]),
-    );
+    let message = context(&vp, 2).port(&vp.backend, &access, &Instruction::new(&[0xF3, 0x6E]));
     assert_eq!((message.kind().0, message.origin()), (0x8001_0000, 0x77));
     let m = IoPortIntercept::decode(message.payload()).unwrap();
     assert_eq!(m.header.vp, VpIndex::new(5));
@@ -175,7 +170,7 @@ fn the_other_messages_have_their_types_and_fields() {
     assert_eq!((m.rax, m.rcx, m.rbx), (0x1111, 0x2222, 0x4444));
 
     let none = Instruction::default();
-    let message = context.exception(&vp.backend, &vp.limits, (14, Some(7)), 0xBAD, &none);
+    let message = context.exception(&vp.backend, (14, Some(7)), 0xBAD, &none);
     assert_eq!(message.kind().0, 0x8001_0003);
     let m = ExceptionIntercept::decode(message.payload()).unwrap();
     assert_eq!(

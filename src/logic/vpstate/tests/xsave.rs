@@ -175,17 +175,17 @@ fn registers_survive_export_and_import() {
     let layout = layout();
     for is_compacted in [false, true] {
         let mut image = area(&layout, is_compacted);
-        xsave::set_xmm(&mut image, 15, 1 << 127 | 5);
-        xsave::set_st(&mut image, 7, 1 << 79 | 3);
-        xsave::set_xmm_control(&mut image, &layout, 0x1FA0 << 64 | 0x1234).unwrap();
+        xsave::set(&mut image, &layout, 15, 1 << 127 | 5).unwrap();
+        xsave::set(&mut image, &layout, 23, 1 << 79 | 3).unwrap();
+        xsave::set(&mut image, &layout, 25, 0x1FA0 << 64 | 0x1234).unwrap();
         let mut out = vec![0; 4096];
         layout.export(&image, u64::MAX, &mut out).unwrap();
         let mut back = area(&layout, !is_compacted);
         layout.import(&out, &mut back).unwrap();
-        assert_eq!(xsave::xmm(&back, 15), 1 << 127 | 5);
-        assert_eq!(xsave::st(&back, 7), 1 << 79 | 3);
+        assert_eq!(xsave::get(&back, &layout, 15), 1 << 127 | 5);
+        assert_eq!(xsave::get(&back, &layout, 23), 1 << 79 | 3);
         assert_eq!(
-            xsave::xmm_control(&back, &layout),
+            xsave::get(&back, &layout, 25),
             0xFFFF << 96 | 0x1FA0 << 64 | 0x1234
         );
     }
@@ -203,10 +203,7 @@ fn a_control_word_of_sse_alone_is_not_lost() {
     for is_compacted in [false, true] {
         let mut back = area(&layout, is_compacted);
         layout.import(&out, &mut back).unwrap();
-        assert_eq!(
-            xsave::xmm_control(&back, &layout) >> 64 & 0xFFFF_FFFF,
-            0x9F80
-        );
+        assert_eq!(xsave::get(&back, &layout, 25) >> 64 & 0xFFFF_FFFF, 0x9F80);
     }
 }
 
@@ -266,11 +263,10 @@ proptest! {
     #[test]
     fn short_images_never_panic(length in 0_usize..600, bytes: u8, value: u128) {
         let mut image = vec![bytes; length];
-        xsave::set_xmm(&mut image, 15, value);
-        xsave::set_st(&mut image, 7, value);
-        xsave::set_fp_control(&mut image, value);
-        let _ = xsave::set_xmm_control(&mut image, &layout(), value);
-        let _ = (xsave::xmm(&image, 3), xsave::fp_control(&image));
+        for index in 0..30 {
+            let _ = xsave::set(&mut image, &layout(), index, value);
+            let _ = xsave::get(&image, &layout(), index);
+        }
         let _ = layout().export(&image, value as u64, &mut [0; 64]);
     }
 }
