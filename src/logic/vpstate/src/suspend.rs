@@ -155,7 +155,10 @@ impl Suspend {
         !self.set(Reasons::INTERCEPT).before.has(Reasons::INTERCEPT)
     }
 
-    /// An interrupt, NMI or INIT arrived for a VP that may be halted or idle.
+    /// An interrupt, NMI or INIT was left in the inbox of a VP that may be halted or idle.
+    ///
+    /// Nothing is slept through: a sender posts, then calls this; a VP that halts sets [`Reasons::HALTED`], then looks at
+    /// its inbox, and calls this itself when there is something. Likewise [`Reasons::STARTUP`] and `Inbox::has_start`.
     pub fn wake(&self) -> Change {
         // Looks first: most VPs that get an interrupt run.
         if self.reasons().has(Reasons::HALTED.with(Reasons::IDLE)) {
