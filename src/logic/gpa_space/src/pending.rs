@@ -106,3 +106,29 @@ impl Pending {
         core::mem::take(&mut self.cleanup)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_grow_until_their_count_ends() {
+        const GIB: u64 = 1 << 30;
+        let mut pending = Pending::new();
+        for part in 0..9 {
+            pending.add(Spa::new(0x12_3456_7000 + part * GIB), GIB);
+        }
+        pending.add(Spa::new(0), PAGE_SIZE);
+        let mut next = 0x12_3456_7000;
+        let mut runs = 0;
+        pending.release(&mut |spa, count| {
+            runs += 1;
+            if spa.get() != 0 {
+                assert_eq!(spa.get(), next);
+                next += count * PAGE_SIZE;
+            }
+        });
+        assert_eq!((runs, next), (4, 0x12_3456_7000 + 9 * GIB));
+        assert!(pending.is_empty());
+    }
+}

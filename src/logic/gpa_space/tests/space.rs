@@ -187,6 +187,24 @@ fn a_full_record_stops_an_edit_before_it_begins() {
     b.end(1);
 }
 
+/// A table with an overlay in it stays, so a large leaf over it ends the uses of up to 511 pages one by one.
+#[test]
+fn a_table_with_an_overlay_takes_a_whole_record() {
+    let mut b = bench();
+    for page in 0..2 * LARGE {
+        b.map_4k(page, 0x5000 + 2 * page);
+    }
+    b.place(LARGE + 1, 0xABCD).unwrap();
+    b.finish();
+    b.sweep_all(0, 300, false);
+    assert!(!b.pending.is_full());
+    b.map_2m(LARGE, 0x8000);
+    assert_eq!(b.sweep(0, LARGE, false), Err(SpaceError::Full));
+    b.finish();
+    assert_eq!(b.uses.len(), 212 + 512);
+    b.end(1);
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     let mut b = bench();
@@ -398,6 +416,31 @@ fn marks_belong_to_leaves_and_a_part_that_becomes_clean_is_split_off() {
     told(&mut c, 0, LARGE, BOTH);
     assert_eq!(told(&mut c, 3, 4, BOTH), [(false, false, 4)]);
     assert_eq!(c.mem.frames.len(), 3);
+}
+
+/// A leaf that is used but not written has nothing to lose: it is not split, and stays used.
+#[test]
+fn a_part_does_not_clear_the_accessed_mark_of_the_whole() {
+    let mut b = bench();
+    b.map_2m(0, 0x1000);
+    told(&mut b, 0, LARGE, DIRTY);
+    assert_eq!(told(&mut b, 0, 7, BOTH), [(true, false, 7)]);
+    assert_eq!(told(&mut b, 7, 3, BOTH), [(true, false, 3)]);
+    assert_eq!(told(&mut b, 0, LARGE, BOTH), [(true, false, LARGE)]);
+    assert_eq!(b.mem.frames.len(), 3);
+}
+
+/// A processor may set the mark between the look and the edit.
+#[test]
+fn a_page_that_could_be_written_counts_as_written_when_it_loses_its_access() {
+    let mut b = bench();
+    b.map_4k(0, 5);
+    let read_only = Attributes::RO.with_backing(Backing::Counted);
+    b.map(1, 6, PageSize::Size4K, read_only).unwrap();
+    told(&mut b, 0, 2, BOTH);
+    b.sweep_all(0, 2, true);
+    let after = told(&mut b, 0, 2, NONE);
+    assert_eq!(after, [(false, true, 1), (false, false, 1)]);
 }
 
 #[test]
