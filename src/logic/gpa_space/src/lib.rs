@@ -102,7 +102,8 @@ pub const fn rights(
 
 impl<F: Format> GpaSpace<F> {
     /// The empty space whose top table is the zeroed frame `root`. No leaf is larger than `max_leaf`. `has_marks`: the
-    /// processor sets accessed and dirty bits in these tables; without, every mapped page counts as both for ever.
+    /// processor sets accessed and dirty bits in these tables (NPT: always; EPT: where the EPT pointer says so, and then
+    /// its walk of the guest's own tables needs the right to write them); without, every mapped page counts as both.
     pub const fn new(root: Spa, levels: Levels, max_leaf: PageSize, has_marks: bool) -> Self {
         Self {
             table: Table::new(root, levels, max_leaf),
