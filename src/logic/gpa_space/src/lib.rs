@@ -131,6 +131,7 @@ impl<F: Format> GpaSpace<F> {
     }
 
     /// Where the hypervisor finds `gpa` for an access of the guest's kind. Good to the end of the 4 KiB page.
+    /// No processor notes such a write: the caller sets the page dirty with [`GpaSpace::marks`].
     ///
     /// # Errors
     /// [`Fault`]: the intercept to raise instead.
