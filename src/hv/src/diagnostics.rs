@@ -164,6 +164,11 @@ impl Counters {
         Self(unsafe { &*area.base.wrapping_add(offset).cast() })
     }
 
+    /// Counters in the memory of a VP.
+    pub const fn at(words: &'static [AtomicU64; NAMES.len()]) -> Self {
+        Self(words)
+    }
+
     /// Counts one.
     #[inline]
     pub fn add(self, counter: Counter) {

@@ -10,20 +10,22 @@
 use addr::{Spa, VpIndex};
 use apic::Apic;
 use bootinfo::{BootInfo, LaunchCall, LpInfo, MAGIC, Operation, Status, VERSION};
+use sched::Published;
 use spin::{Mutex, Once};
 use vpcore::msr::{MsrClass, classify};
 use vpcore::seam::{InterceptBitmaps, Role, VpBackend};
 use x86::msr::{IA32_APIC_BASE, apic_base};
 
 use crate::arch::x86::descriptors::Descriptors;
+use crate::arch::x86::extended::Extended;
 use crate::arch::x86::local_apic::{self, LocalApic};
 use crate::arch::x86::lp::{self, LpArea, LpShared};
 use crate::arch::x86::{captured::Captured, idt, insn, msr, mtrr};
 use crate::diagnostics::Counters;
 use crate::mm::frames::{self, FrameUse, VpFrames};
-use crate::mm::{address_space, phys, ram};
+use crate::mm::{address_space, owners, phys};
 use crate::partition::{ParentPartition, Partition};
-use crate::scheduler::Processor;
+use crate::scheduler::{self, LpQueue, Processor};
 use crate::virt::{Svm, Virt, Vmx};
 use crate::vp::parent::{Parent, trap_ports};
 use crate::vp::{Vp, VpParts};
@@ -83,9 +85,9 @@ unsafe fn prepare(spa: Spa) -> Result<(), Status> {
     if MACHINE.get().is_some() || info.lp_count == 0 {
         return Err(Status::BAD_BOOT_INFO);
     }
-    ram::init(info);
     // SAFETY: the loader says that nothing uses this part of the block.
     unsafe { frames::init(info.free) };
+    owners::init(info)?;
     if !diagnostics::init(info) {
         return Err(Status::NO_MEMORY);
     }
@@ -167,10 +169,24 @@ fn prepare_partition<V: Virt>(
             bitmaps.pass_msr_write(msr);
         }
     }
-    let partition = ParentPartition::new(info, shared, bitmaps)?;
+    let partition = ParentPartition::new(info, shared, bitmaps, V::bitmaps(&mut VpFrames)?)?;
+    init_queues(info)?;
     frames::place(FrameUse::Partition, partition)
         .map(|partition| &*partition)
         .ok_or(Status::NO_MEMORY)
+}
+
+/// A run queue for each LP.
+fn init_queues(info: &BootInfo) -> Result<(), Status> {
+    let count = info.lp_count as usize;
+    let published = frames::place_slice(FrameUse::Lp, count, |_| Published::new());
+    let published: &'static [Published] = published.ok_or(Status::NO_MEMORY)?;
+    let queues = frames::place_with(FrameUse::Lp, count, |index| {
+        let published = published.get(index)?;
+        Some(LpQueue::new(index as u32, info.tsc_hz, published))
+    });
+    scheduler::init(queues.ok_or(Status::NO_MEMORY)?);
+    Ok(())
 }
 
 /// Prints where the memory went.
@@ -239,7 +255,7 @@ fn launch_on<V: Virt>(
             Ok((extension, vp))
         })
     };
-    let (_extension, mut backend) = match backend {
+    let (extension, mut backend) = match backend {
         Ok(both) => both,
         Err(status) => {
             area.leave();
@@ -273,10 +289,15 @@ fn launch_on<V: Virt>(
         shared,
         lp: area,
         apic,
+        identity: *core.identity.lock(),
         counters: Counters::of(area.index.get()),
-        role: Parent::new(V::missing()),
+        role: Parent::new(extension, V::missing()),
     };
-    let Some(processor) = frames::place(FrameUse::Vp, Processor::new(area, Vp::new(parts))) else {
+    let Some(extended) = Extended::parent(&mut VpFrames) else {
+        return Err(Status::NO_MEMORY);
+    };
+    let processor = Processor::new(area, Vp::new(parts), extended);
+    let Some(processor) = frames::place(FrameUse::Vp, processor) else {
         return Err(Status::NO_MEMORY);
     };
     if lp::launched() == machine.lps.lock().len() as u64 {

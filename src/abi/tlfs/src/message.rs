@@ -131,6 +131,17 @@ impl Message {
             .unwrap_or(&self.payload)
     }
 
+    /// The whole message as it lies in a page of its own, flags clear.
+    pub fn image(&self) -> [u8; MESSAGE_BYTES] {
+        let mut image = [0; MESSAGE_BYTES];
+        let head = self.kind.0.to_le_bytes().into_iter();
+        let bytes = head
+            .chain(self.header_tail(0))
+            .chain(self.payload().iter().copied());
+        image.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        image
+    }
+
     /// Bytes 4 to 15 of the slot: everything of the header but the type, with `flags`.
     pub fn header_tail(&self, flags: u8) -> [u8; 12] {
         let mut bytes = [0; 12];

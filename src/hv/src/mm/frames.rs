@@ -9,7 +9,7 @@ use bootinfo::SpaRange;
 use spin::Mutex;
 use vpcore::seam::FrameSource;
 
-use super::phys;
+use super::{owners, phys};
 
 /// What frames are used for. The count of each is part of the launch report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +22,27 @@ pub enum FrameUse {
     Vp,
     Overlay,
     Partition,
+    Owners,
+    Child,
 }
 
 /// Names of [`FrameUse`], in its order.
-pub const USE_NAMES: [&str; 6] = ["host tables", "slat", "lp", "vp", "overlay", "partition"];
+pub const USE_NAMES: [&str; 8] = [
+    "host tables",
+    "slat",
+    "lp",
+    "vp",
+    "overlay",
+    "partition",
+    "frame owners",
+    "children",
+];
 
 struct Frames {
     /// First frame of the list of single frames, 0 for none.
     free_list: Spa,
+    /// First of the frames that the parent deposited for itself, 0 for none. Used when there is nothing else.
+    donated: Spa,
     /// The part never handed out.
     untouched: SpaRange,
     used: [u64; USE_NAMES.len()],
@@ -37,6 +50,7 @@ struct Frames {
 
 static FRAMES: Mutex<Frames> = Mutex::new(Frames {
     free_list: Spa::new(0),
+    donated: Spa::new(0),
     untouched: SpaRange {
         start: Spa::new(0),
         len: 0,
@@ -62,15 +76,19 @@ pub fn alloc(purpose: FrameUse, count: usize) -> Option<Spa> {
         frames.free_list = Spa::new(unsafe { phys::pointer(spa).cast::<u64>().read() });
         spa
     } else {
-        if bytes == 0 || bytes > frames.untouched.len {
+        let has_run = bytes != 0 && bytes <= frames.untouched.len;
+        if !has_run && count == 1 {
+            frames.take_donated()?
+        } else if has_run {
+            let spa = frames.untouched.start;
+            frames.untouched = SpaRange {
+                start: spa.checked_add(bytes)?,
+                len: frames.untouched.len - bytes,
+            };
+            spa
+        } else {
             return None;
         }
-        let spa = frames.untouched.start;
-        frames.untouched = SpaRange {
-            start: spa.checked_add(bytes)?,
-            len: frames.untouched.len - bytes,
-        };
-        spa
     };
     frames.used[purpose as usize] += count as u64;
     drop(frames);
@@ -85,14 +103,44 @@ pub fn alloc(purpose: FrameUse, count: usize) -> Option<Spa> {
 /// `spa` came from [`alloc`] with the same `purpose`, and nothing uses it any more.
 pub unsafe fn free(purpose: FrameUse, spa: Spa) {
     let mut frames = FRAMES.lock();
-    // SAFETY: passed on to the caller.
-    unsafe {
-        phys::pointer(spa)
-            .cast::<u64>()
-            .write(frames.free_list.get())
+    // What the parent deposited goes back to where it can take it from.
+    let list = if owners::is_hypervisors(spa) {
+        &mut frames.free_list
+    } else {
+        &mut frames.donated
     };
-    frames.free_list = spa;
+    let next = core::mem::replace(list, spa);
+    // SAFETY: passed on to the caller.
+    unsafe { phys::pointer(spa).cast::<u64>().write(next.get()) };
     frames.used[purpose as usize] -= 1;
+}
+
+/// Adds a frame that the parent deposited for itself.
+pub fn donate(spa: Spa) {
+    let mut frames = FRAMES.lock();
+    // SAFETY: the parent's tables do not lead there any more, and it is marked as the parent's own deposit.
+    unsafe { phys::pointer(spa).cast::<u64>().write(frames.donated.get()) };
+    frames.donated = spa;
+}
+
+/// A frame that the parent deposited for itself and that nothing uses, scrubbed.
+pub fn reclaim() -> Option<Spa> {
+    let spa = FRAMES.lock().take_donated()?;
+    // SAFETY: just taken out of the list, so the caller's.
+    unsafe { phys::pointer(spa).write_bytes(0, PAGE_SIZE as usize) };
+    Some(spa)
+}
+
+impl Frames {
+    fn take_donated(&mut self) -> Option<Spa> {
+        let spa = self.donated;
+        if spa.get() == 0 {
+            return None;
+        }
+        // SAFETY: a frame of the list is ours and holds the next one's address in its first word.
+        self.donated = Spa::new(unsafe { phys::pointer(spa).cast::<u64>().read() });
+        Some(spa)
+    }
 }
 
 /// Frames in use by purpose, and bytes of the part never handed out.

@@ -16,6 +16,11 @@ pub fn pointer(spa: Spa) -> *mut u8 {
     PHYS_MAP_BASE.wrapping_add(spa.get()) as *mut u8
 }
 
+/// The address of what lies at `pointer` in the map.
+pub fn spa_of(pointer: *const u8) -> Spa {
+    Spa::new((pointer as u64).wrapping_sub(PHYS_MAP_BASE))
+}
+
 /// Reads eight bytes of RAM that a guest may be writing. `None` where `spa` is not RAM that guests may hold, or
 /// the eight bytes leave their page.
 pub fn read_guest_u64(spa: Spa) -> Option<u64> {
@@ -43,18 +48,8 @@ pub fn read_guest(spa: Spa, buffer: &mut [u8]) -> bool {
     if !is_guest_ram(spa, buffer.len()) {
         return false;
     }
-    let base = pointer(spa);
-    if buffer.len() == 8 && spa.is_aligned(8) {
-        // An aligned eight-byte read is one access: a page-table entry is never seen half-written.
-        // SAFETY: checked above to be mapped RAM outside the hypervisor's block.
-        let value = unsafe { base.cast::<u64>().read_volatile() };
-        buffer.copy_from_slice(&value.to_le_bytes());
-        return true;
-    }
-    for (offset, byte) in buffer.iter_mut().enumerate() {
-        // SAFETY: as above; volatile, because the guest may write meanwhile.
-        *byte = unsafe { base.wrapping_add(offset).read_volatile() };
-    }
+    // SAFETY: checked above to be mapped RAM of the parent.
+    unsafe { read_frame(spa, buffer) };
     true
 }
 
@@ -63,16 +58,44 @@ pub fn write_guest(spa: Spa, bytes: &[u8]) -> bool {
     if !is_guest_ram(spa, bytes.len()) {
         return false;
     }
-    let base = pointer(spa);
-    for (offset, byte) in bytes.iter().enumerate() {
-        // SAFETY: checked above to be mapped RAM outside the hypervisor's block.
-        unsafe { base.wrapping_add(offset).write_volatile(*byte) };
-    }
+    // SAFETY: checked above to be mapped RAM of the parent.
+    unsafe { write_frame(spa, bytes) };
     true
 }
 
 fn is_guest_ram(spa: Spa, len: usize) -> bool {
-    len <= 4096 - spa.page_offset() && super::ram::is_guest_ram(spa)
+    len <= 4096 - spa.page_offset() && super::owners::is_parents(spa)
+}
+
+/// Copies from RAM at `spa`, within one frame, that a guest may be writing.
+///
+/// # Safety
+/// It is a frame of RAM in the physical map, and not one whose contents are the hypervisor's own.
+pub unsafe fn read_frame(spa: Spa, buffer: &mut [u8]) {
+    let base = pointer(spa);
+    if buffer.len() == 8 && spa.is_aligned(8) {
+        // One access: a page-table entry is never seen half-written.
+        // SAFETY: passed on to the caller.
+        let value = unsafe { base.cast::<u64>().read_volatile() };
+        buffer.copy_from_slice(&value.to_le_bytes());
+        return;
+    }
+    for (offset, byte) in buffer.iter_mut().enumerate() {
+        // SAFETY: as above; volatile, because the guest may write meanwhile.
+        *byte = unsafe { base.wrapping_add(offset).read_volatile() };
+    }
+}
+
+/// Copies to RAM at `spa`, within one frame.
+///
+/// # Safety
+/// As for [`read_frame`].
+pub unsafe fn write_frame(spa: Spa, bytes: &[u8]) {
+    let base = pointer(spa);
+    for (offset, byte) in bytes.iter().enumerate() {
+        // SAFETY: passed on to the caller.
+        unsafe { base.wrapping_add(offset).write_volatile(*byte) };
+    }
 }
 
 /// A frame of the hypervisor's block that a guest sees too: an overlay page.

@@ -3,9 +3,13 @@
 //! Lock order: a VP's SynIC, then the partition's registers, then its memory. None is held across an entry.
 
 pub mod child;
+pub mod cpuid;
+pub mod directory;
+pub mod notices;
 mod overlay;
 pub mod parent;
 mod slat;
+pub mod state_page;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -19,7 +23,7 @@ use synic::{PartitionMsrs, RefClock, VpSynic};
 use crate::arch::x86::lp::{LpArea, LpShared};
 use crate::shootdown;
 
-pub use parent::{PARENT, ParentPartition};
+pub use parent::ParentPartition;
 pub use slat::{FaultOutcome, Slat};
 
 /// VPs that a child can have.
@@ -52,7 +56,7 @@ pub enum Seat {
     /// A VP of the parent has its own.
     Fixed(&'static LpShared),
     /// A VP of a child is scheduled.
-    Scheduled(child::ScheduledVp),
+    Scheduled(child::Scheduled),
 }
 
 impl VpShared {
@@ -93,7 +97,7 @@ pub enum VpTable {
     /// All there from the beginning.
     Fixed(&'static [VpShared]),
     /// They come one by one.
-    Growing(&'static [AtomicPtr<VpShared>; CHILD_VPS]),
+    Growing([AtomicPtr<VpShared>; CHILD_VPS]),
 }
 
 impl VpTable {
@@ -101,7 +105,7 @@ impl VpTable {
     pub fn get(&self, index: VpIndex) -> Option<&'static VpShared> {
         match self {
             Self::Fixed(vps) => vps.get(index.get() as usize),
-            Self::Growing(vps) => child::vp_at(vps.get(index.get() as usize)?),
+            Self::Growing(vps) => child::shared_at(vps.get(index.get() as usize)?),
         }
     }
 
@@ -120,6 +124,7 @@ impl VpTable {
 }
 
 /// What partitions of both kinds have.
+#[repr(C)]
 pub struct PartitionCore {
     /// Its identifier.
     pub id: PartitionId,
@@ -127,8 +132,8 @@ pub struct PartitionCore {
     pub msrs: Mutex<PartitionMsrs>,
     /// Reference time.
     pub clock: RefClock,
-    /// What its hypervisor leaves say.
-    pub identity: PartitionIdentity,
+    /// What its hypervisor leaves say. Fixed before the first VP is made, which takes a copy.
+    pub identity: Mutex<PartitionIdentity>,
     /// Its VPs.
     pub vps: VpTable,
     /// Rates of its APIC timers.
@@ -143,6 +148,8 @@ pub struct PartitionCore {
     pub has_gib_pages: bool,
     /// Bits that EFER may have.
     pub efer_mask: u64,
+    /// Pieces of calls that refer to it now.
+    pub users: AtomicU32,
     /// Raised by every edit of the second-level tables that takes something away.
     pub generation: AtomicU64,
 }

@@ -20,7 +20,7 @@ use crate::mm::phys::SharedFrame;
 pub struct OverlaySlot(usize);
 
 const PARTITION_SLOTS: usize = 2;
-const VP_SLOTS: usize = 3;
+const VP_SLOTS: usize = 4;
 
 impl OverlaySlot {
     /// The slot of `kind`, for VP `vp` where each VP has one.
@@ -32,6 +32,7 @@ impl OverlaySlot {
             Overlay::VpAssist => first,
             Overlay::EventFlags => first + 1,
             Overlay::Messages => first + 2,
+            Overlay::EventRing => first + 3,
         })
     }
 

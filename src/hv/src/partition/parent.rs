@@ -4,12 +4,16 @@ use addr::{Gpa, Gpn, PartitionId, Spa, VpIndex};
 use apic::{Features, Inbox, Timing};
 use bootinfo::{BootInfo, Status};
 use hypercall::{NoAccess, PartitionIdentity};
+use paging::Levels;
 use pci_config::EcamWindow;
 use spin::Mutex;
 use synic::{PartitionConfig, PartitionMsrs, QueueEntry, RefClock, VpSynic};
+use vpcore::seam::InterceptBitmaps;
 use x86::cpuid::leaf1_ecx;
 use x86::efer;
 
+use super::notices::{self, Notices};
+use super::state_page::PinnedPage;
 use super::{Partition, PartitionCore, Seat, Slat, VpShared, VpTable};
 use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpShared;
@@ -28,6 +32,13 @@ pub struct ParentPartition<V: Virt> {
     pub slat: Mutex<Slat<V>>,
     /// Which ports and MSRs exit.
     pub bitmaps: V::Bitmaps,
+    /// The same for all children.
+    child_bitmaps: V::Bitmaps,
+    /// The rate of the TSC never changes.
+    pub has_invariant_tsc: bool,
+    levels: Levels,
+    /// Pages of statistics about itself.
+    pub statistics: Mutex<[Option<PinnedPage>; 2]>,
     /// The PCI configuration window that we emulate.
     pub ecam: Option<EcamWindow>,
     /// CF8 as the parent wrote it, and the lock of the real one.
@@ -43,6 +54,7 @@ impl<V: Virt> ParentPartition<V> {
         info: &BootInfo,
         lps: &'static [LpShared],
         bitmaps: V::Bitmaps,
+        mut child_bitmaps: V::Bitmaps,
     ) -> Result<Self, Status> {
         let tsc = insn::rdtsc();
         let physical_bits = (insn::cpuid(0x8000_0008, 0).eax as u8).clamp(36, 52);
@@ -56,7 +68,16 @@ impl<V: Virt> ParentPartition<V> {
             tsc_hz: info.tsc_hz,
             apic_hz: info.apic_hz,
         };
+        for msr in vpstate::msr::DIRECT {
+            child_bitmaps.pass_msr_read(msr);
+            child_bitmaps.pass_msr_write(msr);
+        }
+        for msr in vpstate::msr::COMMANDS {
+            child_bitmaps.pass_msr_write(msr);
+        }
         let vps = place_vps(&config, lps)?;
+        let lists = frames::place_slice(FrameUse::Partition, vps.len(), |_| Notices::new());
+        notices::init(vps, lists.ok_or(Status::NO_MEMORY)?);
         let leaf_1 = insn::cpuid(1, 0).ecx;
         let base = info.ecam.base.get();
         let ecam = (base != 0)
@@ -74,7 +95,7 @@ impl<V: Virt> ParentPartition<V> {
                 id: PARENT,
                 msrs: Mutex::new(PartitionMsrs::new(config)),
                 clock: RefClock::new(info.tsc_hz, tsc).ok_or(Status::BAD_BOOT_INFO)?,
-                identity,
+                identity: Mutex::new(identity),
                 vps: VpTable::Fixed(vps),
                 timing: Timing::new(info.tsc_hz, info.apic_hz).ok_or(Status::BAD_BOOT_INFO)?,
                 apic_features: Features {
@@ -87,13 +108,30 @@ impl<V: Virt> ParentPartition<V> {
                 physical_bits,
                 has_gib_pages,
                 efer_mask: efer_mask(),
+                users: 0.into(),
                 generation: 0.into(),
             },
             slat: Mutex::new(slat),
             bitmaps,
+            child_bitmaps,
+            has_invariant_tsc: invariant,
+            statistics: Mutex::new([None, None]),
+            levels: Levels::from_count(info.levels).ok_or(Status::BAD_BOOT_INFO)?,
             ecam,
             config_address: Mutex::new(pci_config::ConfigAddress::default()),
         })
+    }
+}
+
+impl<V: Virt> ParentPartition<V> {
+    /// What VPs of children exit for. The parent stays as long as the machine is up.
+    pub const fn child_bitmaps(&'static self) -> &'static V::Bitmaps {
+        &self.child_bitmaps
+    }
+
+    /// Depth of second-level tables.
+    pub const fn slat_levels(&self) -> Levels {
+        self.levels
     }
 }
 
@@ -104,7 +142,7 @@ impl<V: Virt> Partition for ParentPartition<V> {
 
     fn is_page(&self, page: Gpn) -> bool {
         page.start()
-            .is_some_and(|gpa| crate::mm::ram::is_guest_ram(Spa::new(gpa.get())))
+            .is_some_and(|gpa| crate::mm::owners::is_parents(Spa::new(gpa.get())))
     }
 
     fn read(&self, gpa: Gpa, buffer: &mut [u8]) -> Result<(), NoAccess> {

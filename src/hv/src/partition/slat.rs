@@ -9,17 +9,20 @@
 //! | the local APIC's page, the emulated PCI window | nothing: each access exits |
 //! | overlay pages | the hypervisor's frame |
 
+use ::frames::{FrameError, FrameState, Slot};
 use addr::{Gpa, Gpn, PAGE_SIZE, Spa, VpIndex};
 use bootinfo::{BootInfo, SpaRange, Status};
 use paging::mtrr::MtrrState;
 use paging::{Attributes, Cleanup, EditError, Levels, PageSize, Table};
 use pci_config::EcamWindow;
 use synic::Overlay;
+use tlfs::HvError;
 use vpcore::seam::SlatFault;
 
 use super::overlay::{OverlaySlot, Overlays};
 use crate::arch::x86::{local_apic, mtrr};
 use crate::mm::frames::{self, FrameUse};
+use crate::mm::owners;
 use crate::mm::phys::{self, SharedFrame};
 use crate::mm::tables::Tables;
 use crate::virt::Virt;
@@ -52,6 +55,8 @@ pub struct Slat<V: Virt> {
     /// End of what was mapped at the beginning: below it nothing is mapped later.
     mapped_end: u64,
     ones: Spa,
+    /// What the parent sees in deposited frames.
+    zeros: Spa,
     scratch: Spa,
 }
 
@@ -81,6 +86,7 @@ impl<V: Virt> Slat<V> {
             physical_bits,
             mapped_end: info.phys_map_end.next_multiple_of(GIB).max(4 * GIB),
             ones: frame()?,
+            zeros: frame()?,
             scratch: frame()?,
         };
         fill_with_ones(slat.ones);
@@ -198,6 +204,24 @@ impl<V: Virt> Slat<V> {
                 // Another LP was faster.
                 return (FaultOutcome::Mapped, Cleanup::default());
             }
+            // The first write to a deposited frame switches it to the scratch page: a dump or a late write of the parent's
+            // kernel must not kill it.
+            let is_deposited = matches!(
+                owners::table().state(Spa::new(page)),
+                FrameState::Deposited(_)
+            );
+            if is_deposited && fault.is_write {
+                return match self.table.map(
+                    &mut Tables(FrameUse::Slat),
+                    page,
+                    PAGE_SIZE,
+                    self.scratch,
+                    Attributes::RW,
+                ) {
+                    Ok(cleanup) => (FaultOutcome::Hidden, cleanup),
+                    Err(_) => (FaultOutcome::DropWrite, Cleanup::default()),
+                };
+            }
             let is_hidden = self.block.contains(spa) && !self.diagnostics.contains(spa);
             if !is_hidden {
                 let outcome = if fault.is_write {
@@ -233,6 +257,56 @@ impl<V: Virt> Slat<V> {
             Ok(cleanup) => (FaultOutcome::Mapped, cleanup),
             Err(_) => nothing,
         }
+    }
+
+    /// Puts an unused frame of the parent into the pool of `slot`: from now on the parent reads zeros there.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMETER`: it is not RAM. `OPERATION_DENIED`: it is deposited, in use, or under an overlay page.
+    /// `INSUFFICIENT_MEMORY`: there is no table to split a large page; the parent can deposit to itself. Nothing changed.
+    pub fn deposit(&mut self, spa: Spa, slot: Slot) -> Result<(Spa, Cleanup), HvError> {
+        let page = Gpn::new(spa.get() / PAGE_SIZE);
+        if self.overlays.frame_at(page).is_some() {
+            return Err(HvError::OPERATION_DENIED);
+        }
+        owners::table()
+            .deposit(spa, slot)
+            .map_err(|error| match error {
+                FrameError::NotRam => HvError::INVALID_PARAMETER,
+                _ => HvError::OPERATION_DENIED,
+            })?;
+        let shown = self.table.map(
+            &mut Tables(FrameUse::Slat),
+            spa.get(),
+            PAGE_SIZE,
+            self.zeros,
+            Attributes::RO,
+        );
+        match shown {
+            Ok(cleanup) => Ok((spa, cleanup)),
+            Err(_) => {
+                // It was just marked.
+                let _ = owners::table().withdraw(spa, slot);
+                Err(HvError::INSUFFICIENT_MEMORY)
+            }
+        }
+    }
+
+    /// Gives a scrubbed frame of the pool of `slot` back to the parent.
+    pub fn withdraw(&mut self, spa: Spa, slot: Slot) -> Cleanup {
+        if owners::table().withdraw(spa, slot).is_err() {
+            // It stays hidden: nobody is harmed, and the count of what came back shows it.
+            log::error!("a withdrawn frame was not in its pool: {spa:?}");
+            return Cleanup::default();
+        }
+        // The page has a table of its own since it was deposited, so none is needed.
+        self.show(Gpn::new(spa.get() / PAGE_SIZE))
+            .unwrap_or_default()
+    }
+
+    /// Puts one edit's cleanup to those before.
+    pub fn absorb(&self, all: &mut Cleanup, more: Cleanup) {
+        all.absorb(more, &mut Tables(FrameUse::Slat));
     }
 
     /// Shows the scratch page at a page of the hypervisor, for a write that cannot be decoded.

@@ -119,11 +119,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             self.raise_gp();
             return;
         }
-        log::error!(
-            "vp{}: the processor refuses the state of the guest, detail {detail:#x}",
-            self.index.get()
-        );
-        self.shut_down();
+        R::refused(self, detail);
     }
 
     /// Writes the VP's registers to the log.

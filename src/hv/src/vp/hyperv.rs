@@ -7,7 +7,7 @@ use apic::Trigger;
 use hypercall::{
     Body, CALLS, Call, Handler, HypercallMemory, Mode, NoAccess, Outcome, Progress, Rip,
 };
-use synic::{MsrEffect, Overlay, RefTime, Scope, SynicPage, WriteContext, scope};
+use synic::{MessageSource, MsrEffect, Overlay, RefTime, Scope, SynicPage, WriteContext, scope};
 use tlfs::HvError;
 use tlfs::msr::TIME_REF_COUNT;
 use vpcore::seam::{Register, SegmentName, VpBackend};
@@ -53,7 +53,12 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             Some(Scope::Vp) => self.shared.synic.lock().write(number, value, &context),
             None => return Err(Refused),
         };
-        match effect? {
+        self.carry_out(effect?)
+    }
+
+    /// Does what a write to a synthetic register asks for.
+    pub(super) fn carry_out(&mut self, effect: MsrEffect) -> Result<(), Refused> {
+        match effect {
             MsrEffect::None => Ok(()),
             MsrEffect::Overlay { kind, page } => {
                 let placed = R::place_overlay(self, kind, page);
@@ -68,7 +73,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             }
             MsrEffect::EndOfMessage => {
                 // A crashing processor empties the slots of the others but writes its own EOM.
-                for vp in partition.core().vps.iter() {
+                for vp in self.partition.core().vps.iter() {
                     vp.rescan.store(true, Ordering::SeqCst);
                     self.call(vp);
                 }
@@ -86,7 +91,8 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         let now = self.reference_time();
         let frame = R::overlay_frame(self, Overlay::Messages);
         let mut synic = self.shared.synic.lock();
-        for interrupt in synic.service(now, frame.map(Page).as_ref()) {
+        let page = frame.map(Page);
+        for interrupt in synic.service(now, page.as_ref(), &mut R::messages(self.index)) {
             if interrupt.auto_eoi {
                 // Never in service, so nothing waits for an EOI: as an interrupt of the 8259.
                 self.apic.accept_extint(interrupt.vector);
@@ -102,7 +108,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
 
     /// Whether messages wait for this VP to make room.
     pub(super) fn synic_waits(&self) -> bool {
-        self.shared.synic.lock().has_undelivered()
+        self.shared.synic.lock().has_undelivered() || R::messages(self.index).waiting() != 0
     }
 
     pub(super) fn hypercall(&mut self) {
@@ -118,7 +124,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         let registers = mode.read(self.backend.gp());
         let outcome = hypercall::dispatch(
             &CALLS,
-            self.partition.core().identity.privileges,
+            self.identity.privileges,
             &registers,
             &mut Memory(self.partition),
             &mut self.lp.scratch.lock(),
@@ -135,17 +141,11 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     }
 }
 
-/// What the calls do: partly the same for both kinds of partition.
 struct Calls<'a, V: Virt, R: Role<V>>(&'a mut Vp<V, R>);
 
 impl<V: Virt, R: Role<V>> Handler<Call> for Calls<'_, V, R> {
     fn handle(&mut self, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
-        match call {
-            Call::NotifyLongSpinWait => Ok(Progress::Done),
-            // The mask of extended calls: none. The output is zero already.
-            Call::ExtQueryCapabilities => Ok(Progress::Done),
-            call => R::call(self.0, call, body),
-        }
+        self.0.carry_out_call(call, body)
     }
 }
 
@@ -166,7 +166,7 @@ impl<P: Partition> HypercallMemory for Memory<P> {
 }
 
 /// A SynIC page in its overlay frame.
-struct Page(SharedFrame);
+pub(super) struct Page(pub SharedFrame);
 
 impl SynicPage for Page {
     fn load_u32(&self, offset: usize) -> u32 {
@@ -222,7 +222,7 @@ pub(super) fn fill_overlay<V: Virt>(kind: Overlay, frame: SharedFrame, clock: &s
 
 /// The clock never changes while the machine is up, so one sequence number does.
 fn fill_tsc_page(frame: SharedFrame, clock: &synic::RefClock) {
-    let page = clock.tsc_page(1);
+    let page = clock.tsc_page();
     let order = Ordering::SeqCst;
     frame.half(0).store(0, order);
     frame.word(8).store(page.scale, order);

@@ -5,6 +5,7 @@
 //! what only those do, behind [`Role`].
 
 mod apic_access;
+mod calls;
 pub mod child;
 mod control;
 mod events;
@@ -22,6 +23,7 @@ use core::sync::atomic::Ordering;
 
 use addr::VpIndex;
 use apic::{Apic, StartEvent};
+use hypercall::PartitionIdentity;
 use vpcore::seam::{Event, Register, VpBackend};
 use vpcore::startup;
 
@@ -90,6 +92,8 @@ pub struct Vp<V: Virt, R: Role<V>> {
     limit: u64,
     /// Ticks per second, for pauses.
     tsc_hz: u64,
+    /// What its partition is told of itself.
+    identity: PartitionIdentity,
     /// Lines that this VP may still write to the log by its own actions.
     log_budget: u32,
     role: R,
@@ -107,6 +111,8 @@ pub struct VpParts<V: Virt, R: Role<V>> {
     pub lp: &'static LpArea,
     /// Its virtual APIC.
     pub apic: Apic,
+    /// What its partition is told of itself.
+    pub identity: PartitionIdentity,
     /// Its counters.
     pub counters: Counters,
     /// What its kind of partition adds.
@@ -136,6 +142,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             synic_due: None,
             limit: u64::MAX,
             tsc_hz: parts.partition.core().tsc_hz,
+            identity: parts.identity,
             log_budget: 64,
             role: parts.role,
         }

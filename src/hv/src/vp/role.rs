@@ -1,8 +1,8 @@
 //! What the VPs of the parent and those of children do differently.
 
-use addr::{Gpa, Gpn};
+use addr::{Gpa, Gpn, VpIndex};
 use hypercall::Access;
-use synic::{CrashReport, Overlay};
+use synic::{CrashReport, MessageSource, Overlay};
 use vpcore::seam::Exit;
 
 use super::Vp;
@@ -55,6 +55,11 @@ impl<T> From<Result<T, Refused>> for MsrAnswer<T> {
 pub trait Role<V: Virt>: Sized + 'static {
     /// The partition.
     type Partition: Partition;
+    /// Where messages come from that lie in no queue.
+    type Messages: MessageSource;
+
+    /// The messages for VP `index` that lie in no queue.
+    fn messages(index: VpIndex) -> Self::Messages;
 
     /// The VP leaves its LP before its next entry, whatever it could run.
     fn must_leave(vp: &Vp<V, Self>) -> bool;
@@ -70,6 +75,8 @@ pub trait Role<V: Virt>: Sized + 'static {
     fn exit(vp: &mut Vp<V, Self>, exit: Exit);
     /// The guest has shut down.
     fn triple_fault(vp: &mut Vp<V, Self>);
+    /// The hardware refuses the VP's state.
+    fn refused(vp: &mut Vp<V, Self>, detail: u64);
     /// The guest ended the interrupt `vector`, or, with `None`, all that was in service is gone.
     fn after_eoi(vp: &mut Vp<V, Self>, vector: Option<u8>, is_level: bool);
     /// A register of the virtual APIC changed that steers what physically arrives.

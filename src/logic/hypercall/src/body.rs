@@ -105,6 +105,11 @@ impl<'a> Body<'a> {
         self.complete(1);
     }
 
+    /// Elements done, counted from element 0 of the call.
+    pub const fn done(&self) -> u16 {
+        self.done
+    }
+
     /// Elements not done.
     pub const fn remaining(&self) -> u16 {
         self.count - self.done

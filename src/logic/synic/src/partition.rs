@@ -42,6 +42,11 @@ impl PartitionMsrs {
         }
     }
 
+    /// What was fixed when the partition was created.
+    pub const fn config(&self) -> &PartitionConfig {
+        &self.config
+    }
+
     /// What the guest said of itself; 0 while it has not, or after it said good-bye.
     pub const fn guest_os_id(&self) -> u64 {
         self.guest_os_id

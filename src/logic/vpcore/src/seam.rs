@@ -289,9 +289,12 @@ pub trait VpBackend {
     where
         Self: Sized;
 
-    /// Calls `access`, in which registers can be read and set on the calling LP although the VP is not loaded there.
-    /// The VP is loaded nowhere else. Another VP that is loaded here stays so, and is not to be touched by `access`.
-    fn attached<R>(&mut self, access: impl FnOnce(&mut Self) -> R) -> R;
+    /// Lets registers be read and set on the calling LP although the VP is not loaded there, until
+    /// [`VpBackend::detach`] is called with what this gives. The VP is loaded nowhere else. Another VP that is loaded
+    /// here stays so, and is not to be touched meanwhile.
+    fn attach(&mut self) -> Option<Spa>;
+    /// The end of [`VpBackend::attach`].
+    fn detach(&mut self, before: Option<Spa>);
 
     /// Enters the guest and returns at the next exit. Never panics, whatever the guest did.
     ///

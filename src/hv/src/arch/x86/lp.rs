@@ -33,6 +33,8 @@ pub struct LpArea {
     armed: AtomicU64,
     /// Parameters of the hypercall under way. Locked by this LP alone, so never waited for.
     pub scratch: Mutex<hypercall::Scratch>,
+    /// What the edit of a child's memory under way has ended. Locked by this LP alone.
+    pub pending: Mutex<gpa_space::Pending>,
 }
 
 /// See [`LpArea::armed`].
@@ -102,6 +104,7 @@ impl LpArea {
             local,
             armed: AtomicU64::new(NOT_ARMED),
             scratch: Mutex::new(hypercall::Scratch::new()),
+            pending: Mutex::new(gpa_space::Pending::new()),
         }
     }
 
@@ -148,6 +151,12 @@ impl LpArea {
     #[inline]
     pub fn has_taken(&self) -> bool {
         self.nmi_taken.load(Ordering::Relaxed) | self.machine_check_taken.load(Ordering::Relaxed)
+    }
+
+    /// Whether an interrupt window took a vector that nobody has looked at.
+    #[inline]
+    pub fn has_vector(&self) -> bool {
+        self.taken_vector.load(Ordering::Relaxed) != NO_VECTOR
     }
 
     /// The vector that the last interrupt window took, if any; the record is cleared.

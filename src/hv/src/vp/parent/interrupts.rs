@@ -12,8 +12,10 @@ use crate::diagnostics::Counter;
 use crate::virt::Virt;
 
 impl<V: Virt> ParentVp<V> {
-    /// An interrupt with `vector` was accepted by this LP's APIC, or came from the 8259.
-    pub fn physical_interrupt(&mut self, vector: u8) {
+    /// An interrupt with `vector` was accepted by this LP's APIC, or came from the 8259. True when the parent has to see
+    /// it. The VP need not be loaded.
+    pub fn physical_interrupt(&mut self, vector: u8) -> bool {
+        let is_own = vector >= own_vector::FIRST;
         match vector {
             own_vector::SPURIOUS => {}
             own_vector::TIMER => {
@@ -42,6 +44,11 @@ impl<V: Virt> ParentVp<V> {
             }
             _ => self.device_interrupt(vector),
         }
+        !is_own
+            || matches!(
+                vector,
+                own_vector::THERMAL | own_vector::PERFORMANCE | own_vector::CMCI
+            )
     }
 
     fn local_source(&mut self, vector: u8, entry: Lvt) {

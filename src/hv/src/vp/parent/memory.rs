@@ -99,7 +99,7 @@ impl<V: Virt> ParentVp<V> {
     }
 }
 
-impl<V: Virt> Device<V, Parent> for Target {
+impl<V: Virt> Device<V, Parent<V>> for Target {
     fn read(&mut self, vp: &mut ParentVp<V>, gpa: Gpa, width: Width) -> u64 {
         match self {
             Self::Ecam => {

@@ -1,5 +1,6 @@
 //! VPs of the parent: the machine's own processors.
 
+mod calls;
 mod interrupts;
 mod io;
 mod memory;
@@ -7,7 +8,7 @@ mod msr;
 
 use core::sync::atomic::Ordering;
 
-use addr::{Gpa, Gpn};
+use addr::{Gpa, Gpn, VpIndex};
 use apic::{BaseChange, EoiStack, Lvt, Mode};
 use hypercall::{Access, Body, Call, Progress};
 use synic::{CrashReport, Overlay};
@@ -23,16 +24,18 @@ use super::{Role, Vp};
 use crate::arch::x86::insn;
 use crate::arch::x86::local_apic::register;
 use crate::mm::phys::SharedFrame;
-use crate::partition::{PARENT, ParentPartition};
+use crate::partition::{ParentPartition, notices};
 use crate::virt::Virt;
 
 pub use io::trap_ports;
 
 /// A VP of the parent.
-pub type ParentVp<V> = Vp<V, Parent>;
+pub type ParentVp<V> = Vp<V, Parent<V>>;
 
 /// What only a VP of the parent has.
-pub struct Parent {
+pub struct Parent<V: Virt> {
+    /// The virtualization extension of its LP.
+    extension: V::Lp,
     /// Level interrupts that are in service in the physical APIC.
     open_levels: EoiStack,
     /// Features of this LP that the guest cannot have.
@@ -41,10 +44,11 @@ pub struct Parent {
     mtrr_default: Option<u64>,
 }
 
-impl Parent {
-    /// For an LP that cannot give the guest `missing`.
-    pub const fn new(missing: Missing) -> Self {
+impl<V: Virt> Parent<V> {
+    /// For an LP with this extension, which cannot give the guest `missing`.
+    pub const fn new(extension: V::Lp, missing: Missing) -> Self {
         Self {
+            extension,
             open_levels: EoiStack::new(),
             missing,
             mtrr_default: None,
@@ -52,8 +56,30 @@ impl Parent {
     }
 }
 
-impl<V: Virt> Role<V> for Parent {
+impl<V: Virt> ParentVp<V> {
+    /// The extension of the VP's LP.
+    pub fn extension(&mut self) -> &mut V::Lp {
+        &mut self.role.extension
+    }
+
+    /// Makes this the VP that runs on its LP; no other is loaded there.
+    pub fn load(&mut self) {
+        self.backend.load(&mut self.role.extension);
+    }
+
+    /// Takes it off its LP.
+    pub fn unload(&mut self) {
+        self.backend.unload();
+    }
+}
+
+impl<V: Virt> Role<V> for Parent<V> {
     type Partition = ParentPartition<V>;
+    type Messages = notices::Source<V>;
+
+    fn messages(index: VpIndex) -> Self::Messages {
+        notices::Source::new(index)
+    }
 
     fn must_leave(_: &ParentVp<V>) -> bool {
         false
@@ -75,7 +101,7 @@ impl<V: Virt> Role<V> for Parent {
             "a panic provoked by CPUID leaf 0x4000FFFE"
         );
         let r = if cpuid::is_hypervisor_leaf(leaf) {
-            hypercall::hypervisor_leaf(leaf, &vp.partition.core.identity)
+            hypercall::hypervisor_leaf(leaf, &vp.identity)
         } else {
             let view = match leaf {
                 1 | 7 | 0xD | 0x8000_0001 => View {
@@ -134,6 +160,14 @@ impl<V: Virt> Role<V> for Parent {
     fn triple_fault(vp: &mut ParentVp<V>) {
         vp.log_state("triple fault of the parent, the machine is reset");
         crate::power::reset();
+    }
+
+    fn refused(vp: &mut ParentVp<V>, detail: u64) {
+        log::error!(
+            "vp{}: the processor refuses the state of the guest, detail {detail:#x}",
+            vp.index.get()
+        );
+        vp.shut_down();
     }
 
     fn after_eoi(vp: &mut ParentVp<V>, vector: Option<u8>, _: bool) {
@@ -225,22 +259,7 @@ impl<V: Virt> Role<V> for Parent {
         ));
     }
 
-    fn call(_: &mut ParentVp<V>, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
-        match call {
-            Call::GetPartitionId => {
-                body.write_output(&PARENT.get().to_le_bytes())?;
-                Ok(Progress::Done)
-            }
-            // No port exists before the VMBus server does: every connection is unknown.
-            Call::PostMessage => {
-                tlfs::call::PostMessage::decode(body.header())?;
-                Err(HvError::INVALID_CONNECTION_ID)
-            }
-            Call::SignalEvent => {
-                tlfs::call::SignalEvent::decode(body.header())?;
-                Err(HvError::INVALID_CONNECTION_ID)
-            }
-            _ => Err(HvError::INVALID_HYPERCALL_CODE),
-        }
+    fn call(vp: &mut ParentVp<V>, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
+        vp.parent_call(call, body)
     }
 }

@@ -167,9 +167,11 @@ impl VpBackend for SvmVp {
         self.host = Spa::new(0);
     }
 
-    fn attached<R>(&mut self, access: impl FnOnce(&mut Self) -> R) -> R {
-        access(self)
+    fn attach(&mut self) -> Option<Spa> {
+        None
     }
+
+    fn detach(&mut self, _: Option<Spa>) {}
 
     fn into_frame(self) -> Spa {
         self.vmcb.spa()

@@ -108,7 +108,10 @@ impl Virt for Vmx {
             cr4: caps.cr4,
             load_cet: caps.load_cet,
         };
-        vp.attached(|vp| control::build(vp, caps, bitmaps))?;
+        let before = vp.attach();
+        let built = control::build(&mut vp, caps, bitmaps);
+        vp.detach(before);
+        built?;
         Ok(vp)
     }
 
@@ -203,17 +206,19 @@ impl VpBackend for VmxVp {
         self.clear();
     }
 
-    fn attached<R>(&mut self, access: impl FnOnce(&mut Self) -> R) -> R {
+    fn attach(&mut self) -> Option<Spa> {
         let before = vmcs::current();
         self.vmcs.make_current();
-        let result = access(self);
+        before
+    }
+
+    fn detach(&mut self, before: Option<Spa>) {
         if !self.is_loaded {
             self.clear();
         }
         if let Some(before) = before {
             vmcs::make_current(before);
         }
-        result
     }
 
     fn into_frame(self) -> Spa {

@@ -1,0 +1,156 @@
+//! The end of VPs and partitions.
+#![expect(unsafe_code, reason = "frees the frames of VPs and partitions")]
+
+use core::sync::atomic::Ordering;
+
+use hypercall::Progress;
+use tlfs::HvError;
+use vpstate::Reasons;
+
+use super::{ChildPartition, ChildVp, State};
+use crate::arch::x86::lp::LpArea;
+use crate::mm::owners;
+use crate::mm::pool::PoolFrames;
+use crate::partition::directory::{self, ChildRef};
+use crate::partition::state_page::StatePages;
+use crate::partition::{Partition, notices};
+use crate::scheduler;
+use crate::virt::Virt;
+
+/// Leaves and tables of the address space that one piece of finalizing frees.
+const BUDGET: u32 = 256;
+
+impl<V: Virt> ChildPartition<V> {
+    /// Stops `vp` for ever and takes away what it shares with the parent. Its frames stay until the partition is
+    /// finalized.
+    pub fn delete_vp(&self, me: &LpArea, vp: &'static ChildVp<V>) {
+        self.silence(me, vp);
+        self.forget_vp(vp.shared.index);
+        let _guard = self.properties.lock();
+        vp.next_deleted
+            .store(self.deleted.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.deleted
+            .store((&raw const *vp).cast_mut(), Ordering::Release);
+    }
+
+    fn silence(&self, me: &LpArea, vp: &'static ChildVp<V>) {
+        if let Some(scheduled) = vp.scheduled() {
+            let _ = scheduled.suspend.set(Reasons::PARTITION);
+            scheduler::remove(me, &vp.shared);
+            // It has left its LP when this returns, and posts nothing any more.
+            drop(vp.core(me));
+            scheduler::remove(me, &vp.shared);
+            notices::forget(scheduled);
+        }
+        *vp.pages.lock() = StatePages::new();
+        self.remove_vp_overlays(me, vp);
+    }
+
+    /// Takes the partition apart, a piece at a time: [`Progress::Yield`] asks to be called again.
+    ///
+    /// # Errors
+    /// `INVALID_PARTITION_STATE`: it is not initialized.
+    pub fn finalize(&self, me: &LpArea) -> Result<Progress, HvError> {
+        {
+            let mut properties = self.properties.lock();
+            match properties.state {
+                State::Created => return Err(HvError::INVALID_PARTITION_STATE),
+                State::Active => properties.state = State::Finalizing,
+                State::Finalizing => {}
+                State::Finalized => return Ok(Progress::Done),
+            }
+        }
+        if self.is_busy.swap(true, Ordering::Acquire) {
+            return Ok(Progress::Yield);
+        }
+        let progress = self.finalize_piece(me);
+        self.is_busy.store(false, Ordering::Release);
+        Ok(progress)
+    }
+
+    fn finalize_piece(&self, me: &LpArea) -> Progress {
+        if let Some(vp) = self.vps().next() {
+            // One at a time; none of them runs or is woken after the first round.
+            for other in self.vps() {
+                if let Some(scheduled) = other.scheduled() {
+                    let _ = scheduled.suspend.set(Reasons::PARTITION);
+                }
+            }
+            self.delete_vp(me, vp);
+            return Progress::Yield;
+        }
+        // Whoever found a VP before it was taken out of the table uses it no longer.
+        if self.core.users.load(Ordering::Acquire) > 1 {
+            return Progress::Yield;
+        }
+        if let Some(vp) = self.take_deleted() {
+            // The LP that looked it up last may still hold its core, for a moment.
+            while vp.try_core().is_none() {
+                crate::panic::stop_if_asked();
+                core::hint::spin_loop();
+            }
+            // SAFETY: it is in no table, list or queue, and nobody has its core.
+            unsafe { ChildVp::destroy(vp, &self.pool) };
+            return Progress::Yield;
+        }
+        self.remove_partition_overlays(me);
+        let mut guard = self.memory.lock();
+        if let Some(memory) = guard.as_mut() {
+            let is_empty =
+                memory
+                    .space
+                    .release_all(&mut PoolFrames(&self.pool), BUDGET, &mut |spa, count| {
+                        if owners::table().unpin_range(spa, count).is_err() {
+                            log::error!("frames at {spa:?} were not in use");
+                        }
+                    });
+            if !is_empty {
+                return Progress::Yield;
+            }
+        }
+        if let Some(memory) = guard.take() {
+            // SAFETY: no VP is left, so no LP uses the tables.
+            unsafe { memory.destroy(&self.pool) };
+        }
+        drop(guard);
+        self.overrides.lock().clear(&mut self.pool.lock());
+        *self.statistics.lock() = [None, None];
+        self.properties.lock().state = State::Finalized;
+        Progress::Done
+    }
+
+    fn take_deleted(&self) -> Option<&'static ChildVp<V>> {
+        let _guard = self.properties.lock();
+        // SAFETY: what is in the list lies in its frame until `destroy`.
+        let vp: &'static ChildVp<V> = unsafe { self.deleted.load(Ordering::Acquire).as_ref() }?;
+        self.deleted
+            .store(vp.next_deleted.load(Ordering::Relaxed), Ordering::Release);
+        Some(vp)
+    }
+
+    /// Deletes a partition that is finalized, or was never initialized, and has no deposited frame left.
+    ///
+    /// # Errors
+    /// `INVALID_PARTITION_STATE`; `OPERATION_DENIED`: its pool is to be withdrawn first, or another call is at it.
+    pub fn delete(child: ChildRef<V>) -> Result<(), HvError> {
+        {
+            let mut properties = child.properties.lock();
+            if !matches!(properties.state, State::Created | State::Finalized) {
+                return Err(HvError::INVALID_PARTITION_STATE);
+            }
+            if child.pool.lock().usage().1 != 0 || child.is_busy.swap(true, Ordering::Acquire) {
+                return Err(HvError::OPERATION_DENIED);
+            }
+            // From here on nothing is deposited.
+            properties.state = State::Finalized;
+        }
+        *child.statistics.lock() = [None, None];
+        // SAFETY: used below only, before it is freed.
+        let partition = unsafe { child.forever() };
+        drop(child);
+        directory::remove(partition.core());
+        // SAFETY: out of the directory, without users, and empty.
+        unsafe { Self::free(partition) };
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! A VP of a child, as it lies in frames of its partition's pool.
+#![expect(unsafe_code, reason = "keeps VPs in frames of pools")]
+
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use addr::{PAGE_SIZE, Spa, VpIndex};
+use apic::{Apic, Inbox};
+use sched::{Entity, EntityId};
+use spin::{Mutex, MutexGuard};
+use synic::{QueueEntry, VpSynic};
+use tlfs::{HvError, Message};
+use vpstate::{Reasons, Suspend};
+
+use super::memory::{OverlayEntry, VP_OVERLAYS};
+use super::{ChildPartition, Seat, VpShared, directory};
+use crate::arch::x86::extended::Extended;
+use crate::arch::x86::local_apic::own_vector;
+use crate::arch::x86::lp::{self, LpArea};
+use crate::diagnostics::NAMES;
+use crate::mm::{phys, pool};
+use crate::partition::state_page::StatePages;
+use crate::virt::Virt;
+use crate::vp::child::{Child, ChildCore, NewCore};
+
+/// What the scheduler and other LPs need of a VP that has no LP of its own.
+pub struct Scheduled {
+    /// Its place in run queues.
+    pub entity: Entity,
+    /// The name of that place.
+    pub id: EntityId,
+    /// Why it does not run.
+    pub suspend: Suspend,
+    /// LPs that wait for its core: the one that has it loaded lets go.
+    pub wanted: AtomicU32,
+    /// VP of the parent that let it run last, and is told of its intercepts.
+    pub told: AtomicU32,
+    /// The next in that VP's list of those with something to tell, see `partition::notices`.
+    pub next_notice: AtomicU32,
+}
+
+impl Scheduled {
+    /// Why the VP may not run, as far as others decide: the rest is the VP's own state.
+    pub fn is_stopped(&self) -> bool {
+        const OTHERS: Reasons = Reasons::EXPLICIT
+            .with(Reasons::INTERCEPT)
+            .with(Reasons::DISPATCH)
+            .with(Reasons::PARTITION);
+        self.suspend.reasons().has(OTHERS)
+    }
+}
+
+/// A VP of a child.
+pub struct ChildVp<V: Virt> {
+    /// What all VPs have.
+    pub shared: VpShared,
+    core: &'static Mutex<ChildCore<V>>,
+    /// Its overlay pages, used with the partition's memory locked.
+    pub overlays: Mutex<[OverlayEntry; VP_OVERLAYS]>,
+    /// The last intercept.
+    pub message: Mutex<Message>,
+    /// Pages that the parent and the hypervisor share about it.
+    pub pages: Mutex<StatePages>,
+    /// Exits by reason.
+    pub counters: [AtomicU64; NAMES.len()],
+    /// Deleted before its partition was: where the next such is.
+    pub next_deleted: AtomicPtr<ChildVp<V>>,
+    queue: Spa,
+}
+
+/// Frames of a VP: itself, its core, control structure, vector state, message queue, and the overlays.
+const FRAMES: u64 = 5 + VP_OVERLAYS as u64;
+/// Messages that can wait for the VP.
+const QUEUE_ENTRIES: usize = PAGE_SIZE as usize / size_of::<QueueEntry>();
+
+impl<V: Virt> ChildVp<V> {
+    /// Makes VP `index` of `partition`, suspended by the parent, with the registers of reset.
+    ///
+    /// # Errors
+    /// `INVALID_PARTITION_STATE`; `INVALID_VP_INDEX`: there is one, or none can be; `INSUFFICIENT_MEMORY`. Nothing
+    /// changed.
+    pub fn create(
+        partition: &'static ChildPartition<V>,
+        index: VpIndex,
+        extension: &V::Lp,
+        lp: &'static LpArea,
+    ) -> Result<(), HvError> {
+        const { assert!(size_of::<Self>() <= PAGE_SIZE as usize) };
+        const { assert!(size_of::<Mutex<ChildCore<V>>>() <= PAGE_SIZE as usize) };
+        if index.get() as usize >= super::CHILD_VPS || partition.vp(index).is_some() {
+            return Err(HvError::INVALID_VP_INDEX);
+        }
+        let pool = &partition.pool;
+        let (root, levels) = {
+            let memory = partition.memory.lock();
+            let memory = memory.as_ref().ok_or(HvError::INVALID_PARTITION_STATE)?;
+            (memory.space.root(), memory.space.levels().count())
+        };
+        if pool.lock().usage().0 < FRAMES {
+            return Err(HvError::INSUFFICIENT_MEMORY);
+        }
+        // Only the caller's piece of a call takes frames of the pool beside a guest's MSR writes, which take none: from
+        // here on a lack is a race of two calls, and the frames taken so far stay in the pool's books until the end.
+        let frame = || pool.lock().alloc().ok_or(HvError::INSUFFICIENT_MEMORY);
+        let overlay = || OverlayEntry::new(pool).ok_or(HvError::INSUFFICIENT_MEMORY);
+        let control = frame()?;
+        let backend = V::vp(
+            extension,
+            control,
+            vpcore::seam::Role::Child,
+            partition.bitmaps,
+            root,
+            levels,
+        )
+        .map_err(|_| {
+            // SAFETY: the back end has not kept it.
+            unsafe { pool.lock().free(control) };
+            HvError::OPERATION_FAILED
+        })?;
+        let overlays = [overlay()?, overlay()?, overlay()?];
+        let queue = frame()?;
+        // SAFETY: the frame is this VP's alone until it is destroyed, zeroed, and large enough.
+        let entries = unsafe {
+            core::slice::from_raw_parts_mut(
+                phys::pointer(queue).cast::<QueueEntry>(),
+                QUEUE_ENTRIES,
+            )
+        };
+        entries.fill(QueueEntry::EMPTY);
+        let core = super::Partition::core(partition);
+        let identity = *core.identity.lock();
+        let config = ChildPartition::<V>::config(core, &identity);
+        let reasons = if partition.is_frozen.load(Ordering::SeqCst) {
+            Reasons::PARTITION
+        } else {
+            Reasons::NONE
+        };
+        let is_bsp = index.get() == 0;
+        let share = partition.properties.lock().share;
+        let home = index.get() % lp::all().len().max(1) as u32;
+        let seat = Seat::Scheduled(Scheduled {
+            entity: Entity::new(share, home, false),
+            id: directory::entity_id(partition.slot, index),
+            suspend: Suspend::created(is_bsp, reasons),
+            wanted: AtomicU32::new(0),
+            told: AtomicU32::new(lp.index.get()),
+            next_notice: AtomicU32::new(0),
+        });
+        let inbox = if is_bsp {
+            Inbox::new()
+        } else {
+            Inbox::waiting()
+        };
+        let synic = VpSynic::new(&config, index, entries);
+        let apic = Apic::new(
+            addr::ApicId::new(index.get()),
+            is_bsp,
+            core.apic_features,
+            core.timing,
+        );
+        let extended = Extended::child(frame()?, vpcore::child_cpuid::STATE_COMPONENTS);
+        let (own, core_frame) = (frame()?, frame()?);
+        let parts = NewCore {
+            backend,
+            partition,
+            extended,
+            apic,
+            lp,
+            identity,
+        };
+        // SAFETY: both frames were just allocated and are freed by `destroy`.
+        let vp = unsafe {
+            Self::place(
+                own, core_frame, parts, index, inbox, synic, seat, overlays, queue,
+            )
+        };
+        if partition.keep_vp(vp) {
+            Ok(())
+        } else {
+            // SAFETY: nobody has seen it.
+            unsafe { Self::destroy(vp, pool) };
+            Err(HvError::INVALID_VP_INDEX)
+        }
+    }
+
+    /// # Safety
+    /// The frames are the caller's, and stay until [`ChildVp::destroy`].
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one object, named once"
+    )]
+    unsafe fn place(
+        own: Spa,
+        core_frame: Spa,
+        parts: NewCore<V>,
+        index: VpIndex,
+        inbox: Inbox,
+        synic: VpSynic<'static>,
+        seat: Seat,
+        overlays: [OverlayEntry; VP_OVERLAYS],
+        queue: Spa,
+    ) -> &'static Self {
+        // The two refer to each other: the core's place is known before it is filled.
+        let core = phys::pointer(core_frame).cast::<Mutex<ChildCore<V>>>();
+        let vp = Self {
+            shared: VpShared::new(index, inbox, synic, seat),
+            // SAFETY: filled below, before anybody else sees it.
+            core: unsafe { &*core },
+            overlays: Mutex::new(overlays),
+            message: Mutex::new(Message::EMPTY),
+            pages: Mutex::new(StatePages::new()),
+            counters: [const { AtomicU64::new(0) }; NAMES.len()],
+            next_deleted: AtomicPtr::new(core::ptr::null_mut()),
+            queue,
+        };
+        // SAFETY: passed on to the caller.
+        let vp: &'static Self = unsafe { pool::place(own, vp) };
+        let Seat::Scheduled(scheduled) = &vp.shared.seat else {
+            unreachable!("made by `create`, which says so")
+        };
+        let made = Child::core(parts, vp, scheduled);
+        // SAFETY: as above; the size was checked by `create`.
+        unsafe { core.write(Mutex::new(made)) };
+        vp
+    }
+
+    /// Gives its frames back.
+    ///
+    /// # Safety
+    /// Nobody refers to it: it is in no table, list or queue, and loaded nowhere.
+    pub unsafe fn destroy(this: &'static Self, frames: &Mutex<pool::Pool>) {
+        // SAFETY: passed on to the caller.
+        let (own, vp) = unsafe { pool::take(this) };
+        // SAFETY: as above.
+        let (core_frame, core) = unsafe { pool::take(vp.core) };
+        let (control, vectors) = core.into_inner().into_frames();
+        let overlays = vp.overlays.lock().map(|entry| entry.frame.spa());
+        let mut frames = frames.lock();
+        for frame in [own, core_frame, control, vectors, vp.queue]
+            .into_iter()
+            .chain(overlays)
+        {
+            // SAFETY: they came from this pool, and nothing uses them any more.
+            unsafe { frames.free(frame) };
+        }
+    }
+
+    /// What the scheduler has of it.
+    pub fn scheduled(&self) -> Option<&Scheduled> {
+        match &self.shared.seat {
+            Seat::Scheduled(scheduled) => Some(scheduled),
+            Seat::Fixed(_) => None,
+        }
+    }
+
+    /// Its core, if nobody has it.
+    pub fn try_core(&self) -> Option<MutexGuard<'static, ChildCore<V>>> {
+        self.core.try_lock()
+    }
+
+    /// Its core: the LP that runs the VP, if one does, leaves it at its next exit, which comes at once.
+    pub fn core(&self, me: &LpArea) -> MutexGuard<'static, ChildCore<V>> {
+        if let Some(core) = self.core.try_lock() {
+            return core;
+        }
+        let wanted = self.scheduled().map(|scheduled| &scheduled.wanted);
+        if let Some(wanted) = wanted {
+            wanted.fetch_add(1, Ordering::SeqCst);
+        }
+        let core = loop {
+            if let Some(core) = self.core.try_lock() {
+                break core;
+            }
+            if let Some(lp) = self.shared.loaded_on() {
+                lp.attention.store(true, Ordering::SeqCst);
+                if lp.in_guest.load(Ordering::SeqCst) {
+                    me.local.send(lp.apic_id, own_vector::KICK);
+                }
+            }
+            crate::panic::stop_if_asked();
+            for _ in 0..64 {
+                core::hint::spin_loop();
+            }
+        };
+        if let Some(wanted) = wanted {
+            wanted.fetch_sub(1, Ordering::SeqCst);
+        }
+        core
+    }
+}
+
+/// A VP in a partition's table, if there is one.
+pub fn shared_at(entry: &AtomicPtr<VpShared>) -> Option<&'static VpShared> {
+    // SAFETY: what is in the table lies in its frame until it was taken out and all users of the partition have gone.
+    unsafe { entry.load(Ordering::Acquire).as_ref() }
+}

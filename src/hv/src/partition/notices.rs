@@ -1,0 +1,199 @@
+//! What VPs of children have to tell the parent: for each VP of the parent a list of those with an intercept that it has
+//! not been told of. The list goes through the VPs themselves, so it has room for all of them.
+
+use core::sync::atomic::Ordering;
+
+use addr::VpIndex;
+use sched::EntityId;
+use spin::{Mutex, Once};
+use synic::MessageSource;
+use tlfs::Message;
+use tlfs::call::CreateFlags;
+use tlfs::intercept::OpaqueIntercept;
+
+use super::child::Scheduled;
+use super::{Seat, VpShared, directory};
+use crate::arch::x86::lp::LpArea;
+use crate::shootdown;
+use crate::virt::Virt;
+
+/// Link of a VP that is in no list.
+const NOT_LISTED: u32 = 0;
+/// Link of the last in a list.
+const END: u32 = u32::MAX;
+
+const fn link(id: EntityId) -> u32 {
+    id.0 + 1
+}
+
+fn linked(link: u32) -> Option<&'static Scheduled> {
+    match (link, directory::vp(EntityId(link.wrapping_sub(1)))) {
+        (NOT_LISTED | END, _) | (_, None) => None,
+        (_, Some(vp)) => match &vp.seat {
+            Seat::Scheduled(scheduled) => Some(scheduled),
+            Seat::Fixed(_) => None,
+        },
+    }
+}
+
+/// First and last link.
+struct List {
+    first: u32,
+    last: u32,
+}
+
+/// One list for each VP of the parent.
+pub struct Notices(Mutex<List>);
+
+impl Notices {
+    /// An empty list.
+    pub const fn new() -> Self {
+        Self(Mutex::new(List {
+            first: END,
+            last: END,
+        }))
+    }
+}
+
+/// The VPs of the parent with their lists, by index.
+struct Parents {
+    vps: &'static [VpShared],
+    lists: &'static [Notices],
+}
+
+static PARENTS: Once<Parents> = Once::new();
+
+/// Makes the parent's VPs known. Once, before any LP is launched.
+pub fn init(vps: &'static [VpShared], lists: &'static [Notices]) {
+    PARENTS.call_once(|| Parents { vps, lists });
+}
+
+/// VP `index` of the parent.
+pub fn parent_vp(index: u32) -> Option<&'static VpShared> {
+    PARENTS.get()?.vps.get(index as usize)
+}
+
+/// Puts `scheduled` at the end of the list of the parent's VP that let it run last, and makes that VP look.
+pub fn post(me: &LpArea, scheduled: &Scheduled) {
+    let told = scheduled.told.load(Ordering::SeqCst);
+    let Some(parents) = PARENTS.get() else { return };
+    let (Some(vp), Some(list)) = (
+        parents.vps.get(told as usize),
+        parents.lists.get(told as usize),
+    ) else {
+        return;
+    };
+    {
+        let mut list = list.0.lock();
+        if scheduled.next_notice.load(Ordering::Relaxed) != NOT_LISTED {
+            return;
+        }
+        scheduled.next_notice.store(END, Ordering::Relaxed);
+        match linked(list.last) {
+            Some(last) => last
+                .next_notice
+                .store(link(scheduled.id), Ordering::Relaxed),
+            None => list.first = link(scheduled.id),
+        }
+        list.last = link(scheduled.id);
+    }
+    vp.rescan.store(true, Ordering::SeqCst);
+    vp.attention.store(true, Ordering::SeqCst);
+    if let Seat::Fixed(lp) = &vp.seat {
+        shootdown::nudge(me, lp);
+    }
+}
+
+/// Takes `scheduled`, which posts nothing any more, out of the list it is in.
+pub fn forget(scheduled: &Scheduled) {
+    let Some(parents) = PARENTS.get() else { return };
+    let told = scheduled.told.load(Ordering::SeqCst) as usize;
+    let Some(list) = parents.lists.get(told) else {
+        return;
+    };
+    let mut list = list.0.lock();
+    let own = link(scheduled.id);
+    let next = scheduled.next_notice.swap(NOT_LISTED, Ordering::Relaxed);
+    if next == NOT_LISTED {
+        return;
+    }
+    if list.first == own {
+        list.first = next;
+        if next == END {
+            list.last = END;
+        }
+        return;
+    }
+    let mut at = list.first;
+    while let Some(before) = linked(at) {
+        let following = before.next_notice.load(Ordering::Relaxed);
+        if following == own {
+            before.next_notice.store(next, Ordering::Relaxed);
+            if next == END {
+                list.last = at;
+            }
+            return;
+        }
+        at = following;
+    }
+}
+
+/// The list of one VP of the parent, as messages.
+pub struct Source<V> {
+    index: VpIndex,
+    kind: core::marker::PhantomData<V>,
+}
+
+impl<V: Virt> Source<V> {
+    /// For VP `index` of the parent.
+    pub const fn new(index: VpIndex) -> Self {
+        Self {
+            index,
+            kind: core::marker::PhantomData,
+        }
+    }
+
+    fn list(&self) -> Option<&'static Notices> {
+        PARENTS.get()?.lists.get(self.index.get() as usize)
+    }
+}
+
+impl<V: Virt> MessageSource for Source<V> {
+    fn waiting(&mut self) -> u16 {
+        let is_empty = self.list().is_none_or(|list| list.0.lock().first == END);
+        u16::from(!is_empty)
+    }
+
+    fn first(&mut self, sint: usize) -> Option<(Message, bool)> {
+        if sint != 0 {
+            return None;
+        }
+        let list = self.list()?.0.lock();
+        let scheduled = linked(list.first)?;
+        let more = scheduled.next_notice.load(Ordering::Relaxed) != END;
+        let child = directory::at::<V>(directory::slot_of_entity(scheduled.id))?;
+        let vp = directory::vp_of_entity(scheduled.id);
+        let message = if child.flags.contains(CreateFlags::INTERCEPT_PAGE) {
+            let opaque = OpaqueIntercept { vp };
+            let id = super::Partition::core(&*child).id.get();
+            Message::new(tlfs::MessageType::OPAQUE_INTERCEPT, id, &opaque.encode())?
+        } else {
+            *child.vp(vp)?.message.lock()
+        };
+        Some((message, more))
+    }
+
+    fn pop(&mut self, sint: usize) {
+        let Some(list) = self.list().filter(|_| sint == 0) else {
+            return;
+        };
+        let mut list = list.0.lock();
+        let Some(first) = linked(list.first) else {
+            return;
+        };
+        list.first = first.next_notice.swap(NOT_LISTED, Ordering::Relaxed);
+        if list.first == END {
+            list.last = END;
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Pages of the parent that the hypervisor fills: intercept message, register page, statistics.
+#![expect(unsafe_code, reason = "names frames of the parent that are pinned")]
+
+use addr::{PAGE_SIZE, Spa};
+use frames::FrameError;
+
+use crate::mm::{owners, phys};
+
+/// A page of the parent, in use as long as this value is.
+pub struct PinnedPage(Spa);
+
+impl PinnedPage {
+    /// Pins the page at `spa`.
+    ///
+    /// # Errors
+    /// It is no RAM of the parent.
+    pub fn new(spa: Spa) -> Result<Self, FrameError> {
+        owners::table().pin(spa)?;
+        Ok(Self(spa))
+    }
+
+    /// Where it is.
+    pub fn spa(&self) -> Spa {
+        self.0
+    }
+
+    /// Copies `bytes` to `offset`; what does not fit is left out.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        let room = (PAGE_SIZE as usize).saturating_sub(offset);
+        let bytes = bytes.get(..room).unwrap_or(bytes);
+        // SAFETY: a pinned frame of RAM, and the range lies in it.
+        unsafe { phys::write_frame(Spa::new(self.0.get() + offset as u64), bytes) };
+    }
+
+    /// Copies from `offset` on.
+    pub fn read(&self, offset: usize, buffer: &mut [u8]) {
+        let room = (PAGE_SIZE as usize).saturating_sub(offset);
+        let len = buffer.len().min(room);
+        if let Some(buffer) = buffer.get_mut(..len) {
+            // SAFETY: as above.
+            unsafe { phys::read_frame(Spa::new(self.0.get() + offset as u64), buffer) };
+        }
+    }
+}
+
+impl Drop for PinnedPage {
+    fn drop(&mut self) {
+        if owners::table().unpin(self.0).is_err() {
+            log::error!("the page at {:?} was not in use", self.0);
+        }
+    }
+}
+
+/// Pages about one VP.
+pub struct StatePages {
+    /// The last intercept.
+    pub intercept: Option<PinnedPage>,
+    /// Its registers at that time.
+    pub registers: Option<PinnedPage>,
+    /// Statistics: what the VP knows of itself, what the parent may know.
+    pub statistics: [Option<PinnedPage>; 2],
+}
+
+impl StatePages {
+    /// None.
+    pub const fn new() -> Self {
+        Self {
+            intercept: None,
+            registers: None,
+            statistics: [None, None],
+        }
+    }
+}

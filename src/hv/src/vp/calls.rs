@@ -1,0 +1,113 @@
+//! Hypercalls that partitions of both kinds make about themselves.
+
+use core::sync::atomic::Ordering;
+
+use addr::VpIndex;
+use hypercall::{Body, Call, FlushRequest, IpiRequest, Progress};
+use tlfs::HvError;
+use tlfs::call::{PARTITION_SELF, VpIndexFromApicId};
+use vpcore::seam::VpBackend;
+
+use super::{Role, Vp};
+use crate::partition::Partition;
+use crate::shootdown;
+use crate::virt::Virt;
+
+impl<V: Virt, R: Role<V>> Vp<V, R> {
+    /// Carries out one call. Those that only one kind of partition makes are its role's.
+    pub(super) fn carry_out_call(
+        &mut self,
+        call: Call,
+        body: &mut Body<'_>,
+    ) -> Result<Progress, HvError> {
+        match call {
+            Call::NotifyLongSpinWait => {}
+            // The mask of extended calls: none. The output is zero already.
+            Call::ExtQueryCapabilities => {}
+            Call::GetPartitionId => {
+                body.write_output(&self.partition.core().id.get().to_le_bytes())?;
+            }
+            // The ranges of the list forms only narrow what may be flushed.
+            Call::FlushVirtualAddressSpace | Call::FlushVirtualAddressList => {
+                self.flush(&FlushRequest::plain(body.header())?);
+                body.complete(body.remaining());
+            }
+            Call::FlushVirtualAddressSpaceEx | Call::FlushVirtualAddressListEx => {
+                let request = FlushRequest::extended(body.header(), body.variable_header())?;
+                self.flush(&request);
+                body.complete(body.remaining());
+            }
+            Call::SendSyntheticClusterIpi => self.cluster_ipi(&IpiRequest::plain(body.header())?),
+            Call::SendSyntheticClusterIpiEx => {
+                let request = IpiRequest::extended(body.header(), body.variable_header())?;
+                self.cluster_ipi(&request);
+            }
+            Call::GetVpIndexFromApicId => return self.vp_indexes(body),
+            call => return R::call(self, call, body),
+        }
+        Ok(Progress::Done)
+    }
+
+    /// Drops translations of the named VPs: those that run are interrupted, the others do it before they run.
+    fn flush(&mut self, request: &FlushRequest<'_>) {
+        let core = self.partition.core();
+        let targets = || {
+            request
+                .vps
+                .iter(core.vps.limit())
+                .filter_map(|index| core.vps.get(index))
+        };
+        for vp in targets() {
+            if vp.index == self.index {
+                self.backend.flush_guest_tlb();
+                continue;
+            }
+            vp.flush_guest.store(true, Ordering::SeqCst);
+            vp.attention.store(true, Ordering::SeqCst);
+            if let Some(lp) = vp.loaded_on() {
+                shootdown::nudge(self.lp, lp);
+            }
+        }
+        // The call promises that nobody uses the old translations when it returns. Who left the guest flushes before
+        // it enters again.
+        for vp in targets().filter(|vp| vp.index != self.index) {
+            while vp.flush_guest.load(Ordering::SeqCst)
+                && vp
+                    .loaded_on()
+                    .is_some_and(|lp| lp.in_guest.load(Ordering::SeqCst))
+            {
+                crate::panic::stop_if_asked();
+                core::hint::spin_loop();
+            }
+        }
+    }
+
+    fn cluster_ipi(&mut self, request: &IpiRequest<'_>) {
+        let core = self.partition.core();
+        for index in request.vps.iter(core.vps.limit()) {
+            if let Some(vp) = core.vps.get(index)
+                && vp.inbox.post(request.vector)
+            {
+                self.call(vp);
+            }
+        }
+        self.is_settled = false;
+    }
+
+    fn vp_indexes(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
+        let call = VpIndexFromApicId::decode(body.header())?;
+        let core = self.partition.core();
+        if call.partition != PARTITION_SELF && call.partition != core.id {
+            return Err(HvError::INVALID_PARTITION_ID);
+        }
+        while let Some(mut element) = body.element() {
+            let id = element.input.first_chunk().map(|b| u32::from_le_bytes(*b));
+            let index = VpIndex::new(id.unwrap_or(u32::MAX));
+            // APIC ids of a child are its VP indexes.
+            core.vps.get(index).ok_or(HvError::INVALID_PARAMETER)?;
+            element.answer(&index.get().to_le_bytes());
+            body.complete_element();
+        }
+        Ok(Progress::Done)
+    }
+}

@@ -1,0 +1,366 @@
+//! VPs of children: no hardware, and what the hypervisor does not answer is their parent's.
+
+mod calls;
+mod intercept;
+mod msr;
+pub mod registers;
+
+use core::sync::atomic::Ordering;
+
+use addr::{Gpa, Gpn, Spa, VpIndex};
+use apic::{Apic, BaseChange, Lvt};
+use hypercall::{Access, Body, Call, PartitionIdentity, Progress};
+use spin::Once;
+use synic::{CrashReport, Overlay};
+use tlfs::HvError;
+use vpcore::child_cpuid::{self, ChildView};
+use vpcore::cpuid;
+use vpcore::seam::{Exit, Register, VpBackend};
+use vpstate::xsave::Layout;
+use vpstate::{Limits, Reasons, Stored};
+use x86::Gp;
+use x86::msr::apic_base;
+
+use super::hyperv::fill_overlay;
+use super::role::{ApicChange, MsrAnswer, Refused};
+use super::{Activity, Role, Vp, VpParts};
+use crate::arch::x86::extended::Extended;
+use crate::arch::x86::insn;
+use crate::arch::x86::lp::LpArea;
+use crate::diagnostics::Counters;
+use crate::mm::phys::SharedFrame;
+use crate::partition::child::{ChildPartition, ChildVp, Scheduled};
+use crate::partition::notices::parent_vp;
+use crate::partition::{Partition, PartitionCore};
+use crate::virt::Virt;
+
+/// The part of a child's VP that one LP has at a time.
+pub type ChildCore<V> = Vp<V, Child<V>>;
+
+/// What only a VP of a child has.
+pub struct Child<V: Virt> {
+    vp: &'static ChildVp<V>,
+    scheduled: &'static Scheduled,
+    suspend: &'static vpstate::Suspend,
+    extended: Extended,
+    stored: Stored,
+    limits: Limits,
+}
+
+/// What [`Child::core`] takes over.
+pub struct NewCore<V: Virt> {
+    /// Its registers and control structure.
+    pub backend: V::Vp,
+    /// Its partition.
+    pub partition: &'static ChildPartition<V>,
+    /// Vector state and what else a switch moves.
+    pub extended: Extended,
+    /// Its virtual APIC.
+    pub apic: Apic,
+    /// The LP that calls.
+    pub lp: &'static LpArea,
+    /// What its partition is told.
+    pub identity: PartitionIdentity,
+}
+
+/// Where components lie in an image of vector state.
+pub fn layout() -> &'static Layout {
+    static LAYOUT: Once<Layout> = Once::new();
+    LAYOUT.call_once(|| Layout::of(insn::cpuid, 0))
+}
+
+impl<V: Virt> Child<V> {
+    /// The core of `vp`, with the registers of reset.
+    pub fn core(
+        parts: NewCore<V>,
+        vp: &'static ChildVp<V>,
+        scheduled: &'static Scheduled,
+    ) -> ChildCore<V> {
+        let NewCore {
+            backend,
+            partition,
+            extended,
+            apic,
+            lp,
+            identity,
+        } = parts;
+        let view = ChildView {
+            vp: vp.shared.index,
+            hypervisor_present: identity.is_present,
+            ..view(partition)
+        };
+        let limits = Limits::of(|leaf, subleaf| {
+            child_cpuid::before_overrides(leaf, subleaf, &insn::cpuid, &view)
+        });
+        let mut core = Vp::new(VpParts {
+            backend,
+            partition,
+            shared: &vp.shared,
+            lp,
+            apic,
+            identity,
+            counters: Counters::at(&vp.counters),
+            role: Self {
+                vp,
+                scheduled,
+                suspend: &scheduled.suspend,
+                extended,
+                stored: Stored::new(),
+                limits,
+            },
+        });
+        let signature = insn::cpuid(1, 0).eax;
+        let before = core.backend.attach();
+        vpcore::startup::init(&mut core.backend, signature);
+        core.backend.detach(before);
+        core
+    }
+}
+
+/// What CPUID shows VPs of a child with this core, before anything was switched off.
+pub fn view_of(core: &PartitionCore) -> ChildView<'static> {
+    ChildView {
+        vp: VpIndex::new(0),
+        per_socket: 0,
+        disabled: [0; 3],
+        x2apic: core.apic_features.x2apic,
+        tsc_deadline: core.apic_features.tsc_deadline,
+        apic_enabled: true,
+        cr4: 0,
+        xcr0: 1,
+        missing: cpuid::Missing::default(),
+        physical_bits: core.physical_bits,
+        hypervisor_present: true,
+        overrides: &[],
+    }
+}
+
+/// What CPUID shows every VP of `partition`.
+fn view<V: Virt>(partition: &ChildPartition<V>) -> ChildView<'static> {
+    ChildView {
+        per_socket: partition.vps_per_socket.load(Ordering::Relaxed),
+        disabled: partition.disabled,
+        missing: V::missing(),
+        ..view_of(partition.core())
+    }
+}
+
+impl<V: Virt> ChildCore<V> {
+    /// The VP.
+    pub fn vp(&self) -> &'static ChildVp<V> {
+        self.role.vp
+    }
+
+    /// Makes this the VP that runs on the calling LP.
+    pub fn seat(&mut self, lp: &'static LpArea, extension: &mut V::Lp) {
+        self.lp = lp;
+        self.backend.load(extension);
+        self.role.extended.restore();
+        self.shared.set_loaded(Some(lp));
+        let is_halted = self.role.suspend.reasons().has(Reasons::HALTED);
+        match self.activity {
+            Activity::Running if is_halted => self.activity = Activity::Halted,
+            Activity::Halted if !is_halted => self.activity = Activity::Running,
+            _ => {}
+        }
+    }
+
+    /// Takes the VP off its LP.
+    pub fn unseat(&mut self) {
+        let halted = if self.activity == Activity::Halted {
+            Reasons::HALTED
+        } else {
+            Reasons::NONE
+        };
+        let _ = self.role.suspend.replace(Reasons::HALTED, halted);
+        self.role.extended.save();
+        self.backend.unload();
+        self.shared.set_loaded(None);
+    }
+
+    /// Whether another LP waits for the core.
+    pub fn is_wanted(&self) -> bool {
+        self.role.scheduled.wanted.load(Ordering::SeqCst) != 0
+    }
+
+    /// Whether the VP waits for somebody else, and until when at most, in TSC ticks. `None`: it could run on.
+    pub fn waits(&mut self) -> Option<Option<u64>> {
+        if self.role.scheduled.is_stopped() {
+            // A timer that expires while the VP is stopped is served when it goes on.
+            Some(None)
+        } else if self.is_runnable() {
+            None
+        } else {
+            Some(self.alarm())
+        }
+    }
+
+    /// The frames of the control structure and of the vector state.
+    pub fn into_frames(self) -> (Spa, Spa) {
+        (self.backend.into_frame(), self.role.extended.frame())
+    }
+}
+
+impl<V: Virt> Role<V> for Child<V> {
+    type Partition = ChildPartition<V>;
+    type Messages = ();
+
+    fn messages(_: VpIndex) {}
+
+    fn must_leave(vp: &ChildCore<V>) -> bool {
+        let scheduled = vp.role.scheduled;
+        scheduled.wanted.load(Ordering::SeqCst) != 0
+            || scheduled.is_stopped()
+            || vp.lp.has_vector()
+            || vp.lp.has_taken()
+            || parent_vp(vp.lp.index.get())
+                .is_some_and(|parent| parent.attention.load(Ordering::SeqCst))
+    }
+
+    fn before_entry(_: &mut ChildCore<V>) {}
+
+    #[inline]
+    fn cpuid(vp: &mut ChildCore<V>) {
+        let (leaf, subleaf) = (
+            vp.backend.gp().get(Gp::Rax) as u32,
+            vp.backend.gp().get(Gp::Rcx) as u32,
+        );
+        let r = if cpuid::is_hypervisor_leaf(leaf) {
+            hypercall::hypervisor_leaf(leaf, &vp.identity)
+        } else {
+            vp.cpuid_value(leaf, subleaf)
+        };
+        vp.finish_cpuid(r);
+    }
+
+    fn read_msr(vp: &mut ChildCore<V>, number: u32) -> MsrAnswer<u64> {
+        vp.read_child_msr(number)
+    }
+
+    fn write_msr(vp: &mut ChildCore<V>, number: u32, value: u64) -> MsrAnswer<()> {
+        vp.write_child_msr(number, value)
+    }
+
+    fn exit(vp: &mut ChildCore<V>, exit: Exit) {
+        match exit {
+            // The vector stays in the LP's record: it is the parent's, or the hypervisor's own.
+            Exit::Interrupt => insn::interrupt_window(),
+            Exit::Nmi => {
+                crate::panic::stop_if_asked();
+                vp.lp.nmi_taken.store(true, Ordering::Relaxed);
+            }
+            Exit::MachineCheck => vp.lp.machine_check_taken.store(true, Ordering::Relaxed),
+            // No device of the child reads memory past the caches.
+            Exit::Invd | Exit::Wbinvd => vp.skip(),
+            Exit::Io(access) => vp.intercept_port(&access),
+            Exit::Slat(fault) => vp.intercept_memory(&fault),
+            // MONITOR and MWAIT are not in CPUID.
+            _ => vp.raise_ud(),
+        }
+    }
+
+    fn triple_fault(vp: &mut ChildCore<V>) {
+        // The parent may set registers and let it run again.
+        vp.activity = Activity::Running;
+        vp.intercept_triple_fault();
+    }
+
+    fn refused(vp: &mut ChildCore<V>, _: u64) {
+        vp.intercept_invalid_state();
+    }
+
+    fn after_eoi(vp: &mut ChildCore<V>, vector: Option<u8>, is_level: bool) {
+        if let (Some(vector), true) = (vector, is_level) {
+            vp.intercept_eoi(vector);
+        }
+    }
+
+    fn apic_changed(_: &mut ChildCore<V>, what: ApicChange) {
+        match what {
+            // No pin leads to the APIC of a child.
+            ApicChange::Lvt(Lvt::Lint0 | Lvt::Lint1, _) => {}
+            ApicChange::Lvt(..) | ApicChange::Addressing => {}
+        }
+    }
+
+    fn write_apic_base(vp: &mut ChildCore<V>, value: u64) -> bool {
+        const ADDRESS: u64 = !0xFFF;
+        if (value ^ vp.apic.apic_base()) & ADDRESS != 0 {
+            // All VPs share one address space, and the page is a hole in it.
+            return false;
+        }
+        let Ok(BaseChange { .. }) = vp.apic.write_apic_base(value) else {
+            return false;
+        };
+        vp.apic.publish(&vp.shared.inbox);
+        true
+    }
+
+    fn no_access(vp: &mut ChildCore<V>, gpa: Gpa, access: Access) {
+        vp.intercept_memory(&vpcore::seam::SlatFault {
+            gpa,
+            gva: None,
+            is_write: access == Access::Write,
+            is_execute: false,
+            is_protection: true,
+            is_table_walk: false,
+        });
+    }
+
+    fn place_overlay(
+        vp: &mut ChildCore<V>,
+        kind: Overlay,
+        page: Option<Gpn>,
+    ) -> Result<(), Refused> {
+        if let (Some(_), Some(frame)) = (page, Self::overlay_frame(vp, kind)) {
+            fill_overlay::<V>(kind, frame, &vp.partition.core().clock);
+        }
+        match vp.partition.place_overlay(vp.lp, kind, vp.index, page) {
+            Ok(is_flush_needed) => {
+                if is_flush_needed {
+                    vp.backend.flush_tlb();
+                }
+                Ok(())
+            }
+            Err(_) => Err(Refused),
+        }
+    }
+
+    fn overlay_frame(vp: &ChildCore<V>, kind: Overlay) -> Option<SharedFrame> {
+        vp.partition.overlay_frame(kind, vp.index)
+    }
+
+    /// The registers stay readable for the parent, who sees it in the log of the guest or by its own means.
+    fn crash(vp: &mut ChildCore<V>, report: &CrashReport) {
+        vp.note(format_args!(
+            "partition {:#x} reports a crash: {:x?}",
+            vp.partition.core().id.get(),
+            report.parameters
+        ));
+    }
+
+    fn call(vp: &mut ChildCore<V>, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
+        vp.child_call(call, body)
+    }
+}
+
+impl<V: Virt> ChildCore<V> {
+    /// What CPUID answers outside the leaves of the hypervisor.
+    pub fn cpuid_value(&mut self, leaf: u32, subleaf: u32) -> x86::cpuid::CpuidResult {
+        let overrides = self.partition.overrides.lock();
+        let view = ChildView {
+            vp: self.index,
+            cr4: self.backend.get(Register::Cr4),
+            xcr0: if leaf == 0xD && self.shared.is_loaded_on(self.lp) {
+                crate::arch::x86::msr::xgetbv()
+            } else {
+                self.role.extended.xcr0
+            },
+            apic_enabled: self.apic.apic_base() & apic_base::ENABLE != 0,
+            hypervisor_present: self.identity.is_present,
+            overrides: overrides.list(),
+            ..view(self.partition)
+        };
+        child_cpuid::child(leaf, subleaf, insn::cpuid, &view)
+    }
+}

@@ -1,0 +1,308 @@
+//! Partitions and their properties.
+
+use core::sync::atomic::Ordering;
+
+use hypercall::{Body, Progress};
+use tlfs::HvError;
+use tlfs::call::{
+    CreateFlags, CreatePartition, GetNextChild, GetProperty, GetPropertyEx, MapStatsPage2,
+    PARTITION_NONE, PARTITION_SELF, PartitionOnly, SetProperty, StatsObject, StatsOf, StatsPage,
+};
+use tlfs::property::{Bank, PropertyCode as P, SyntheticFeatures, VmmCapabilities};
+use vpcore::child_cpuid;
+use vpstate::Reasons;
+
+use super::super::ParentVp;
+use super::{Target, frame, frame_status};
+use crate::arch::x86::insn;
+use crate::partition::child::{ChildPartition, Creation, State};
+use crate::partition::directory::{self, CHILDREN};
+use crate::partition::parent::PARENT;
+use crate::partition::state_page::PinnedPage;
+use crate::partition::{Partition, PartitionCore};
+use crate::scheduler;
+use crate::virt::Virt;
+use crate::vp::child::layout;
+
+/// One cap point of the property is this part of an LP.
+const CAP_OF_LP: u64 = 65_536;
+
+impl<V: Virt> ParentVp<V> {
+    pub(super) fn create_partition(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
+        let call = CreatePartition::decode(body.header())?;
+        // What decides what the child is must be what we have.
+        let needed = CreateFlags::EXO | CreateFlags::LAPIC;
+        if call.flags.contains(CreateFlags::NESTED) || !call.flags.contains(needed) {
+            return Err(HvError::INVALID_PARAMETER);
+        }
+        let [first, second] = call.disabled_features;
+        let id = ChildPartition::create(&Creation {
+            flags: call.flags,
+            disabled: [first, second, call.disabled_xsave],
+            parent: self.partition,
+        })?;
+        body.write_output(&id.get().to_le_bytes())
+    }
+
+    pub(super) fn initialize_partition(&mut self, body: &Body<'_>) -> Result<(), HvError> {
+        let call = PartitionOnly::decode(body.header())?;
+        self.child(call.partition)?.initialize(self.partition)
+    }
+
+    /// In pieces: the call is executed again until nothing is left.
+    pub(super) fn finalize_partition(&mut self, body: &Body<'_>) -> Result<Progress, HvError> {
+        let call = PartitionOnly::decode(body.header())?;
+        self.child(call.partition)?.finalize(self.lp)
+    }
+
+    pub(super) fn delete_partition(&mut self, body: &Body<'_>) -> Result<(), HvError> {
+        let call = PartitionOnly::decode(body.header())?;
+        ChildPartition::delete(self.child(call.partition)?)
+    }
+
+    pub(super) fn next_child(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
+        let call = GetNextChild::decode(body.header())?;
+        if call.parent != PARTITION_SELF && call.parent != PARENT {
+            return Err(HvError::INVALID_PARTITION_ID);
+        }
+        // By slots: a partition that was deleted meanwhile does not break the walk.
+        let first = if call.previous == PARTITION_NONE {
+            0
+        } else {
+            directory::slot_of(call.previous) + 1
+        };
+        let next = (first..CHILDREN).find_map(directory::at::<V>);
+        let id = next.map_or(PARTITION_NONE, |child| child.core().id);
+        body.write_output(&id.get().to_le_bytes())
+    }
+
+    pub(super) fn get_property(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
+        let call = GetProperty::decode(body.header())?;
+        let value = match self.target(call.partition)? {
+            Target::Own => self.own_property(call.code)?,
+            Target::Child(child) => child_property(&child, call.code)?,
+        };
+        body.write_output(&value.to_le_bytes())
+    }
+
+    pub(super) fn get_property_ex(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
+        let call = GetPropertyEx::decode(body.header())?;
+        let target = self.target(call.partition)?;
+        let bank = |value| {
+            Bank {
+                count: 1,
+                value,
+                ..Bank::default()
+            }
+            .encode()
+        };
+        match call.code {
+            P::VMM_CAPABILITIES => {
+                let capabilities = VmmCapabilities::OVERLAYS_PLACED_BY_PARENT
+                    | VmmCapabilities::ASSIGNABLE_SYNTHETIC_FEATURES;
+                body.write_output(&bank(capabilities.bits()))
+            }
+            P::ASSIGNABLE_SYNTHETIC_FEATURES => {
+                body.write_output(&bank(SyntheticFeatures::ASSIGNABLE.bits()))
+            }
+            code => {
+                let value = match target {
+                    Target::Own => self.own_property(code)?,
+                    Target::Child(child) => child_property(&child, code)?,
+                };
+                body.write_output(&value.to_le_bytes())
+            }
+        }
+    }
+
+    /// What every partition could have.
+    fn own_property(&self, code: P) -> Result<u64, HvError> {
+        let core = self.partition.core();
+        match code {
+            P::PRIVILEGE_FLAGS => Ok(self.identity.privileges.bits()),
+            P::GUEST_OS_ID => Ok(core.msrs.lock().guest_os_id()),
+            P::REFERENCE_TIME => Ok(core.clock.now(insn::rdtsc()).0),
+            code => machine_property(core, code, [0; 3]),
+        }
+    }
+
+    pub(super) fn set_property(&mut self, body: &Body<'_>) -> Result<(), HvError> {
+        let call = SetProperty::decode(body.header())?;
+        let Target::Child(child) = self.target(call.partition)? else {
+            return Err(HvError::ACCESS_DENIED);
+        };
+        let refused = HvError::PROPERTY_VALUE_OUT_OF_RANGE;
+        let mut properties = child.properties.lock();
+        if matches!(properties.state, State::Finalizing | State::Finalized) {
+            return Err(HvError::INVALID_PARTITION_STATE);
+        }
+        match call.code {
+            P::SYNTHETIC_FEATURES => {
+                if properties.state != State::Created {
+                    return Err(HvError::INVALID_PARTITION_STATE);
+                }
+                properties.synthetic = SyntheticFeatures::from_bits_retain(call.value);
+            }
+            P::UNIMPLEMENTED_MSR_ACTION if call.value <= 1 => {
+                properties.unimplemented_msr_action = call.value;
+            }
+            P::PROCESSORS_PER_SOCKET => {
+                let count = u32::try_from(call.value).map_err(|_| refused)?;
+                child.vps_per_socket.store(count, Ordering::Relaxed);
+            }
+            P::CPU_WEIGHT if (1..=10_000).contains(&call.value) => {
+                properties.share.weight = call.value as u32;
+            }
+            P::CPU_CAP if call.value <= CAP_OF_LP => {
+                properties.share.cap_percent = (call.value * 100).div_ceil(CAP_OF_LP) as u32;
+            }
+            P::TIME_FREEZE if call.value <= 1 => {
+                drop(properties);
+                self.freeze(&child, call.value == 1);
+                return Ok(());
+            }
+            P::REFERENCE_TIME => {
+                let tsc = insn::rdtsc();
+                child.core().clock.set(synic::RefTime(call.value), tsc);
+            }
+            // Access states are always kept.
+            P::GPA_ACCESS_TRACKING if call.value <= 1 => {}
+            P::UNIMPLEMENTED_MSR_ACTION
+            | P::CPU_WEIGHT
+            | P::CPU_CAP
+            | P::TIME_FREEZE
+            | P::GPA_ACCESS_TRACKING => return Err(refused),
+            P::PRIVILEGE_FLAGS | P::GUEST_OS_ID | P::VMM_CAPABILITIES => {
+                return Err(HvError::ACCESS_DENIED);
+            }
+            _ => return Err(HvError::UNKNOWN_PROPERTY),
+        }
+        let share = properties.share;
+        drop(properties);
+        for scheduled in child.vps().filter_map(|vp| vp.scheduled()) {
+            scheduled.entity.set_share(share);
+        }
+        Ok(())
+    }
+
+    /// Lets the clocks of `child` stand still, and its VPs with them, or go on.
+    fn freeze(&mut self, child: &ChildPartition<V>, is_frozen: bool) {
+        if child.is_frozen.swap(is_frozen, Ordering::SeqCst) == is_frozen {
+            return;
+        }
+        let clock = &child.core().clock;
+        if !is_frozen {
+            clock.set_stopped(false, insn::rdtsc());
+        }
+        for vp in child.vps() {
+            let Some(scheduled) = vp.scheduled() else {
+                continue;
+            };
+            if is_frozen {
+                let _ = scheduled.suspend.set(Reasons::PARTITION);
+                // Not running when the call returns.
+                drop(vp.core(self.lp));
+            } else if scheduled.suspend.clear(Reasons::PARTITION).is_started() {
+                vp.shared.attention.store(true, Ordering::SeqCst);
+                scheduler::wake(self.lp, &vp.shared);
+            }
+        }
+        if is_frozen {
+            clock.set_stopped(true, insn::rdtsc());
+        }
+    }
+
+    pub(super) fn map_statistics(&mut self, body: &Body<'_>) -> Result<(), HvError> {
+        let call = MapStatsPage2::decode(body.header())?;
+        let page = PinnedPage::new(frame(call.page.get())?).map_err(frame_status)?;
+        // Counters come with the statistics themselves; a page of zeros says that nothing was counted.
+        page.write(0, &[0; 4096]);
+        self.statistics_slot(&call.object, |slot| match slot {
+            Some(_) => Err(HvError::OBJECT_IN_USE),
+            slot => {
+                *slot = Some(page);
+                Ok(())
+            }
+        })
+    }
+
+    pub(super) fn unmap_statistics(&mut self, body: &Body<'_>) -> Result<(), HvError> {
+        let call = StatsPage::decode(body.header())?;
+        self.statistics_slot(&call.object, |slot| {
+            slot.take().map(drop).ok_or(HvError::NOT_FOUND)
+        })
+    }
+
+    fn statistics_slot<T>(
+        &mut self,
+        object: &StatsObject,
+        change: impl FnOnce(&mut Option<PinnedPage>) -> Result<T, HvError>,
+    ) -> Result<T, HvError> {
+        let area = object.area as usize;
+        let pick = |pages: &mut [Option<PinnedPage>; 2]| {
+            change(pages.get_mut(area).ok_or(HvError::INVALID_PARAMETER)?)
+        };
+        match object.of {
+            StatsOf::Vp(id, index) => {
+                let (_child, vp) = self.child_vp(id, index)?;
+                pick(&mut vp.pages.lock().statistics)
+            }
+            StatsOf::Partition(id) => match self.target(id)? {
+                Target::Own => pick(&mut self.partition.statistics.lock()),
+                Target::Child(child) => pick(&mut child.statistics.lock()),
+            },
+            StatsOf::Hypervisor | StatsOf::Lp(_) => Err(HvError::ACCESS_DENIED),
+        }
+    }
+}
+
+fn child_property<V: Virt>(child: &ChildPartition<V>, code: P) -> Result<u64, HvError> {
+    let core = child.core();
+    let properties = child.properties.lock();
+    Ok(match code {
+        P::PRIVILEGE_FLAGS => core.identity.lock().privileges.bits(),
+        P::SYNTHETIC_FEATURES => properties.synthetic.bits(),
+        P::CPU_WEIGHT => properties.share.weight.into(),
+        P::CPU_CAP => u64::from(properties.share.cap_percent) * CAP_OF_LP / 100,
+        P::TIME_FREEZE => child.is_frozen.load(Ordering::SeqCst).into(),
+        P::REFERENCE_TIME => core.clock.now(insn::rdtsc()).0,
+        P::PROCESSORS_PER_SOCKET => child.vps_per_socket.load(Ordering::Relaxed).into(),
+        P::GPA_ACCESS_TRACKING => 1,
+        P::UNIMPLEMENTED_MSR_ACTION => properties.unimplemented_msr_action,
+        P::GUEST_OS_ID => core.msrs.lock().guest_os_id(),
+        code => return machine_property(core, code, child.disabled),
+    })
+}
+
+/// What the processors give a child that was created with `disabled`.
+fn machine_property(core: &PartitionCore, code: P, disabled: [u64; 3]) -> Result<u64, HvError> {
+    let features = || {
+        let view = child_cpuid::ChildView {
+            disabled,
+            ..crate::vp::child::view_of(core)
+        };
+        child_cpuid::features(insn::cpuid, &view)
+    };
+    let [first, second, xsave] = match code {
+        P::PROCESSOR_FEATURES
+        | P::PROCESSOR_FEATURES_0
+        | P::PROCESSOR_FEATURES_1
+        | P::XSAVE_FEATURES => features(),
+        _ => [0; 3],
+    };
+    Ok(match code {
+        P::PROCESSOR_FEATURES | P::PROCESSOR_FEATURES_0 => first,
+        P::PROCESSOR_FEATURES_1 => second,
+        P::XSAVE_FEATURES => xsave,
+        P::PROCESSOR_VENDOR => u64::from(crate::virt::is_intel()),
+        // Lines of 64 bytes.
+        P::CL_FLUSH_SIZE => 6,
+        P::COMPATIBILITY_VERSION => 0x609,
+        P::PHYSICAL_ADDRESS_WIDTH | P::IMPLEMENTED_PHYSICAL_BITS => core.physical_bits.into(),
+        P::XSAVE_STATES => layout().states(),
+        P::MAX_XSAVE_DATA_SIZE => layout().compacted_bytes(layout().states()) as u64,
+        P::PROCESSOR_CLOCK_FREQUENCY => core.tsc_hz,
+        P::INTEGRATED_SCHEDULER => 0,
+        _ => return Err(HvError::UNKNOWN_PROPERTY),
+    })
+}
