@@ -54,6 +54,18 @@ impl Pool {
         Some(spa)
     }
 
+    /// Zeroed frames, all of them or none.
+    pub fn alloc_all<const N: usize>(&mut self) -> Option<[Spa; N]> {
+        if self.free < N as u64 {
+            return None;
+        }
+        let mut frames = [Spa::new(0); N];
+        for frame in &mut frames {
+            *frame = self.alloc()?;
+        }
+        Some(frames)
+    }
+
     /// Takes a frame back.
     ///
     /// # Safety

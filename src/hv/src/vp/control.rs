@@ -87,6 +87,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
                 self.raise_gp();
                 return;
             }
+            self.settle_eoi(true);
             self.apic.set_cr8(value as u8);
         } else {
             let value = u64::from(self.apic.cr8());

@@ -8,8 +8,8 @@ use hypercall::{
     Body, CALLS, Call, Handler, HypercallMemory, Mode, NoAccess, Outcome, Progress, Rip,
 };
 use synic::{MessageSource, MsrEffect, Overlay, RefTime, Scope, SynicPage, WriteContext, scope};
-use tlfs::HvError;
 use tlfs::msr::TIME_REF_COUNT;
+use tlfs::{HvError, Privileges};
 use vpcore::seam::{Register, SegmentName, VpBackend};
 
 use super::role::Refused;
@@ -25,6 +25,9 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     }
 
     pub(super) fn read_synthetic(&mut self, number: u32) -> Result<u64, Refused> {
+        if let Some(register) = self.apic_register(number) {
+            return self.read_apic_by_name(register);
+        }
         match scope(number) {
             Some(Scope::Partition) => {
                 // The one that is read often needs no lock.
@@ -40,6 +43,9 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     }
 
     pub(super) fn write_synthetic(&mut self, number: u32, value: u64) -> Result<(), Refused> {
+        if let Some(register) = self.apic_register(number) {
+            return self.write_apic_by_name(register, value);
+        }
         let partition = self.partition;
         let context = WriteContext {
             now: self.reference_time(),
@@ -56,12 +62,78 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         self.carry_out(effect?)
     }
 
+    /// The register of the local APIC behind a synthetic one, in either of its modes. For partitions that were told.
+    fn apic_register(&self, number: u32) -> Option<ApicRegister> {
+        if !self.identity.privileges.contains(Privileges::APIC_MSRS) {
+            return None;
+        }
+        match number {
+            tlfs::msr::EOI => Some(ApicRegister::Eoi),
+            tlfs::msr::ICR => Some(ApicRegister::Icr),
+            tlfs::msr::TPR => Some(ApicRegister::Tpr),
+            _ => None,
+        }
+    }
+
+    fn read_apic_by_name(&mut self, register: ApicRegister) -> Result<u64, Refused> {
+        self.is_settled = false;
+        self.settle_eoi(true);
+        let now = insn::rdtsc();
+        match (register, self.apic.mode()) {
+            (ApicRegister::Eoi, _) | (_, apic::Mode::Disabled) => Err(Refused),
+            (ApicRegister::Tpr, _) => Ok(u64::from(self.apic.cr8()) << 4),
+            (ApicRegister::Icr, apic::Mode::X2Apic) => {
+                Ok(self.apic.read_msr(x86::msr::X2APIC_FIRST + ICR / 16, now)?)
+            }
+            (ApicRegister::Icr, apic::Mode::XApic) => {
+                let high = self.apic.read(ICR_HIGH as u16, now);
+                Ok(u64::from(high) << 32 | u64::from(self.apic.read(ICR as u16, now)))
+            }
+        }
+    }
+
+    fn write_apic_by_name(&mut self, register: ApicRegister, value: u64) -> Result<(), Refused> {
+        self.settle_eoi(true);
+        let now = insn::rdtsc();
+        let (offset, value) = match register {
+            ApicRegister::Eoi => (EOI, 0),
+            ApicRegister::Tpr if value <= 0xFF => (TPR, value),
+            ApicRegister::Tpr => return Err(Refused),
+            ApicRegister::Icr => (ICR, value),
+        };
+        let effect = match self.apic.mode() {
+            apic::Mode::Disabled => return Err(Refused),
+            apic::Mode::X2Apic => {
+                self.apic
+                    .write_msr(x86::msr::X2APIC_FIRST + offset / 16, value, now)?
+            }
+            apic::Mode::XApic => {
+                if register == ApicRegister::Icr {
+                    let effect = self.apic.write(ICR_HIGH as u16, (value >> 32) as u32, now);
+                    self.apply(effect);
+                }
+                self.apic.write(offset as u16, value as u32, now)
+            }
+        };
+        self.apply(effect);
+        Ok(())
+    }
+
     /// Does what a write to a synthetic register asks for.
     pub(super) fn carry_out(&mut self, effect: MsrEffect) -> Result<(), Refused> {
         match effect {
             MsrEffect::None => Ok(()),
             MsrEffect::Overlay { kind, page } => {
+                if kind == Overlay::VpAssist {
+                    self.settle_eoi(true);
+                    self.assist = None;
+                }
                 let placed = R::place_overlay(self, kind, page);
+                // Who was not told of the synthetic EOI does not look for the bit.
+                let is_told = self.identity.privileges.contains(Privileges::APIC_MSRS);
+                if kind == Overlay::VpAssist && page.is_some() && placed.is_ok() && is_told {
+                    self.assist = R::overlay_frame(self, kind);
+                }
                 if matches!(kind, Overlay::EventFlags | Overlay::Messages) {
                     self.serve_synic();
                 }
@@ -141,6 +213,21 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     }
 }
 
+/// A register of the local APIC that has a synthetic MSR (TLFS, "Virtual Interrupt Controller").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ApicRegister {
+    Eoi,
+    Icr,
+    Tpr,
+}
+
+/// Their offsets in the register page.
+const TPR: u32 = 0x80;
+const EOI: u32 = 0xB0;
+const ICR: u32 = 0x300;
+const ICR_HIGH: u32 = 0x310;
+
+/// The calls, for the dispatcher.
 struct Calls<'a, V: Virt, R: Role<V>>(&'a mut Vp<V, R>);
 
 impl<V: Virt, R: Role<V>> Handler<Call> for Calls<'_, V, R> {

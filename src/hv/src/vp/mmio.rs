@@ -81,6 +81,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// An access to the page of the virtual local APIC.
     pub(super) fn apic_page(&mut self, fault: &SlatFault) {
         self.counters.add(Counter::ApicMmio);
+        self.settle_eoi(true);
         let is_data = !fault.is_table_walk && !fault.is_execute;
         if !is_data || self.emulate(fault.gpa, ApicPage) == Emulated::Unknown {
             self.note(format_args!(

@@ -24,12 +24,14 @@ use core::sync::atomic::Ordering;
 use addr::VpIndex;
 use apic::{Apic, StartEvent};
 use hypercall::PartitionIdentity;
+use synic::LazyEoi;
 use vpcore::seam::{Event, Register, VpBackend};
 use vpcore::startup;
 
 use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpArea;
 use crate::diagnostics::{Counter, Counters};
+use crate::mm::phys::SharedFrame;
 use crate::partition::{Partition, VpShared};
 use crate::shootdown;
 use crate::virt::Virt;
@@ -88,6 +90,12 @@ pub struct Vp<V: Virt, R: Role<V>> {
     shown_cr8: u8,
     /// When the SynIC must be served next, in TSC ticks.
     synic_due: Option<u64>,
+    /// The VP assist page, where it is on.
+    assist: Option<SharedFrame>,
+    /// Whether the guest may end the interrupt in service by itself.
+    lazy_eoi: LazyEoi,
+    /// No message waits for an end of interrupt.
+    is_quiet: bool,
     /// When this turn on the LP ends at the latest, in TSC ticks.
     limit: u64,
     /// Ticks per second, for pauses.
@@ -140,6 +148,9 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             is_settled: false,
             shown_cr8: 0,
             synic_due: None,
+            assist: None,
+            lazy_eoi: LazyEoi::default(),
+            is_quiet: true,
             limit: u64::MAX,
             tsc_hz: parts.partition.core().tsc_hz,
             identity: parts.identity,
@@ -195,12 +206,14 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             if self.shared.attention.load(Ordering::SeqCst) {
                 self.attend();
             }
+            self.settle_eoi(false);
             R::before_entry(self);
             // What expires here goes into the virtual APIC at once, not through the inbox that was emptied above.
             let now = insn::rdtsc();
             if self.deadline().is_some_and(|due| due <= now) {
                 self.expire(now);
             }
+            self.is_quiet = self.assist.is_none() || !self.synic_waits();
             if !self.merge_exceptions() || now >= self.limit || R::must_leave(self) {
                 return false;
             }
@@ -263,10 +276,12 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// INIT.
     fn reset(&mut self) {
         startup::init(&mut self.backend, insn::cpuid(1, 0).eax);
+        self.lazy_eoi = LazyEoi::default();
         self.apic.init_reset();
         self.apic.publish(&self.shared.inbox);
         R::apic_changed(self, ApicChange::Addressing);
         R::after_eoi(self, None, true);
+        R::after_reset(self);
         self.activity = Activity::Running;
         self.interrupted = None;
         self.deferred = None;

@@ -39,6 +39,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         if self.apic.mode() != Mode::X2Apic && number != x86::msr::IA32_TSC_DEADLINE {
             return Err(Refused);
         }
+        self.settle_eoi(true);
         self.is_settled = false;
         Ok(self.apic.read_msr(number, insn::rdtsc())?)
     }
@@ -48,6 +49,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         if self.apic.mode() != Mode::X2Apic && number != x86::msr::IA32_TSC_DEADLINE {
             return Err(Refused);
         }
+        self.settle_eoi(true);
         let effect = self.apic.write_msr(number, value, insn::rdtsc())?;
         self.apply(effect);
         Ok(())

@@ -38,7 +38,7 @@ pub enum MsrAnswer<T> {
     Done(T),
     /// #GP(0); nothing changed.
     Refused,
-    /// Nothing is answered now: the VP waits for its parent's answer, RIP at the instruction.
+    /// Nothing is answered now, RIP stays at the instruction: the parent is asked, or there is more to do first.
     Intercepted,
 }
 
@@ -77,6 +77,8 @@ pub trait Role<V: Virt>: Sized + 'static {
     fn triple_fault(vp: &mut Vp<V, Self>);
     /// The hardware refuses the VP's state.
     fn refused(vp: &mut Vp<V, Self>, detail: u64);
+    /// The VP was reset by INIT.
+    fn after_reset(vp: &mut Vp<V, Self>);
     /// The guest ended the interrupt `vector`, or, with `None`, all that was in service is gone.
     fn after_eoi(vp: &mut Vp<V, Self>, vector: Option<u8>, is_level: bool);
     /// A register of the virtual APIC changed that steers what physically arrives.

@@ -144,6 +144,13 @@ impl Apic {
         self.isr
     }
 
+    /// Whether one interrupt is in service and none waits.
+    pub fn is_alone(&self) -> bool {
+        let mut others = self.isr;
+        let has_one = others.highest().is_some_and(|vector| others.remove(vector));
+        has_one && others.is_empty() && self.irr.is_empty()
+    }
+
     /// Trigger modes of the interrupts last accepted: set for level.
     pub const fn tmr(&self) -> VectorSet {
         self.tmr

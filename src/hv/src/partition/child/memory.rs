@@ -38,15 +38,17 @@ pub struct OverlayEntry {
 }
 
 impl OverlayEntry {
-    /// An overlay that is placed nowhere, with a frame of `pool`.
-    pub fn new(pool: &Mutex<Pool>) -> Option<Self> {
-        let spa = pool.lock().alloc()?;
-        Some(Self {
-            // SAFETY: just allocated for this overlay, which is gone before the frame is freed.
+    /// An overlay that is placed nowhere.
+    ///
+    /// # Safety
+    /// The frame at `spa` is this overlay's alone, and freed after the overlay is gone.
+    pub unsafe fn new(spa: Spa) -> Self {
+        Self {
+            // SAFETY: passed on to the caller.
             frame: unsafe { SharedFrame::new(spa) },
             page: None,
             cover: Cover::default(),
-        })
+        }
     }
 }
 
@@ -89,12 +91,10 @@ impl<V: Virt> ChildMemory<V> {
         } else {
             PageSize::Size2M
         };
-        if pool.lock().usage().0 < 1 + PARTITION_OVERLAYS as u64 {
-            return Err(HvError::INSUFFICIENT_MEMORY);
-        }
-        let overlay = || OverlayEntry::new(pool).ok_or(HvError::INSUFFICIENT_MEMORY);
-        let overlays = [overlay()?, overlay()?];
-        let root = pool.lock().alloc().ok_or(HvError::INSUFFICIENT_MEMORY)?;
+        let frames = pool.lock().alloc_all();
+        let [root, hypercall, tsc] = frames.ok_or(HvError::INSUFFICIENT_MEMORY)?;
+        // SAFETY: just allocated; `destroy` frees them.
+        let overlays = [hypercall, tsc].map(|spa| unsafe { OverlayEntry::new(spa) });
         Ok(Self {
             space: GpaSpace::new(root, levels, max_leaf, V::has_slat_marks()),
             overlays,

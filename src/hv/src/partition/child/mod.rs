@@ -114,14 +114,12 @@ impl<V: Virt> ChildPartition<V> {
     pub fn create(creation: &Creation<V>) -> Result<PartitionId, HvError> {
         const { assert!(size_of::<Self>() <= 4096) };
         let (slot, id) = directory::reserve().ok_or(HvError::NO_RESOURCES)?;
-        let frame = allocator::alloc(FrameUse::Child, 1).ok_or(HvError::INSUFFICIENT_MEMORY)?;
         let parent = &creation.parent.core;
         let synthetic = SyntheticFeatures::ASSIGNABLE;
         let identity = Self::identity(creation.parent, synthetic);
         let clock = RefClock::new(parent.tsc_hz, insn::rdtsc());
-        let Some(clock) = clock else {
-            return Err(HvError::OPERATION_FAILED);
-        };
+        let clock = clock.ok_or(HvError::OPERATION_FAILED)?;
+        let frame = allocator::alloc(FrameUse::Child, 1).ok_or(HvError::INSUFFICIENT_MEMORY)?;
         let partition = Self {
             core: PartitionCore {
                 id,

@@ -68,7 +68,7 @@ pub struct ChildVp<V: Virt> {
 }
 
 /// Frames of a VP: itself, its core, control structure, vector state, message queue, and the overlays.
-const FRAMES: u64 = 5 + VP_OVERLAYS as u64;
+const FRAMES: usize = 5 + VP_OVERLAYS;
 /// Messages that can wait for the VP.
 const QUEUE_ENTRIES: usize = PAGE_SIZE as usize / size_of::<QueueEntry>();
 
@@ -95,14 +95,10 @@ impl<V: Virt> ChildVp<V> {
             let memory = memory.as_ref().ok_or(HvError::INVALID_PARTITION_STATE)?;
             (memory.space.root(), memory.space.levels().count())
         };
-        if pool.lock().usage().0 < FRAMES {
-            return Err(HvError::INSUFFICIENT_MEMORY);
-        }
-        // Only the caller's piece of a call takes frames of the pool beside a guest's MSR writes, which take none: from
-        // here on a lack is a race of two calls, and the frames taken so far stay in the pool's books until the end.
-        let frame = || pool.lock().alloc().ok_or(HvError::INSUFFICIENT_MEMORY);
-        let overlay = || OverlayEntry::new(pool).ok_or(HvError::INSUFFICIENT_MEMORY);
-        let control = frame()?;
+        let frames = pool.lock().alloc_all();
+        let [own, core_frame, control, vectors, queue, overlays @ ..]: [Spa; FRAMES] =
+            frames.ok_or(HvError::INSUFFICIENT_MEMORY)?;
+        let overlays: [Spa; VP_OVERLAYS] = overlays;
         let backend = V::vp(
             extension,
             control,
@@ -112,12 +108,14 @@ impl<V: Virt> ChildVp<V> {
             levels,
         )
         .map_err(|_| {
-            // SAFETY: the back end has not kept it.
-            unsafe { pool.lock().free(control) };
+            for frame in frames.into_iter().flatten() {
+                // SAFETY: nothing has kept any of them.
+                unsafe { pool.lock().free(frame) };
+            }
             HvError::OPERATION_FAILED
         })?;
-        let overlays = [overlay()?, overlay()?, overlay()?];
-        let queue = frame()?;
+        // SAFETY: the frames are these overlays' alone until the VP is destroyed.
+        let overlays = overlays.map(|spa| unsafe { OverlayEntry::new(spa) });
         // SAFETY: the frame is this VP's alone until it is destroyed, zeroed, and large enough.
         let entries = unsafe {
             core::slice::from_raw_parts_mut(
@@ -157,8 +155,7 @@ impl<V: Virt> ChildVp<V> {
             core.apic_features,
             core.timing,
         );
-        let extended = Extended::child(frame()?, vpcore::child_cpuid::STATE_COMPONENTS);
-        let (own, core_frame) = (frame()?, frame()?);
+        let extended = Extended::child(vectors, vpcore::child_cpuid::STATE_COMPONENTS);
         let parts = NewCore {
             backend,
             partition,

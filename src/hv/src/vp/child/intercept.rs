@@ -13,6 +13,7 @@ use crate::vp::fetch::INSTRUCTION_MAX;
 impl<V: Virt> ChildCore<V> {
     /// Leaves `message` for the parent. The VP does not run on before the parent has answered.
     fn intercept(&mut self, message: Message) {
+        self.is_settled = false;
         let vp = self.role.vp;
         let scheduled = self.role.scheduled;
         if scheduled.suspend.reasons().has(vpstate::Reasons::INTERCEPT) {

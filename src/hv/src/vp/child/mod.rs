@@ -269,6 +269,8 @@ impl<V: Virt> Role<V> for Child<V> {
         vp.intercept_invalid_state();
     }
 
+    fn after_reset(_: &mut ChildCore<V>) {}
+
     fn after_eoi(vp: &mut ChildCore<V>, vector: Option<u8>, is_level: bool) {
         if let (Some(vector), true) = (vector, is_level) {
             vp.intercept_eoi(vector);

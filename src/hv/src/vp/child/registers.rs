@@ -166,6 +166,7 @@ impl<V: Virt> ChildCore<V> {
 
     /// The virtual APIC as `HvCallGetVpState` gives it.
     pub fn save_apic(&mut self) -> [u8; apic::SAVED_BYTES] {
+        self.settle_eoi(true);
         self.apic.absorb(&self.shared.inbox);
         self.apic.save(insn::rdtsc())
     }

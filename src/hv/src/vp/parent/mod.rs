@@ -13,6 +13,7 @@ use apic::{BaseChange, EoiStack, Lvt, Mode};
 use hypercall::{Access, Body, Call, Progress};
 use synic::{CrashReport, Overlay};
 use tlfs::HvError;
+use tlfs::msr::GUEST_OS_ID;
 use vpcore::cpuid::{self, Missing, View};
 use vpcore::seam::{Exit, Register, VpBackend};
 use x86::Gp;
@@ -121,6 +122,10 @@ impl<V: Virt> Role<V> for Parent<V> {
     }
 
     fn write_msr(vp: &mut ParentVp<V>, number: u32, value: u64) -> MsrAnswer<()> {
+        if number == GUEST_OS_ID && value == 0 && !vp.end_children() {
+            // Its kernel says good-bye. The instruction is executed again until all is undone.
+            return MsrAnswer::Intercepted;
+        }
         vp.write_msr(number, value).into()
     }
 
@@ -168,6 +173,13 @@ impl<V: Virt> Role<V> for Parent<V> {
             vp.index.get()
         );
         vp.shut_down();
+    }
+
+    fn after_reset(vp: &mut ParentVp<V>) {
+        // INIT to the boot processor resets the partition.
+        while vp.index.get() == 0 && !vp.end_children() {
+            crate::panic::stop_if_asked();
+        }
     }
 
     fn after_eoi(vp: &mut ParentVp<V>, vector: Option<u8>, _: bool) {

@@ -18,6 +18,9 @@ use crate::mm::owners;
 use crate::partition::TableMemory;
 use crate::virt::Virt;
 
+/// Page number of the local APICs' registers.
+const APIC_PAGE: u64 = x86::msr::apic_base::DEFAULT_ADDRESS / PAGE_SIZE;
+
 impl<V: Virt> ParentVp<V> {
     pub(super) fn deposit(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = PartitionOnly::decode(body.header())?;

@@ -1,5 +1,6 @@
 //! The parent's calls about its children (TLFS; which pool pays for what: as Linux' mshv driver expects).
 
+mod end;
 mod interrupts;
 mod memory;
 mod partition;
