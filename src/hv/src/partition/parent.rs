@@ -68,6 +68,7 @@ impl<V: Virt> ParentPartition<V> {
             tsc_hz: info.tsc_hz,
             apic_hz: info.apic_hz,
         };
+        child_bitmaps.trap_all_ports();
         for msr in vpstate::msr::DIRECT {
             child_bitmaps.pass_msr_read(msr);
             child_bitmaps.pass_msr_write(msr);

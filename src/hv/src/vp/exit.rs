@@ -102,7 +102,8 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             return;
         }
         // The hardware knows which combinations it takes; the privilege level was the guest's, so it is checked here.
-        if self.backend.cpl() != 0 || msr::try_xsetbv(index, value).is_err() {
+        let is_allowed = self.backend.cpl() == 0 && R::may_enable(self, value);
+        if !is_allowed || msr::try_xsetbv(index, value).is_err() {
             self.raise_gp();
         } else {
             self.skip();

@@ -65,6 +65,10 @@ pub trait Role<V: Virt>: Sized + 'static {
     fn must_leave(vp: &Vp<V, Self>) -> bool;
     /// Prepares an entry: what reached the LP meanwhile and is this VP's.
     fn before_entry(vp: &mut Vp<V, Self>);
+    /// Whether the VP may have `value` in XCR0, if the processor takes it.
+    fn may_enable(_: &Vp<V, Self>, _value: u64) -> bool {
+        true
+    }
     /// CPUID.
     fn cpuid(vp: &mut Vp<V, Self>);
     /// RDMSR of `number`.

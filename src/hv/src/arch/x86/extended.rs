@@ -136,11 +136,6 @@ impl Extended {
         self.area
     }
 
-    /// The components that the area holds.
-    pub fn components(&self) -> u64 {
-        self.components
-    }
-
     /// Whether the area has the compacted format.
     pub fn is_compacted(&self) -> bool {
         processor().method == Method::Compacted

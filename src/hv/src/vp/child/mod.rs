@@ -219,6 +219,11 @@ impl<V: Virt> Role<V> for Child<V> {
 
     fn before_entry(_: &mut ChildCore<V>) {}
 
+    /// What is moved with the VP, and no more: other components are another VP's.
+    fn may_enable(vp: &ChildCore<V>, value: u64) -> bool {
+        vp.role.limits.is_xcr0(value)
+    }
+
     #[inline]
     fn cpuid(vp: &mut ChildCore<V>) {
         let (leaf, subleaf) = (
