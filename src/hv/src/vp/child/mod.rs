@@ -63,10 +63,14 @@ pub struct NewCore<V: Virt> {
     pub identity: PartitionIdentity,
 }
 
+/// Bits of MXCSR on every processor with virtualization: DAZ is one. A value that one refuses nevertheless costs the VP its
+/// vector state.
+const MXCSR_BITS: u32 = 0xFFFF;
+
 /// Where components lie in an image of vector state.
 pub fn layout() -> &'static Layout {
     static LAYOUT: Once<Layout> = Once::new();
-    LAYOUT.call_once(|| Layout::of(insn::cpuid, 0))
+    LAYOUT.call_once(|| Layout::of(insn::cpuid, MXCSR_BITS))
 }
 
 impl<V: Virt> Child<V> {
