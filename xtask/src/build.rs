@@ -83,6 +83,12 @@ pub fn test_parent(workspace: &Workspace) -> Result<PathBuf> {
     uefi_program(workspace, "test-parent")
 }
 
+/// Builds the parent that makes children.
+pub fn children(workspace: &Workspace) -> Result<PathBuf> {
+    setup::rust::obtain_targets()?;
+    uefi_program(workspace, "children")
+}
+
 /// Builds the program that switches AMD-V off before the loader runs.
 pub fn locker(workspace: &Workspace) -> Result<PathBuf> {
     setup::rust::obtain_targets()?;

@@ -6,10 +6,11 @@ use crate::workspace::Workspace;
 use crate::{layers, setup};
 
 /// The packages for bare targets, which a clippy of the host suite leaves out.
-const BARE: [(&str, &str); 4] = [
+const BARE: [(&str, &str); 5] = [
     ("hypervisor", "x86_64-unknown-none"),
     ("boot", "x86_64-unknown-uefi"),
     ("test-parent", "x86_64-unknown-uefi"),
+    ("children", "x86_64-unknown-uefi"),
     ("locker", "x86_64-unknown-uefi"),
 ];
 

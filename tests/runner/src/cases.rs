@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::machine::{Bus, Model};
 
 /// What runs in the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GuestKind {
     /// Debian's cloud kernel with the tests' initial file system.
@@ -18,6 +18,8 @@ pub enum GuestKind {
     Generic,
     /// The EFI program of `tests/guests/parent`.
     TestParent,
+    /// The EFI program of `tests/guests/children`.
+    Children,
     /// Nothing is to come up: the loader refuses, and the test is about what it says.
     None,
 }

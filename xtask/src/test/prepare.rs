@@ -21,7 +21,7 @@ pub struct Parts {
     pub emulators: Emulators,
     images: BTreeMap<Vec<String>, Images>,
     debian: BTreeMap<(Flavour, bool), Guest>,
-    test_parent: Option<PathBuf>,
+    programs: BTreeMap<GuestKind, PathBuf>,
     grub: Option<PathBuf>,
     root_disk: Option<root_disk::Parts>,
     locker: Option<PathBuf>,
@@ -37,7 +37,7 @@ impl Parts {
             emulators: setup::emulators::obtain()?,
             images: BTreeMap::new(),
             debian: BTreeMap::new(),
-            test_parent: None,
+            programs: BTreeMap::new(),
             grub: None,
             root_disk: None,
             locker: None,
@@ -52,8 +52,12 @@ impl Parts {
                     };
                     parts.debian.insert((flavour, case.tools), guest);
                 }
-                None if parts.test_parent.is_none() => {
-                    parts.test_parent = Some(build::test_parent(workspace)?);
+                None if !parts.programs.contains_key(&case.guest) => {
+                    let program = match case.guest {
+                        GuestKind::Children => build::children(workspace)?,
+                        _ => build::test_parent(workspace)?,
+                    };
+                    parts.programs.insert(case.guest, program);
                 }
                 _ => {}
             }
@@ -129,9 +133,10 @@ impl Parts {
         let Some(flavour) = flavour(case.guest) else {
             return Ok(Guest::Program {
                 image: self
-                    .test_parent
-                    .clone()
-                    .context("the test parent was not built")?,
+                    .programs
+                    .get(&case.guest)
+                    .context("this program was not built")?
+                    .clone(),
                 command_line: arguments,
             });
         };
@@ -188,7 +193,7 @@ fn flavour(guest: GuestKind) -> Option<Flavour> {
     match guest {
         GuestKind::Cloud | GuestKind::None => Some(Flavour::Cloud),
         GuestKind::Generic => Some(Flavour::Generic),
-        GuestKind::TestParent => None,
+        GuestKind::TestParent | GuestKind::Children => None,
     }
 }
 

@@ -21,7 +21,7 @@ const ORDER: usize = 64;
 /// A handler for maskable interrupts: gets the vector, and ends the interrupt itself.
 pub type Hook = fn(&'static Cpu, u8);
 
-/// One processor's own data. The first four fields are named by assembly in `trap`.
+/// One processor's own data. The first five fields are named by assembly in `trap`.
 #[repr(C)]
 pub struct Cpu {
     /// Stack pointer to return to when a probed snippet faults; 0 when no probe runs.
@@ -32,6 +32,8 @@ pub struct Cpu {
     pub scratch: AtomicU64,
     /// Number of this processor, 0 on the boot processor.
     pub index: AtomicU64,
+    /// The function behind the gates.
+    pub handler: AtomicU64,
     /// The last fault under a probe.
     pub fault_vector: AtomicU64,
     /// Its error code.
@@ -60,6 +62,7 @@ impl Cpu {
             target: AtomicU64::new(0),
             scratch: AtomicU64::new(0),
             index: AtomicU64::new(0),
+            handler: AtomicU64::new(0),
             fault_vector: AtomicU64::new(0),
             fault_error: AtomicU64::new(0),
             fault_rip: AtomicU64::new(0),
@@ -157,6 +160,7 @@ const _: () = assert!(core::mem::offset_of!(Cpu, recover_rsp) == 0);
 const _: () = assert!(core::mem::offset_of!(Cpu, target) == 8);
 const _: () = assert!(core::mem::offset_of!(Cpu, scratch) == 16);
 const _: () = assert!(core::mem::offset_of!(Cpu, index) == 24);
+const _: () = assert!(core::mem::offset_of!(Cpu, handler) == 32);
 
 static CPUS: [Cpu; MAX_CPUS] = [const { Cpu::new() }; MAX_CPUS];
 
@@ -169,6 +173,8 @@ pub fn by_index(index: usize) -> &'static Cpu {
 pub fn install(index: usize) {
     let cpu = by_index(index);
     cpu.index.store(index as u64, Ordering::SeqCst);
+    cpu.handler
+        .store(super::trap::handle as *const () as u64, Ordering::SeqCst);
     insn::wrmsr(GS_BASE, core::ptr::from_ref(cpu) as u64);
 }
 

@@ -186,3 +186,11 @@ pub fn read_phys8(address: u64) -> u8 {
     };
     value
 }
+
+/// Writes `value` to each of `words` words of physical memory.
+pub fn fill_phys(address: u64, words: u64, value: u64) {
+    // SAFETY: as `write_mmio32`; the direction flag is clear throughout this program.
+    unsafe {
+        asm!("rep stosq", inout("rdi") address => _, inout("rcx") words => _, in("rax") value, options(nostack, preserves_flags))
+    };
+}

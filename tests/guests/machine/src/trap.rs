@@ -81,7 +81,7 @@ global_asm!(
     "mov rdi, rsp",
     "mov rbp, rsp",
     "and rsp, -16",
-    "call {handler}",
+    "call qword ptr gs:[32]",
     "mov rsp, rbp",
     "pop rax",
     "pop rcx",
@@ -101,7 +101,6 @@ global_asm!(
     "pop r15",
     "add rsp, 16",
     "iretq",
-    handler = sym handle,
 );
 
 unsafe extern "sysv64" {
@@ -220,6 +219,30 @@ pub struct Fault {
     pub rip: u64,
 }
 
+/// [`call_at`] for whoever has a handler of its own behind GS: whether the code faulted.
+///
+/// GS must point at four words as [`cpu::Cpu`] begins with, and the handler in the fifth must do on a fault what
+/// [`recover_from`] does.
+pub fn try_at(address: u64, regs: &mut Regs) -> bool {
+    // SAFETY: as in `call_at`.
+    unsafe { enter(address, regs) != 0 }
+}
+
+/// Makes `frame`, of a fault under [`call_at`] or [`try_at`] that noted `recover_rsp`, return there.
+pub fn recover_from(frame: &mut Frame, recover_rsp: u64) {
+    // SAFETY: `enter` pushed the address of its caller's `Regs` last.
+    let pointer = unsafe { *(recover_rsp as *const *mut Regs) };
+    // SAFETY: that caller waits for `enter`, so nothing else uses them.
+    let regs = unsafe { &mut *pointer };
+    regs.gp = frame.gp;
+    regs.rflags = frame.rflags;
+    frame.rip = recover as *const () as u64;
+    frame.rsp = recover_rsp;
+    frame.cs = u64::from(super::tables::CODE);
+    frame.ss = u64::from(super::tables::DATA);
+    frame.rflags = (frame.rflags & rflags::IF) | rflags::FIXED_1;
+}
+
 /// Runs the code at `address`, which ends with a near return, with `regs` loaded. On a fault `regs` holds the
 /// registers at that moment.
 pub fn call_at(address: u64, regs: &mut Regs) -> Result<(), Fault> {
@@ -242,7 +265,8 @@ pub fn call(snippet: Snippet, regs: &mut Regs) -> Result<(), Fault> {
     call_at(snippet as *const () as u64, regs)
 }
 
-extern "sysv64" fn handle(frame: &mut Frame) {
+/// What every gate of a processor of this program leads to.
+pub extern "sysv64" fn handle(frame: &mut Frame) {
     let cpu = cpu::this();
     let vector = frame.vector as u8;
     if frame.vector >= FIRST_INTERRUPT || frame.vector == NO_EXCEPTION {
@@ -275,20 +299,11 @@ extern "sysv64" fn handle(frame: &mut Frame) {
     cpu.fault_error.store(frame.error, Ordering::SeqCst);
     cpu.fault_rip.store(frame.rip, Ordering::SeqCst);
     cpu.fault_cr2.store(read_cr2(), Ordering::SeqCst);
-    // SAFETY: `enter` pushed the address of its caller's `Regs` last.
-    let pointer = unsafe { *(recover_rsp as *const *mut Regs) };
-    // SAFETY: that caller waits in `call_at`, so nothing else uses them.
-    let regs = unsafe { &mut *pointer };
-    regs.gp = frame.gp;
-    regs.rflags = frame.rflags;
-    frame.rip = recover as *const () as u64;
-    frame.rsp = recover_rsp;
-    frame.cs = u64::from(super::tables::CODE);
-    frame.ss = u64::from(super::tables::DATA);
-    frame.rflags = (frame.rflags & rflags::IF) | rflags::FIXED_1;
+    recover_from(frame, recover_rsp);
 }
 
-fn read_cr2() -> u64 {
+/// CR2.
+pub fn read_cr2() -> u64 {
     let value: u64;
     // SAFETY: reads a register.
     unsafe { core::arch::asm!("mov {}, cr2", out(reg) value, options(nostack, preserves_flags)) };

@@ -1,0 +1,7 @@
+//! The calls that a parent makes, for programs without an operating system.
+
+pub mod call;
+pub mod intercept;
+pub mod partition;
+pub mod synic;
+pub mod vp;
