@@ -55,6 +55,9 @@ pub enum Mode {
     Long,
 }
 
+/// Frames of the pool beyond what the calls asked for.
+const SLACK: usize = 24;
+
 const PE: u128 = 1;
 const CR0: u128 = 0x8000_0031;
 const CR0_BASE: u128 = 0x31;
@@ -97,6 +100,8 @@ impl Guest {
         for vp in 0..vps {
             child.create_vp(vp)?;
         }
+        // What the child does by itself can cost memory: an overlay page splits a large leaf.
+        child.deposit(SLACK)?;
         let guest = Self { child, room };
         guest.build_tables();
         for vp in 0..vps {
@@ -250,6 +255,10 @@ impl Guest {
             ),
             (N::RFLAGS, 2),
             (N(N::RAX.0 + 7), shared.into()),
+            // As at a reset: what was being delivered is forgotten.
+            (N::PENDING_INTERRUPTION, 0),
+            (N::PENDING_EVENT_0, 0),
+            (N::INTERRUPT_STATE, 0),
         ];
         self.child.set(vp, &registers)
     }

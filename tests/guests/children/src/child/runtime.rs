@@ -122,7 +122,18 @@ extern "sysv64" fn handle(frame: &mut Frame) {
     }
     let recover = shared.recover_rsp.load(Ordering::SeqCst);
     if recover == 0 {
-        out8(FAULT, frame.vector as u8);
+        // SAFETY: as `out8`; the registers are for whoever reads the intercept.
+        unsafe {
+            asm!(
+                "out dx, al",
+                in("dx") FAULT,
+                in("al") frame.vector as u8,
+                in("rcx") frame.error,
+                in("rsi") frame.rip,
+                in("rdi") trap::read_cr2(),
+                options(nostack, preserves_flags)
+            );
+        }
         stop(0xFF);
     }
     trap::recover_from(frame, recover);

@@ -91,6 +91,10 @@ impl fmt::Display for Intercept {
         )?;
         if let Some(port) = self.port() {
             write!(f, " port {:#x} rax {:#x}", port.port, port.rax)?;
+            if port.port == crate::child::code::FAULT {
+                let (error, at, cr2) = (port.rcx, port.rsi, port.rdi);
+                write!(f, ": exception, error {error:#x} at {at:#x}, CR2 {cr2:#x}")?;
+            }
         }
         if let Some(memory) = self.memory() {
             let access = memory.header.access;

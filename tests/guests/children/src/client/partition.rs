@@ -44,6 +44,8 @@ pub struct Child {
     pub id: PartitionId,
     /// Frames of its pool.
     pub deposited: BTreeSet<u64>,
+    /// Whether it was initialized, and so is to be finalized.
+    pub is_initialized: bool,
     /// VPs with the pages that their state is shown in.
     pub vps: Vec<StatePages>,
 }
@@ -182,6 +184,7 @@ impl Child {
         Ok(Self {
             id,
             deposited: BTreeSet::new(),
+            is_initialized: false,
             vps: Vec::new(),
         })
     }
@@ -204,7 +207,9 @@ impl Child {
     /// Initializes it, with deposits.
     pub fn initialize(&mut self) -> Result<(), HvError> {
         let id = self.id.get();
-        self.feed(|_| call::fast(CallCode::INITIALIZE_PARTITION, id, 0))
+        self.feed(|_| call::fast(CallCode::INITIALIZE_PARTITION, id, 0))?;
+        self.is_initialized = true;
+        Ok(())
     }
 
     /// Puts `count` new frames into the pool.
@@ -384,10 +389,10 @@ impl Child {
     /// Finalizes, withdraws, deletes.
     pub fn destroy(mut self) -> Gone {
         let id = self.id.get();
-        let mut gone = Gone {
-            finalize: call::code(call::fast(CallCode::FINALIZE_PARTITION, id, 0)),
-            ..Gone::default()
-        };
+        let mut gone = Gone::default();
+        if self.is_initialized {
+            gone.finalize = call::code(call::fast(CallCode::FINALIZE_PARTITION, id, 0));
+        }
         self.withdraw_all(&mut gone);
         gone.delete = call::code(call::fast(CallCode::DELETE_PARTITION, id, 0));
         if gone.delete == 0 {

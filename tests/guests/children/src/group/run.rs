@@ -531,11 +531,11 @@ fn cpuid(guest: &mut Guest) {
         extended[2] >> 2 & 1 == 0 && extended[3] >> 29 & 1 == 1,
     );
     // An override: EBX of a leaf, the upper half of its bits.
-    let default = run_cpuid(guest, 0x4000_0005, 0).unwrap_or_default();
+    let default = run_cpuid(guest, 0x8000_0002, 0).unwrap_or_default();
     let input = RegisterCpuidResult {
         partition: guest.id,
         vp: VP_ANY,
-        leaf: 0x4000_0005,
+        leaf: 0x8000_0002,
         registers: [[0, 0], [0xABCD_0000, 0xFFFF_0000], [0, 0], [0, 0]],
         ..RegisterCpuidResult::default()
     };
@@ -543,7 +543,7 @@ fn cpuid(guest: &mut Guest) {
         "cpuid: an override is taken",
         guest.feed(|_| call::simple(CallCode::REGISTER_INTERCEPT_RESULT, &input.encode())),
     );
-    let now = run_cpuid(guest, 0x4000_0005, 0).unwrap_or_default();
+    let now = run_cpuid(guest, 0x8000_0002, 0).unwrap_or_default();
     equal(
         "cpuid: and seen in the masked bits alone",
         now[1],
@@ -551,7 +551,7 @@ fn cpuid(guest: &mut Guest) {
     );
     equal("cpuid: not elsewhere", now[0], default[0]);
     let leaf = CpuidLeaf {
-        leaf: 0x4000_0005,
+        leaf: 0x8000_0002,
         ..CpuidLeaf::default()
     };
     let header = GetCpuidValues {
