@@ -19,11 +19,6 @@ impl PinnedPage {
         Ok(Self(spa))
     }
 
-    /// Where it is.
-    pub fn spa(&self) -> Spa {
-        self.0
-    }
-
     /// Copies `bytes` to `offset`; what does not fit is left out.
     pub fn write(&self, offset: usize, bytes: &[u8]) {
         let room = (PAGE_SIZE as usize).saturating_sub(offset);

@@ -154,6 +154,8 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// The processor has shut down.
     pub(super) fn shut_down(&mut self) {
         self.activity = Activity::ShutDown;
+        // What led here is over: whoever sets new registers begins anew.
+        (self.interrupted, self.raised, self.deferred) = (None, None, None);
         R::triple_fault(self);
     }
 }

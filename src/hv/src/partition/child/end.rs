@@ -46,16 +46,15 @@ impl<V: Virt> ChildPartition<V> {
         self.remove_vp_overlays(me, vp);
     }
 
-    /// Takes the partition apart, a piece at a time: [`Progress::Yield`] asks to be called again.
+    /// Takes the partition apart, a piece at a time: [`Progress::Yield`] asks to be called again. Never fails.
     ///
     /// # Errors
-    /// `INVALID_PARTITION_STATE`: it is not initialized.
+    /// None.
     pub fn finalize(&self, me: &LpArea) -> Result<Progress, HvError> {
         {
             let mut properties = self.properties.lock();
             match properties.state {
-                State::Created => return Err(HvError::INVALID_PARTITION_STATE),
-                State::Active => properties.state = State::Finalizing,
+                State::Created | State::Active => properties.state = State::Finalizing,
                 State::Finalizing => {}
                 State::Finalized => return Ok(Progress::Done),
             }

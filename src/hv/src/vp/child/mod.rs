@@ -150,11 +150,6 @@ fn view<V: Virt>(partition: &ChildPartition<V>) -> ChildView<'static> {
 }
 
 impl<V: Virt> ChildCore<V> {
-    /// The VP.
-    pub fn vp(&self) -> &'static ChildVp<V> {
-        self.role.vp
-    }
-
     /// Makes this the VP that runs on the calling LP.
     pub fn seat(&mut self, lp: &'static LpArea, extension: &mut V::Lp) {
         self.lp = lp;
@@ -234,11 +229,7 @@ impl<V: Virt> Role<V> for Child<V> {
             vp.backend.gp().get(Gp::Rax) as u32,
             vp.backend.gp().get(Gp::Rcx) as u32,
         );
-        let r = if cpuid::is_hypervisor_leaf(leaf) {
-            hypercall::hypervisor_leaf(leaf, &vp.identity)
-        } else {
-            vp.cpuid_value(leaf, subleaf)
-        };
+        let r = vp.cpuid_value(leaf, subleaf);
         vp.finish_cpuid(r);
     }
 
@@ -356,7 +347,7 @@ impl<V: Virt> Role<V> for Child<V> {
 }
 
 impl<V: Virt> ChildCore<V> {
-    /// What CPUID answers outside the leaves of the hypervisor.
+    /// What CPUID answers.
     pub fn cpuid_value(&mut self, leaf: u32, subleaf: u32) -> x86::cpuid::CpuidResult {
         let overrides = self.partition.overrides.lock();
         let view = ChildView {
@@ -372,6 +363,14 @@ impl<V: Virt> ChildCore<V> {
             overrides: overrides.list(),
             ..view(self.partition)
         };
-        child_cpuid::child(leaf, subleaf, insn::cpuid, &view)
+        let identity = &self.identity;
+        let host = |leaf, subleaf| {
+            if cpuid::is_hypervisor_leaf(leaf) {
+                hypercall::hypervisor_leaf(leaf, identity)
+            } else {
+                insn::cpuid(leaf, subleaf)
+            }
+        };
+        child_cpuid::child(leaf, subleaf, host, &view)
     }
 }

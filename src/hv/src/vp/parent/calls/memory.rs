@@ -161,6 +161,10 @@ impl<V: Virt> ParentVp<V> {
                 if !spa.is_aligned(size.bytes()) {
                     return Err(HvError::INVALID_PARAMETER);
                 }
+                // The page of the local APICs must stay a hole.
+                if page.get() <= APIC_PAGE && APIC_PAGE - page.get() < unit {
+                    return Err(HvError::INVALID_PARAMETER);
+                }
                 owners::table().pin_range(spa, unit).map_err(frame_status)?;
                 let target = Mapping {
                     spa,
