@@ -26,6 +26,8 @@ pub mod eoi {
     pub const X2APIC: u64 = 2;
     /// By the hypervisor's MSR.
     pub const SYNTHETIC: u64 = 3;
+    /// By the hypervisor's MSR, unless the VP assist page says that there is no need.
+    pub const LAZY: u64 = 4;
 }
 
 /// What a VP and the parent share. The first five fields are those of [`machine::cpu::Cpu`].
@@ -108,7 +110,13 @@ extern "sysv64" fn handle(frame: &mut Frame) {
             out8(report as u16, frame.vector as u8);
         }
         if frame.vector != 2 {
-            end_of_interrupt(shared.eoi.load(Ordering::SeqCst));
+            let how = shared.eoi.load(Ordering::SeqCst);
+            if how == eoi::LAZY && needs_no_eoi() {
+                // Counted in the last result but one.
+                shared.set(126, shared.result(126) + 1);
+            } else {
+                end_of_interrupt(how);
+            }
         }
         return;
     }
@@ -139,12 +147,22 @@ extern "sysv64" fn handle(frame: &mut Frame) {
     trap::recover_from(frame, recover);
 }
 
+/// Tests and clears bit 0 of the VP assist page (TLFS, "EOI Assist").
+fn needs_no_eoi() -> bool {
+    let was_set: u8;
+    // SAFETY: the page is the child's, and there while this way is used.
+    unsafe {
+        asm!("lock btr dword ptr [{}], 0", "setc {}", in(reg) layout::ASSIST, out(reg_byte) was_set, options(nostack))
+    };
+    was_set != 0
+}
+
 /// Ends an interrupt in the way `how`.
 pub fn end_of_interrupt(how: u64) {
     match how {
         eoi::XAPIC => write32(0xFEE0_00B0, 0),
         eoi::X2APIC => wrmsr(0x80B, 0),
-        eoi::SYNTHETIC => wrmsr(0x4000_0070, 0),
+        eoi::SYNTHETIC | eoi::LAZY => wrmsr(0x4000_0070, 0),
         _ => {}
     }
 }

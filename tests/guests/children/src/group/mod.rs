@@ -12,6 +12,7 @@ use crate::client::intercept::Intercept;
 use crate::client::partition::Gone;
 use crate::options::Options;
 
+mod enlighten;
 mod life;
 mod memory;
 mod run;
@@ -36,11 +37,12 @@ const fn group(name: &'static str, is_usual: bool, run: fn(&Options, &Platform))
 }
 
 /// The groups in their order.
-pub static GROUPS: [Group; 4] = [
+pub static GROUPS: [Group; 5] = [
     group("life", true, life::run),
     group("run", true, run::run),
     group("memory", true, memory::run),
     group("smp", true, smp::run),
+    group("enlighten", true, enlighten::run),
 ];
 
 /// The value of `result`; an error is a failed test.
