@@ -1,6 +1,7 @@
 //! Partitions: what the VPs of one share.
 //!
-//! Lock order: a VP's SynIC, then the partition's registers, then its memory. None is held across an entry.
+//! Lock order: a VP's SynIC, then the partition's registers, then its memory; for ports see [`ports`]. None is held across
+//! an entry.
 
 pub mod child;
 pub mod cpuid;
@@ -8,6 +9,7 @@ pub mod directory;
 pub mod notices;
 mod overlay;
 pub mod parent;
+pub mod ports;
 mod slat;
 pub mod state_page;
 
@@ -18,10 +20,11 @@ use apic::{Features, Inbox, Timing};
 use hypercall::{NoAccess, PartitionIdentity};
 use paging::walk::GuestPhysical;
 use spin::Mutex;
-use synic::{PartitionMsrs, RefClock, VpSynic};
+use synic::{Interrupt, Overlay, PartitionMsrs, RefClock, VpSynic};
 
 use crate::arch::x86::lp::{LpArea, LpShared};
-use crate::shootdown;
+use crate::mm::phys::SharedFrame;
+use crate::{scheduler, shootdown};
 
 pub use parent::ParentPartition;
 pub use slat::{FaultOutcome, Slat};
@@ -90,6 +93,35 @@ impl VpShared {
         self.loaded
             .store(lp.map_or(0, |lp| lp.index.get() + 1), Ordering::SeqCst);
     }
+
+    /// Makes it look at what was left for it before it runs again, and run if it waits.
+    pub fn call(&self, me: &LpArea) {
+        self.attention.store(true, Ordering::SeqCst);
+        match &self.seat {
+            Seat::Fixed(lp) => shootdown::nudge(me, lp),
+            Seat::Scheduled(_) => scheduler::wake(me, self),
+        }
+    }
+
+    /// Makes it deliver its messages.
+    pub fn call_to_synic(&self, me: &LpArea) {
+        self.rescan.store(true, Ordering::SeqCst);
+        self.call(me);
+    }
+
+    /// Raises an interrupt of its SynIC.
+    pub fn raise(&self, me: &LpArea, interrupt: Interrupt) {
+        let is_new = if interrupt.auto_eoi {
+            // Never in service, as an interrupt of the 8259.
+            self.inbox.post_extint(interrupt.vector);
+            true
+        } else {
+            self.inbox.post(interrupt.vector)
+        };
+        if is_new {
+            self.call(me);
+        }
+    }
 }
 
 /// The VPs of a partition by index.
@@ -152,12 +184,18 @@ pub struct PartitionCore {
     pub users: AtomicU32,
     /// Raised by every edit of the second-level tables that takes something away.
     pub generation: AtomicU64,
+    /// What it receives and sends through.
+    pub links: ports::Links,
 }
 
 /// A partition of either kind.
 pub trait Partition: 'static {
     /// What both kinds have.
     fn core(&self) -> &PartitionCore;
+    /// Frames for its ports and connections.
+    fn chunks(&self) -> ports::FrameChunks<'_>;
+    /// The frame of an overlay of VP `vp` or of the whole partition, wherever it is placed.
+    fn overlay_frame(&self, kind: Overlay, vp: VpIndex) -> Option<SharedFrame>;
     /// Whether `page` lies in the address space and may carry an overlay.
     fn is_page(&self, page: Gpn) -> bool;
     /// Copies guest memory at `gpa`, within one page, as the guest's processors would read it.

@@ -8,9 +8,11 @@
     reason = "names frames that are allocated for overlays alone"
 )]
 
+use core::sync::atomic::{Ordering, fence};
+
 use addr::{Gpn, VpIndex};
 use bootinfo::Status;
-use synic::Overlay;
+use synic::{Overlay, SynicPage};
 
 use crate::mm::frames::{self, FrameUse};
 use crate::mm::phys::SharedFrame;
@@ -95,5 +97,31 @@ impl Overlays {
             .position(|entry| entry.page == Some(page))?;
         let entry = self.entries.get(index)?;
         Some((entry.frame, OverlaySlot(index).is_writable()))
+    }
+}
+
+impl SynicPage for SharedFrame {
+    fn load_u32(&self, offset: usize) -> u32 {
+        self.half(offset).load(Ordering::Acquire)
+    }
+
+    fn store_u32(&self, offset: usize, value: u32) {
+        self.half(offset).store(value, Ordering::Release);
+    }
+
+    fn or_u8(&self, offset: usize, bits: u8) {
+        self.byte(offset).fetch_or(bits, Ordering::SeqCst);
+    }
+
+    fn or_u32(&self, offset: usize, bits: u32) -> u32 {
+        self.half(offset).fetch_or(bits, Ordering::SeqCst)
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        Self::write(*self, offset, bytes);
+    }
+
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
     }
 }

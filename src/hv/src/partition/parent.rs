@@ -7,18 +7,19 @@ use hypercall::{NoAccess, PartitionIdentity};
 use paging::Levels;
 use pci_config::EcamWindow;
 use spin::Mutex;
-use synic::{PartitionConfig, PartitionMsrs, QueueEntry, RefClock, VpSynic};
+use synic::{Overlay, PartitionConfig, PartitionMsrs, QueueEntry, RefClock, VpSynic};
 use vpcore::seam::InterceptBitmaps;
 use x86::cpuid::leaf1_ecx;
 use x86::efer;
 
 use super::notices::{self, Notices};
+use super::ports::{FrameChunks, Links};
 use super::state_page::PinnedPage;
 use super::{Partition, PartitionCore, Seat, Slat, VpShared, VpTable};
 use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpShared;
 use crate::mm::frames::{self, FrameUse};
-use crate::mm::phys;
+use crate::mm::phys::{self, SharedFrame};
 use crate::virt::Virt;
 
 /// Identifier of the parent partition.
@@ -111,6 +112,7 @@ impl<V: Virt> ParentPartition<V> {
                 efer_mask: efer_mask(),
                 users: 0.into(),
                 generation: 0.into(),
+                links: Links::new(PARENT, true),
             },
             slat: Mutex::new(slat),
             bitmaps,
@@ -139,6 +141,14 @@ impl<V: Virt> ParentPartition<V> {
 impl<V: Virt> Partition for ParentPartition<V> {
     fn core(&self) -> &PartitionCore {
         &self.core
+    }
+
+    fn chunks(&self) -> FrameChunks<'_> {
+        FrameChunks::Reserve
+    }
+
+    fn overlay_frame(&self, kind: Overlay, vp: VpIndex) -> Option<SharedFrame> {
+        self.slat.lock().overlay_frame(kind, vp)
     }
 
     fn is_page(&self, page: Gpn) -> bool {

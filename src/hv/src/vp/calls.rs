@@ -5,11 +5,12 @@ use core::sync::atomic::Ordering;
 use addr::VpIndex;
 use hypercall::{Body, Call, FlushRequest, IpiRequest, Progress};
 use tlfs::HvError;
-use tlfs::call::{PARTITION_SELF, VpIndexFromApicId};
+use tlfs::call::{PARTITION_SELF, PostMessage, SignalEvent, VpIndexFromApicId};
 use vpcore::seam::VpBackend;
 
 use super::{Role, Vp};
 use crate::partition::Partition;
+use crate::partition::ports::Sender;
 use crate::shootdown;
 use crate::virt::Virt;
 
@@ -43,9 +44,27 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
                 self.cluster_ipi(&request);
             }
             Call::GetVpIndexFromApicId => return self.vp_indexes(body),
+            Call::PostMessage => {
+                let call = PostMessage::decode(body.header())?;
+                self.sender().post(self.partition, &call)?;
+                self.is_settled = false;
+            }
+            Call::SignalEvent => {
+                let call = SignalEvent::decode(body.header())?;
+                self.sender().signal(self.partition, &call)?;
+                self.is_settled = false;
+            }
             call => return R::call(self, call, body),
         }
         Ok(Progress::Done)
+    }
+
+    /// What sends for this VP.
+    pub(super) fn sender(&self) -> Sender<V> {
+        Sender {
+            lp: self.lp,
+            parent: R::parent(self),
+        }
     }
 
     /// Drops translations of the named VPs: those that run are interrupted, the others do it before they run.

@@ -4,7 +4,6 @@ use vpcore::event::{Combined, combine};
 use vpcore::seam::{Event, VpBackend, Window};
 use x86::vector;
 
-use super::hyperv::Page;
 use super::{Activity, Role, Vp};
 use crate::virt::Virt;
 
@@ -121,9 +120,8 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// Ends the interrupt in service where the guest has done so by itself. The bit that lets it is taken back when
     /// something waits for the end, or with `withdraw`.
     pub(super) fn settle_eoi(&mut self, withdraw: bool) {
-        let page = self.assist.map(Page);
         let withdraw = withdraw || !self.apic.irr().is_empty();
-        if self.lazy_eoi.settle(page.as_ref(), withdraw) {
+        if self.lazy_eoi.settle(self.assist.as_ref(), withdraw) {
             // Nothing waited for it: there is no level interrupt, and no message.
             let effect = self.apic.eoi();
             self.apply(effect);
@@ -143,8 +141,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
                 self.apic.take(vector);
                 let is_edge = !self.apic.tmr().contains(vector);
                 let is_only = self.is_quiet && self.apic.is_alone();
-                let page = self.assist.map(Page);
-                self.lazy_eoi.offer(page.as_ref(), is_edge, is_only);
+                self.lazy_eoi.offer(self.assist.as_ref(), is_edge, is_only);
                 vector
             }
         };

@@ -7,7 +7,7 @@ use apic::Trigger;
 use hypercall::{
     Body, CALLS, Call, Handler, HypercallMemory, Mode, NoAccess, Outcome, Progress, Rip,
 };
-use synic::{MessageSource, MsrEffect, Overlay, RefTime, Scope, SynicPage, WriteContext, scope};
+use synic::{MessageSource, MsrEffect, Overlay, RefTime, Scope, WriteContext, scope};
 use tlfs::msr::TIME_REF_COUNT;
 use tlfs::{HvError, Privileges};
 use vpcore::seam::{Register, SegmentName, VpBackend};
@@ -132,7 +132,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
                 // Who was not told of the synthetic EOI does not look for the bit.
                 let is_told = self.identity.privileges.contains(Privileges::APIC_MSRS);
                 if kind == Overlay::VpAssist && page.is_some() && placed.is_ok() && is_told {
-                    self.assist = R::overlay_frame(self, kind);
+                    self.assist = self.partition.overlay_frame(kind, self.index);
                 }
                 if matches!(kind, Overlay::EventFlags | Overlay::Messages) {
                     self.serve_synic();
@@ -161,10 +161,10 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// Expires this VP's synthetic timers and delivers its messages.
     pub(super) fn serve_synic(&mut self) {
         let now = self.reference_time();
-        let frame = R::overlay_frame(self, Overlay::Messages);
+        let page = self.partition.overlay_frame(Overlay::Messages, self.index);
         let mut synic = self.shared.synic.lock();
-        let page = frame.map(Page);
-        for interrupt in synic.service(now, page.as_ref(), &mut R::messages(self.index)) {
+        let interrupts = synic.service(now, page.as_ref(), &mut R::messages(self));
+        for interrupt in interrupts {
             if interrupt.auto_eoi {
                 // Never in service, so nothing waits for an EOI: as an interrupt of the 8259.
                 self.apic.accept_extint(interrupt.vector);
@@ -180,7 +180,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
 
     /// Whether messages wait for this VP to make room.
     pub(super) fn synic_waits(&self) -> bool {
-        self.shared.synic.lock().has_undelivered() || R::messages(self.index).waiting() != 0
+        self.shared.synic.lock().has_undelivered() || R::messages(self).waiting() != 0
     }
 
     pub(super) fn hypercall(&mut self) {
@@ -249,43 +249,6 @@ impl<P: Partition> HypercallMemory for Memory<P> {
 
     fn write(&mut self, to: Gpa, from: &[u8]) -> Result<(), NoAccess> {
         self.0.write(to, from)
-    }
-}
-
-/// A SynIC page in its overlay frame.
-pub(super) struct Page(pub SharedFrame);
-
-impl SynicPage for Page {
-    fn load_u32(&self, offset: usize) -> u32 {
-        self.0
-            .half(offset)
-            .load(core::sync::atomic::Ordering::Acquire)
-    }
-
-    fn store_u32(&self, offset: usize, value: u32) {
-        self.0
-            .half(offset)
-            .store(value, core::sync::atomic::Ordering::Release);
-    }
-
-    fn or_u8(&self, offset: usize, bits: u8) {
-        self.0
-            .byte(offset)
-            .fetch_or(bits, core::sync::atomic::Ordering::SeqCst);
-    }
-
-    fn or_u32(&self, offset: usize, bits: u32) -> u32 {
-        self.0
-            .half(offset)
-            .fetch_or(bits, core::sync::atomic::Ordering::SeqCst)
-    }
-
-    fn write(&self, offset: usize, bytes: &[u8]) {
-        self.0.write(offset, bytes);
-    }
-
-    fn fence(&self) {
-        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
     }
 }
 

@@ -1,15 +1,12 @@
 //! Interrupts from one processor of a partition to another. None of them is sent by hardware: the sender moves the target's
 //! state, then interrupts its LP.
 
-use core::sync::atomic::Ordering;
-
 use apic::{Destination, Ipi, IpiKind};
 
 use super::{Role, Vp};
 use crate::diagnostics::Counter;
-use crate::partition::{Partition, Seat, VpShared};
+use crate::partition::{Partition, VpShared};
 use crate::virt::Virt;
-use crate::{scheduler, shootdown};
 
 impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// Delivers `ipi` to every VP it names.
@@ -73,10 +70,6 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
 
     /// Makes `vp` look at what was left for it before it runs again, and run if it waits.
     pub(super) fn call(&self, vp: &'static VpShared) {
-        vp.attention.store(true, Ordering::SeqCst);
-        match &vp.seat {
-            Seat::Fixed(lp) => shootdown::nudge(self.lp, lp),
-            Seat::Scheduled(_) => scheduler::wake(self.lp, vp),
-        }
+        vp.call(self.lp);
     }
 }

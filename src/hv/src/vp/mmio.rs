@@ -16,7 +16,7 @@ use crate::virt::Virt;
 pub(super) enum Emulated {
     /// Carried out, or to be tried again by the guest.
     Done,
-    /// The instruction is none that we know. Nothing changed.
+    /// The instruction is none that we know, or that the device takes. Nothing changed.
     Unknown,
 }
 
@@ -26,6 +26,10 @@ pub(super) trait Device<V: Virt, R: Role<V>> {
     fn read(&mut self, vp: &mut Vp<V, R>, gpa: Gpa, width: Width) -> u64;
     /// Writes `width` at `gpa`.
     fn write(&mut self, vp: &mut Vp<V, R>, gpa: Gpa, width: Width, value: u64);
+    /// Whether the instruction that did so is to be completed. If not, the device has changed nothing.
+    fn accepts(&mut self, _: &mut Vp<V, R>, _: Progress) -> bool {
+        true
+    }
 }
 
 struct Bus<'a, V: Virt, R: Role<V>, D> {
@@ -65,6 +69,10 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         let Ok(progress) = insn::execute(&instruction, &mut gp, &mut flags, &mut bus) else {
             return Emulated::Unknown;
         };
+        let Bus { vp, mut device, .. } = bus;
+        if !device.accepts(vp, progress) {
+            return Emulated::Unknown;
+        }
         *self.backend.gp_mut() = gp;
         self.backend.set(Register::Rflags, flags);
         if progress == Progress::Done {

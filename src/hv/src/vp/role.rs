@@ -1,13 +1,12 @@
 //! What the VPs of the parent and those of children do differently.
 
-use addr::{Gpa, Gpn, VpIndex};
+use addr::{Gpa, Gpn};
 use hypercall::Access;
 use synic::{CrashReport, MessageSource, Overlay};
 use vpcore::seam::Exit;
 
 use super::Vp;
-use crate::mm::phys::SharedFrame;
-use crate::partition::Partition;
+use crate::partition::{ParentPartition, Partition};
 use crate::virt::Virt;
 
 /// The access raises #GP(0) and changed nothing.
@@ -58,8 +57,10 @@ pub trait Role<V: Virt>: Sized + 'static {
     /// Where messages come from that lie in no queue.
     type Messages: MessageSource;
 
-    /// The messages for VP `index` that lie in no queue.
-    fn messages(index: VpIndex) -> Self::Messages;
+    /// The messages for the VP that lie in no queue.
+    fn messages(vp: &Vp<V, Self>) -> Self::Messages;
+    /// The parent partition.
+    fn parent(vp: &Vp<V, Self>) -> &'static ParentPartition<V>;
 
     /// The VP leaves its LP before its next entry, whatever it could run.
     fn must_leave(vp: &Vp<V, Self>) -> bool;
@@ -94,8 +95,6 @@ pub trait Role<V: Virt>: Sized + 'static {
     /// Shows an overlay at its new place and nowhere else, on all LPs.
     fn place_overlay(vp: &mut Vp<V, Self>, kind: Overlay, page: Option<Gpn>)
     -> Result<(), Refused>;
-    /// The frame of an overlay of this VP or its partition, wherever it is placed.
-    fn overlay_frame(vp: &Vp<V, Self>, kind: Overlay) -> Option<SharedFrame>;
     /// The guest reports its own crash.
     fn crash(vp: &mut Vp<V, Self>, report: &CrashReport);
     /// Carries out a hypercall that the dispatcher has checked.

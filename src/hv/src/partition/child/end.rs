@@ -54,7 +54,10 @@ impl<V: Virt> ChildPartition<V> {
         {
             let mut properties = self.properties.lock();
             match properties.state {
-                State::Created | State::Active => properties.state = State::Finalizing,
+                State::Created | State::Active => {
+                    properties.state = State::Finalizing;
+                    self.core.links.close();
+                }
                 State::Finalizing => {}
                 State::Finalized => return Ok(Progress::Done),
             }
@@ -90,6 +93,9 @@ impl<V: Virt> ChildPartition<V> {
             }
             // SAFETY: it is in no table, list or queue, and nobody has its core.
             unsafe { ChildVp::destroy(vp, &self.pool) };
+            return Progress::Yield;
+        }
+        if self.core.links.release(&mut self.chunks(), BUDGET as usize) {
             return Progress::Yield;
         }
         self.remove_partition_overlays(me);

@@ -18,7 +18,7 @@ use apic::Features;
 use hypercall::{NoAccess, PartitionIdentity};
 use paging::walk::Access;
 use spin::Mutex;
-use synic::{PartitionConfig, PartitionMsrs, RefClock};
+use synic::{Overlay, PartitionConfig, PartitionMsrs, RefClock};
 use tlfs::HvError;
 use tlfs::call::CreateFlags;
 use tlfs::property::SyntheticFeatures;
@@ -26,8 +26,10 @@ use tlfs::property::SyntheticFeatures;
 use super::{CHILD_VPS, Partition, PartitionCore, Seat, VpShared, VpTable, directory};
 use crate::arch::x86::insn;
 use crate::mm::frames::{self as allocator, FrameUse};
+use crate::mm::phys::SharedFrame;
 use crate::mm::pool::{self, Pool, PoolFrames};
 use crate::partition::directory::ChildRef;
+use crate::partition::ports::{FrameChunks, Links};
 use crate::partition::state_page::PinnedPage;
 use crate::virt::Virt;
 
@@ -90,8 +92,8 @@ pub struct ChildPartition<V: Virt> {
     deleted: AtomicPtr<ChildVp<V>>,
     /// What CPUID answers by the parent's word.
     pub overrides: Mutex<crate::partition::cpuid::Overrides>,
-    /// What all children's VPs exit for.
-    pub bitmaps: &'static V::Bitmaps,
+    /// The parent.
+    pub parent: &'static super::ParentPartition<V>,
     vps: [AtomicPtr<ChildVp<V>>; CHILD_VPS],
 }
 
@@ -138,6 +140,7 @@ impl<V: Virt> ChildPartition<V> {
                 efer_mask: parent.efer_mask,
                 users: AtomicU32::new(0),
                 generation: 1.into(),
+                links: Links::new(id, false),
             },
             slot,
             flags: creation.flags,
@@ -157,7 +160,7 @@ impl<V: Virt> ChildPartition<V> {
             is_busy: AtomicBool::new(false),
             deleted: AtomicPtr::new(core::ptr::null_mut()),
             overrides: Mutex::new(crate::partition::cpuid::Overrides::new()),
-            bitmaps: creation.parent.child_bitmaps(),
+            parent: creation.parent,
             vps: [const { AtomicPtr::new(core::ptr::null_mut()) }; CHILD_VPS],
         };
         // SAFETY: the frame was just allocated, and is freed by `delete`, after the directory has let go.
@@ -209,6 +212,7 @@ impl<V: Virt> ChildPartition<V> {
         let identity = Self::identity(parent, properties.synthetic);
         *self.core.msrs.lock() = PartitionMsrs::new(Self::config(&parent.core, &identity));
         *self.core.identity.lock() = identity;
+        self.core.links.open();
         properties.state = State::Active;
         Ok(())
     }
@@ -344,6 +348,14 @@ impl<V: Virt> ChildPartition<V> {
 impl<V: Virt> Partition for ChildPartition<V> {
     fn core(&self) -> &PartitionCore {
         &self.core
+    }
+
+    fn chunks(&self) -> FrameChunks<'_> {
+        FrameChunks::Pool(&self.pool)
+    }
+
+    fn overlay_frame(&self, kind: Overlay, vp: VpIndex) -> Option<SharedFrame> {
+        self.overlay_frame(kind, vp)
     }
 
     fn is_page(&self, page: Gpn) -> bool {

@@ -103,7 +103,7 @@ impl<V: Virt> ChildVp<V> {
             extension,
             control,
             vpcore::seam::Role::Child,
-            partition.bitmaps,
+            partition.parent.child_bitmaps(),
             root,
             levels,
         )

@@ -19,15 +19,6 @@ impl<V: Virt> ChildCore<V> {
     ) -> Result<Progress, HvError> {
         match call {
             Call::StartVirtualProcessor => self.start_vp(&StartVp::decode(body.header())?),
-            // No port exists before the VMBus server does: every connection is unknown.
-            Call::PostMessage => {
-                tlfs::call::PostMessage::decode(body.header())?;
-                Err(HvError::INVALID_CONNECTION_ID)
-            }
-            Call::SignalEvent => {
-                tlfs::call::SignalEvent::decode(body.header())?;
-                Err(HvError::INVALID_CONNECTION_ID)
-            }
             _ => Err(HvError::INVALID_HYPERCALL_CODE),
         }
     }

@@ -1,6 +1,7 @@
 //! VPs of children: no hardware, and what the hypervisor does not answer is their parent's.
 
 mod calls;
+mod doorbell;
 mod intercept;
 mod msr;
 pub mod registers;
@@ -28,10 +29,10 @@ use crate::arch::x86::extended::Extended;
 use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpArea;
 use crate::diagnostics::Counters;
-use crate::mm::phys::SharedFrame;
 use crate::partition::child::{ChildPartition, ChildVp, Scheduled};
 use crate::partition::notices::parent_vp;
-use crate::partition::{Partition, PartitionCore};
+use crate::partition::ports::PortMessages;
+use crate::partition::{ParentPartition, Partition, PartitionCore};
 use crate::virt::Virt;
 
 /// The part of a child's VP that one LP has at a time.
@@ -202,9 +203,15 @@ impl<V: Virt> ChildCore<V> {
 
 impl<V: Virt> Role<V> for Child<V> {
     type Partition = ChildPartition<V>;
-    type Messages = ();
+    type Messages = PortMessages<ChildPartition<V>>;
 
-    fn messages(_: VpIndex) {}
+    fn messages(vp: &ChildCore<V>) -> Self::Messages {
+        PortMessages::new(vp.partition, vp.index)
+    }
+
+    fn parent(vp: &ChildCore<V>) -> &'static ParentPartition<V> {
+        vp.partition.parent
+    }
 
     fn must_leave(vp: &ChildCore<V>) -> bool {
         let scheduled = vp.role.scheduled;
@@ -253,6 +260,7 @@ impl<V: Virt> Role<V> for Child<V> {
             // No device of the child reads memory past the caches.
             Exit::Invd | Exit::Wbinvd => vp.skip(),
             Exit::Io(access) => vp.intercept_port(&access),
+            Exit::Slat(fault) if vp.rings_doorbell(&fault) => {}
             Exit::Slat(fault) => vp.intercept_memory(&fault),
             // MONITOR and MWAIT are not in CPUID.
             _ => vp.raise_ud(),
@@ -314,7 +322,7 @@ impl<V: Virt> Role<V> for Child<V> {
         kind: Overlay,
         page: Option<Gpn>,
     ) -> Result<(), Refused> {
-        if let (Some(_), Some(frame)) = (page, Self::overlay_frame(vp, kind)) {
+        if let (Some(_), Some(frame)) = (page, vp.partition.overlay_frame(kind, vp.index)) {
             fill_overlay::<V>(kind, frame, &vp.partition.core().clock);
         }
         match vp.partition.place_overlay(vp.lp, kind, vp.index, page) {
@@ -326,10 +334,6 @@ impl<V: Virt> Role<V> for Child<V> {
             }
             Err(_) => Err(Refused),
         }
-    }
-
-    fn overlay_frame(vp: &ChildCore<V>, kind: Overlay) -> Option<SharedFrame> {
-        vp.partition.overlay_frame(kind, vp.index)
     }
 
     /// The registers stay readable for the parent, who sees it in the log of the guest or by its own means.

@@ -8,7 +8,7 @@ mod msr;
 
 use core::sync::atomic::Ordering;
 
-use addr::{Gpa, Gpn, VpIndex};
+use addr::{Gpa, Gpn};
 use apic::{BaseChange, EoiStack, Lvt, Mode};
 use hypercall::{Access, Body, Call, Progress};
 use synic::{CrashReport, Overlay};
@@ -24,7 +24,7 @@ use super::role::{ApicChange, MsrAnswer, Refused};
 use super::{Role, Vp};
 use crate::arch::x86::insn;
 use crate::arch::x86::local_apic::register;
-use crate::mm::phys::SharedFrame;
+use crate::partition::ports::{Both, PortMessages};
 use crate::partition::{ParentPartition, notices};
 use crate::virt::Virt;
 
@@ -76,10 +76,17 @@ impl<V: Virt> ParentVp<V> {
 
 impl<V: Virt> Role<V> for Parent<V> {
     type Partition = ParentPartition<V>;
-    type Messages = notices::Source<V>;
+    type Messages = Both<notices::Source<V>, PortMessages<ParentPartition<V>>>;
 
-    fn messages(index: VpIndex) -> Self::Messages {
-        notices::Source::new(index)
+    fn messages(vp: &ParentVp<V>) -> Self::Messages {
+        Both::new(
+            notices::Source::new(vp.index),
+            PortMessages::new(vp.partition, vp.index),
+        )
+    }
+
+    fn parent(vp: &ParentVp<V>) -> &'static ParentPartition<V> {
+        vp.partition
     }
 
     fn must_leave(_: &ParentVp<V>) -> bool {
@@ -258,10 +265,6 @@ impl<V: Virt> Role<V> for Parent<V> {
             vp.note(format_args!("no memory to show {kind:?} at {page:?}"));
             Refused
         })
-    }
-
-    fn overlay_frame(vp: &ParentVp<V>, kind: Overlay) -> Option<SharedFrame> {
-        vp.partition.slat.lock().overlay_frame(kind, vp.index)
     }
 
     fn crash(vp: &mut ParentVp<V>, report: &CrashReport) {

@@ -4,6 +4,7 @@ mod end;
 mod interrupts;
 mod memory;
 mod partition;
+mod ports;
 mod state;
 mod vp;
 
@@ -71,15 +72,11 @@ impl<V: Virt> ParentVp<V> {
             Call::UnmapStatsPage => self.unmap_statistics(body)?,
             // Statistics pages are placed by the parent, as its capabilities say.
             Call::MapStatsPage => return Err(HvError::INVALID_PARAMETER),
-            // No port exists before the VMBus server does: every connection is unknown.
-            Call::PostMessage => {
-                tlfs::call::PostMessage::decode(body.header())?;
-                return Err(HvError::INVALID_CONNECTION_ID);
-            }
-            Call::SignalEvent => {
-                tlfs::call::SignalEvent::decode(body.header())?;
-                return Err(HvError::INVALID_CONNECTION_ID);
-            }
+            Call::CreatePort => self.create_port(body)?,
+            Call::DeletePort => self.delete_port(body)?,
+            Call::ConnectPort => self.connect_port(body)?,
+            Call::DisconnectPort => self.disconnect_port(body)?,
+            Call::NotifyPortRingEmpty => self.port_ring_empty(body)?,
             _ => return Err(HvError::INVALID_HYPERCALL_CODE),
         }
         Ok(Progress::Done)

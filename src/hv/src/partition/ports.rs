@@ -1,0 +1,438 @@
+//! Ports and connections of partitions: the frames that they lie in, and the way from them to a VP.
+//!
+//! A VP takes the messages of its ports with its SynIC locked; so the order is: a VP's SynIC, then its partition's ports,
+//! then a pool. Whoever sends lets go of one partition's ports or connections before it locks another's.
+#![expect(unsafe_code, reason = "names frames that are chunks")]
+
+use core::ops::Deref;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use addr::{PAGE_SIZE, PartitionId, Spa, VpIndex};
+use ports::{Chunk, ChunkId, Chunks, Connections, PortRef, Ports, Target, VpMessages};
+use spin::{Mutex, MutexGuard};
+use synic::{EventError, MessageSource, Overlay, RingError};
+use tlfs::call::{PostMessage, SignalEvent};
+use tlfs::{HvError, Message};
+
+use super::directory::{self, ChildRef};
+use super::parent::PARENT;
+use super::{ParentPartition, Partition, VpShared};
+use crate::arch::x86::insn;
+use crate::arch::x86::lp::LpArea;
+use crate::mm::frames::{self, FrameUse};
+use crate::mm::phys::{self, SharedFrame};
+use crate::mm::pool::Pool;
+use crate::virt::Virt;
+
+/// Rings that one call tries again: more than a ring has entries.
+const RINGS: usize = 64;
+
+/// Frames as chunks: of the hypervisor's reserve for the parent, of its pool for a child. A chunk is named by its frame
+/// number plus one.
+pub enum FrameChunks<'a> {
+    /// With what the parent deposited for itself.
+    Reserve,
+    /// Of a child.
+    Pool(&'a Mutex<Pool>),
+}
+
+impl FrameChunks<'_> {
+    fn give_back(&mut self, spa: Spa) {
+        match self {
+            // SAFETY: the callers have it from `allocate`, and give it back once.
+            Self::Reserve => unsafe { frames::free(FrameUse::Child, spa) },
+            // SAFETY: the same.
+            Self::Pool(pool) => unsafe { pool.lock().free(spa) },
+        }
+    }
+}
+
+fn spa_of(chunk: ChunkId) -> Option<Spa> {
+    Some(Spa::new(u64::from(chunk.0.checked_sub(1)?) * PAGE_SIZE))
+}
+
+impl Chunks for FrameChunks<'_> {
+    fn allocate(&mut self) -> Option<ChunkId> {
+        let spa = match self {
+            Self::Reserve => frames::alloc(FrameUse::Child, 1),
+            Self::Pool(pool) => pool.lock().alloc(),
+        }?;
+        let Ok(name) = u32::try_from(spa.get() / PAGE_SIZE + 1) else {
+            // Beyond 16 TiB.
+            self.give_back(spa);
+            return None;
+        };
+        Some(ChunkId(name))
+    }
+
+    fn free(&mut self, chunk: ChunkId) {
+        if let Some(spa) = spa_of(chunk) {
+            self.give_back(spa);
+        }
+    }
+
+    fn get<T: Chunk>(&mut self, chunk: ChunkId) -> Option<&mut T> {
+        let spa = spa_of(chunk)?;
+        // SAFETY: `ports` names chunks that it allocated and has not freed, each by one object that is locked meanwhile;
+        // a chunk fits in a frame, and any contents are a value of it.
+        Some(unsafe { &mut *phys::pointer(spa).cast() })
+    }
+}
+
+/// Ports and connections of one partition.
+pub struct Links {
+    ports: Mutex<Ports>,
+    connections: Mutex<Connections>,
+    /// Looked at with one of them locked.
+    is_open: AtomicBool,
+}
+
+impl Links {
+    /// None, and with `is_open` there can be some.
+    pub const fn new(owner: PartitionId, is_open: bool) -> Self {
+        Self {
+            ports: Mutex::new(Ports::new(owner)),
+            connections: Mutex::new(Connections::new()),
+            is_open: AtomicBool::new(is_open),
+        }
+    }
+
+    /// From now on there can be some.
+    pub fn open(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
+    }
+
+    /// Ports that lead here and connections from here are as if they were gone.
+    pub fn close(&self) {
+        self.is_open.store(false, Ordering::SeqCst);
+    }
+
+    /// Frees some of what is left after [`Links::close`]. False when nothing is.
+    pub fn release(&self, chunks: &mut impl Chunks, budget: usize) -> bool {
+        let (mut ports, mut connections) = (self.ports.lock(), self.connections.lock());
+        (0..budget).all(|_| ports.release(chunks) || connections.release(chunks))
+    }
+
+    /// The ports.
+    ///
+    /// # Errors
+    /// `INVALID_PARTITION_STATE`.
+    pub fn ports(&self) -> Result<MutexGuard<'_, Ports>, HvError> {
+        self.if_open(self.ports.lock())
+    }
+
+    /// The connections.
+    ///
+    /// # Errors
+    /// `INVALID_PARTITION_STATE`.
+    pub fn connections(&self) -> Result<MutexGuard<'_, Connections>, HvError> {
+        self.if_open(self.connections.lock())
+    }
+
+    fn if_open<T>(&self, locked: T) -> Result<T, HvError> {
+        if self.is_open.load(Ordering::SeqCst) {
+            Ok(locked)
+        } else {
+            Err(HvError::INVALID_PARTITION_STATE)
+        }
+    }
+}
+
+/// A partition at the other end.
+pub enum Peer<V: Virt> {
+    /// The parent.
+    Parent(&'static ParentPartition<V>),
+    /// A child.
+    Child(ChildRef<V>),
+}
+
+impl<V: Virt> Deref for Peer<V> {
+    type Target = dyn Partition;
+
+    fn deref(&self) -> &dyn Partition {
+        match self {
+            Self::Parent(parent) => *parent,
+            Self::Child(child) => &**child,
+        }
+    }
+}
+
+/// Sends between the partitions of a machine, from one of its LPs.
+pub struct Sender<V: Virt> {
+    /// The LP.
+    pub lp: &'static LpArea,
+    /// The parent.
+    pub parent: &'static ParentPartition<V>,
+}
+
+impl<V: Virt> Sender<V> {
+    fn owner(&self, to: PortRef) -> Result<Peer<V>, HvError> {
+        if to.owner == PARENT {
+            return Ok(Peer::Parent(self.parent));
+        }
+        directory::find(to.owner)
+            .map(Peer::Child)
+            .ok_or(HvError::INVALID_PORT_ID)
+    }
+
+    /// `HvCallPostMessage` of `from`.
+    ///
+    /// # Errors
+    /// Those of [`Connections::message`] and [`Ports::post`]; nothing was sent.
+    pub fn post(&self, from: &impl Partition, call: &PostMessage<'_>) -> Result<(), HvError> {
+        let to = from
+            .core()
+            .links
+            .connections()?
+            .message(call.connection, &mut from.chunks())?;
+        let owner = self.owner(to)?;
+        let target =
+            owner
+                .core()
+                .links
+                .ports()?
+                .post(to, call.kind, call.payload, &mut owner.chunks())?;
+        if let Some(vp) = vp_of(&*owner, target) {
+            vp.call_to_synic(self.lp);
+        }
+        Ok(())
+    }
+
+    /// `HvCallSignalEvent` of `from`.
+    ///
+    /// # Errors
+    /// Those of [`Connections::event`], [`Ports::event`] and [`signal`]; nothing was signalled.
+    pub fn signal(&self, from: &impl Partition, call: &SignalEvent) -> Result<(), HvError> {
+        let to = from
+            .core()
+            .links
+            .connections()?
+            .event(call.connection, &mut from.chunks())?;
+        let owner = self.owner(to)?;
+        let event = owner
+            .core()
+            .links
+            .ports()?
+            .event(to, call.flag, &mut owner.chunks())?;
+        let vp = vp_of(&*owner, event.target).ok_or(HvError::INVALID_VP_INDEX)?;
+        signal(self.lp, &*owner, vp, event.target.sint, event.flag).map(|_| ())
+    }
+
+    /// Rings at a doorbell's port. False where nobody can hear it.
+    pub fn ring(&self, to: PortRef) -> bool {
+        let Ok(owner) = self.owner(to) else {
+            return false;
+        };
+        let target = owner
+            .core()
+            .links
+            .ports()
+            .and_then(|ports| ports.doorbell(to, &mut owner.chunks()));
+        target.is_ok_and(|target| {
+            vp_of(&*owner, target)
+                .is_some_and(|vp| ring(self.lp, &*owner, vp, target.sint, to.port) != Rung::Unheard)
+        })
+    }
+}
+
+/// The VP that is to look: it takes what waits for any VP as well.
+fn vp_of(owner: &dyn Partition, target: Target) -> Option<&'static VpShared> {
+    owner
+        .core()
+        .vps
+        .get(target.vp.unwrap_or(const { VpIndex::new(0) }))
+}
+
+/// Sets event flag `flag` of SINT `sint` of `vp`, which is `partition`'s. True when it was not set.
+///
+/// # Errors
+/// `INVALID_PARAMETER`: there is no such flag. `INVALID_SYNIC_STATE`: the VP does not take it.
+pub fn signal(
+    me: &LpArea,
+    partition: &dyn Partition,
+    vp: &'static VpShared,
+    sint: u8,
+    flag: u16,
+) -> Result<bool, HvError> {
+    let frame = partition.overlay_frame(Overlay::EventFlags, vp.index);
+    let signalled = vp
+        .synic
+        .lock()
+        .signal_event(sint.into(), flag, frame.as_ref());
+    let signalled = signalled.map_err(|error| match error {
+        EventError::NoSuchFlag => HvError::INVALID_PARAMETER,
+        EventError::Lost => HvError::INVALID_SYNIC_STATE,
+    })?;
+    if let Some(interrupt) = signalled.interrupt {
+        vp.raise(me, interrupt);
+    }
+    Ok(signalled.is_new)
+}
+
+/// Queues `message` for SINT `sint` of `vp`, which is `partition`'s. The VP's own LP delivers it.
+///
+/// # Errors
+/// `INSUFFICIENT_BUFFERS`; nothing was queued.
+pub fn post(
+    me: &LpArea,
+    partition: &impl Partition,
+    vp: &'static VpShared,
+    sint: u8,
+    message: &Message,
+) -> Result<(), HvError> {
+    let now = partition.core().clock.now(insn::rdtsc());
+    let no_page: Option<&SharedFrame> = None;
+    let queued = vp
+        .synic
+        .lock()
+        .post(sint.into(), message, now, no_page, &mut ());
+    // Nothing was delivered, without a page.
+    let _ = queued.map_err(|_| HvError::INSUFFICIENT_BUFFERS)?;
+    vp.call_to_synic(me);
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rung {
+    /// It is in the ring.
+    Heard,
+    /// The ring is full: the port keeps it.
+    Kept,
+    /// The SynIC, the page or the source is off.
+    Unheard,
+}
+
+fn ring(
+    me: &LpArea,
+    owner: &dyn Partition,
+    vp: &'static VpShared,
+    sint: u8,
+    port: tlfs::call::PortId,
+) -> Rung {
+    let frame = owner.overlay_frame(Overlay::EventRing, vp.index);
+    // Kept with the SynIC locked: a VP that finds its ring marked as full and empties it then finds what was kept.
+    let mut synic = vp.synic.lock();
+    match synic.ring(sint.into(), port.0, frame.as_ref()) {
+        Ok(interrupt) => {
+            let has_message = synic.has_undelivered();
+            drop(synic);
+            if let Some(interrupt) = interrupt {
+                vp.raise(me, interrupt);
+            }
+            if has_message {
+                vp.call_to_synic(me);
+            }
+            Rung::Heard
+        }
+        Err(RingError::Full) => match owner.core().links.ports() {
+            Ok(mut ports) => {
+                ports.keep_rung(port, &mut owner.chunks());
+                Rung::Kept
+            }
+            Err(_) => Rung::Unheard,
+        },
+        Err(RingError::Off | RingError::NoSuchSint) => Rung::Unheard,
+    }
+}
+
+/// Rings what was kept for `vp` of `owner`, whose ring of `sint` is empty now.
+pub fn ring_again(me: &LpArea, owner: &dyn Partition, vp: &'static VpShared, sint: u8) {
+    for _ in 0..RINGS {
+        let kept = owner
+            .core()
+            .links
+            .ports()
+            .ok()
+            .and_then(|mut ports| ports.next_rung(vp.index, &mut owner.chunks()));
+        let Some((port, source)) = kept else { return };
+        if ring(me, owner, vp, source, port) == Rung::Kept && source == sint {
+            return;
+        }
+    }
+}
+
+/// Messages at the ports of one VP. Keeps the ports of its partition locked, so that what was looked at is what is taken.
+pub struct PortMessages<P: Partition> {
+    partition: &'static P,
+    index: VpIndex,
+    ports: Option<MutexGuard<'static, Ports>>,
+}
+
+impl<P: Partition> PortMessages<P> {
+    /// For VP `index` of `partition`.
+    pub fn new(partition: &'static P, index: VpIndex) -> Self {
+        let ports = partition.core().links.ports().ok();
+        Self {
+            partition,
+            index,
+            ports: ports.filter(|ports| !ports.is_quiet()),
+        }
+    }
+
+    fn with<R>(
+        &mut self,
+        take: impl FnOnce(&mut VpMessages<'_, FrameChunks<'_>>) -> R,
+    ) -> Option<R> {
+        let ports = self.ports.as_mut()?;
+        let mut chunks = self.partition.chunks();
+        Some(take(&mut ports.messages(self.index, &mut chunks)))
+    }
+}
+
+impl<P: Partition> MessageSource for PortMessages<P> {
+    fn waiting(&mut self) -> u16 {
+        self.with(|messages| messages.waiting()).unwrap_or(0)
+    }
+
+    fn first(&mut self, sint: usize) -> Option<(Message, bool)> {
+        self.with(|messages| messages.first(sint)).flatten()
+    }
+
+    fn pop(&mut self, sint: usize) {
+        let _ = self.with(|messages| messages.pop(sint));
+    }
+}
+
+/// Messages of two sources, of which the first goes first.
+pub struct Both<A, B> {
+    first: A,
+    second: B,
+    is_second: bool,
+}
+
+impl<A, B> Both<A, B> {
+    /// Both of them.
+    pub const fn new(first: A, second: B) -> Self {
+        Self {
+            first,
+            second,
+            is_second: false,
+        }
+    }
+}
+
+impl<A: MessageSource, B: MessageSource> MessageSource for Both<A, B> {
+    fn waiting(&mut self) -> u16 {
+        self.first.waiting() | self.second.waiting()
+    }
+
+    fn first(&mut self, sint: usize) -> Option<(Message, bool)> {
+        let first = self.first.first(sint);
+        self.is_second = first.is_none();
+        match first {
+            Some((message, more)) => {
+                let more = more || self.second.waiting() & 1 << sint != 0;
+                Some((message, more))
+            }
+            None => self.second.first(sint),
+        }
+    }
+
+    fn pop(&mut self, sint: usize) {
+        if self.is_second {
+            self.second.pop(sint);
+        } else {
+            self.first.pop(sint);
+        }
+    }
+}
