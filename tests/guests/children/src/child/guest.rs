@@ -272,6 +272,18 @@ impl Guest {
         self.child.map_range(gpa, spa, pages, flags)
     }
 
+    /// Forgets a child that went without being asked: all its frames are the parent's.
+    pub fn forget(self) {
+        for frame in &self.child.deposited {
+            arena::free(*frame);
+        }
+        for pages in &self.child.vps {
+            arena::free(pages.registers);
+            arena::free(pages.intercept);
+        }
+        arena::free_chunk(self.room);
+    }
+
     /// Takes everything back.
     pub fn destroy(self) -> Gone {
         let gone = self.child.destroy();

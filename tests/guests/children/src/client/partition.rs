@@ -3,6 +3,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use addr::{Gpn, PartitionId, VpIndex};
 use machine::insn;
@@ -103,6 +104,13 @@ pub fn create(input: &CreatePartition) -> Result<PartitionId, HvError> {
     Ok(PartitionId::new(u64::from_le_bytes(id)))
 }
 
+static OWN: AtomicU64 = AtomicU64::new(0);
+
+/// Frames that this program gave to its own pool.
+pub fn own_frames() -> u64 {
+    OWN.load(Ordering::SeqCst)
+}
+
 /// Makes `call` until it does not ask for memory, giving one frame at a time to the pool of the caller itself. Those
 /// stay with the hypervisor for good.
 pub fn with_own_pool<T>(mut call: impl FnMut() -> Result<T, HvError>) -> Result<T, HvError> {
@@ -110,6 +118,7 @@ pub fn with_own_pool<T>(mut call: impl FnMut() -> Result<T, HvError>) -> Result<
         match call() {
             Err(HvError::INSUFFICIENT_MEMORY) => {
                 deposit_frames(PARTITION_SELF, &[arena::frame()]).status?;
+                OWN.fetch_add(1, Ordering::SeqCst);
             }
             result => return result,
         }

@@ -12,11 +12,15 @@ use crate::client::intercept::Intercept;
 use crate::client::partition::Gone;
 use crate::options::Options;
 
+mod bench;
+mod cycles;
 mod enlighten;
 mod life;
 mod memory;
+mod reset;
 mod run;
 mod smp;
+mod weights;
 
 /// A group of tests.
 pub struct Group {
@@ -37,12 +41,16 @@ const fn group(name: &'static str, is_usual: bool, run: fn(&Options, &Platform))
 }
 
 /// The groups in their order.
-pub static GROUPS: [Group; 5] = [
+pub static GROUPS: [Group; 9] = [
     group("life", true, life::run),
     group("run", true, run::run),
     group("memory", true, memory::run),
     group("smp", true, smp::run),
     group("enlighten", true, enlighten::run),
+    group("cycles", true, cycles::run),
+    group("reset", true, reset::run),
+    group("weights", false, weights::run),
+    group("bench", false, bench::run),
 ];
 
 /// The value of `result`; an error is a failed test.

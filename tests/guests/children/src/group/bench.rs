@@ -1,0 +1,162 @@
+//! What children cost, in TSC ticks: instructions on Bochs and with QEMU's `-icount`.
+//!
+//! One line per operation, `# bench NAME TICKS`: the average of a thousand.
+
+use core::sync::atomic::Ordering;
+
+use machine::clock;
+use machine::insn;
+use machine::platform::Platform;
+use machine::verdict::{check, note};
+use tlfs::register::RegisterName as N;
+
+use super::{destroy, need, stopped};
+use crate::child::code::{self, Program};
+use crate::child::guest::{Guest, Mode};
+use crate::child::layout;
+use crate::child::runtime::{self, Shared, eoi};
+use crate::client::vp::PATIENCE;
+use crate::options::Options;
+
+const RUNS: u64 = 1000;
+const VECTOR: u64 = 0x55;
+
+/// Runs the group.
+pub fn run(_: &Options, _: &Platform) {
+    let Some(mut guest) = need("bench: a child", Guest::new(2)) else {
+        return;
+    };
+    let loops: [(&str, Program); 2] = [
+        ("child-cpuid", code::cpuid_loop),
+        ("child-msr-read", code::time_loop),
+    ];
+    for (name, program) in loops {
+        need(
+            format_args!("bench: {name}"),
+            guest.start(0, Mode::Long, program, &[]),
+        );
+        if stopped(format_args!("bench: {name} ends"), guest.run(0)).is_some() {
+            note(format_args!("bench {name} {}", guest.reg(0, N::RAX) / RUNS));
+        }
+    }
+    hypercall(&mut guest);
+    round_trip(&mut guest);
+    ping_pong(&mut guest);
+    destroy("bench", guest);
+}
+
+extern "sysv64" fn null_calls(shared: &'static Shared) -> ! {
+    runtime::enable_calls();
+    let time = |control: u64| {
+        let start = insn::rdtsc();
+        for _ in 0..RUNS {
+            runtime::plain_call(control, layout::CALL_INPUT);
+        }
+        insn::rdtsc() - start
+    };
+    shared.set(0, time(0x8 | 1 << 16));
+    // An invalid code, too, goes no further than the table.
+    shared.set(1, time(0x7FFF));
+    runtime::stop(0)
+}
+
+fn hypercall(guest: &mut Guest) {
+    need("bench: hypercall", guest.start_entry(0, null_calls, &[]));
+    if stopped("bench: hypercall ends", guest.run(0)).is_some() {
+        let shared = guest.shared(0);
+        note(format_args!(
+            "bench child-hypercall {}",
+            shared.result(0) / RUNS
+        ));
+        note(format_args!(
+            "bench child-hypercall-unknown {}",
+            shared.result(1) / RUNS
+        ));
+    }
+}
+
+/// From a port access of the child to the parent and back to the child.
+fn round_trip(guest: &mut Guest) {
+    need(
+        "bench: OUT",
+        guest.start(0, Mode::Long, code::out_loop, &[]),
+    );
+    let Some(first) = guest.run(0) else {
+        check("bench: OUT stops", false);
+        return;
+    };
+    // Two bytes of OUT, two of JMP: always the same RIP.
+    let rip = first.header().rip + first.length();
+    let start = insn::rdtsc();
+    let mut done = 0;
+    for _ in 0..RUNS {
+        let set = guest.set_one(0, N::RIP, rip);
+        if set.is_err() || guest.run(0).is_none() {
+            break;
+        }
+        done += 1;
+    }
+    let ticks = insn::rdtsc() - start;
+    check("bench: a thousand round trips", done == RUNS);
+    note(format_args!(
+        "bench child-intercept-round-trip {}",
+        ticks / RUNS
+    ));
+    let start = insn::rdtsc();
+    for _ in 0..RUNS {
+        let _ = guest.reg(0, N::RIP);
+    }
+    note(format_args!(
+        "bench get-register {}",
+        (insn::rdtsc() - start) / RUNS
+    ));
+}
+
+fn x2apic(shared: &Shared) {
+    shared.eoi.store(eoi::X2APIC, Ordering::SeqCst);
+    runtime::wrmsr(0x1B, runtime::rdmsr(0x1B) | 1 << 10);
+    runtime::wrmsr(0x80F, 0x1FF);
+}
+
+/// Halts until an interrupt comes, then interrupts the other.
+extern "sysv64" fn echo(shared: &'static Shared) -> ! {
+    x2apic(shared);
+    shared.set(0, 1);
+    loop {
+        insn::halt_once();
+        runtime::wrmsr(0x830, VECTOR);
+    }
+}
+
+extern "sysv64" fn ping(shared: &'static Shared) -> ! {
+    x2apic(shared);
+    let start = insn::rdtsc();
+    for n in 1..=RUNS {
+        runtime::wrmsr(0x830, 1 << 32 | VECTOR);
+        while u64::from(shared.count(VECTOR as u8)) < n {
+            insn::halt_once();
+        }
+    }
+    shared.set(0, insn::rdtsc() - start);
+    runtime::stop(0)
+}
+
+/// An IPI to a halted VP and one back: two IPIs, two halts, and as many switches where both share a processor.
+fn ping_pong(guest: &mut Guest) {
+    need("bench: VP 1", guest.start_entry(1, echo, &[]));
+    need(
+        "bench: VP 1 awake",
+        guest.set_one(1, N::INTERNAL_ACTIVITY_STATE, 0),
+    );
+    need("bench: VP 1 goes", guest.resume(1));
+    let shared = guest.shared(1);
+    crate::client::synic::sleep_until(PATIENCE, || shared.result(0) == 1);
+    need("bench: VP 0", guest.start_entry(0, ping, &[]));
+    let stop = guest.run_for(0, 4 * PATIENCE);
+    if stopped("bench: IPIs end", stop).is_some() {
+        let ticks = guest.shared(0).result(0);
+        note(format_args!("bench child-ipi-round-trip {}", ticks / RUNS));
+    }
+    let _ = guest.suspend(1);
+    let _ = clock::tsc_hz();
+}
