@@ -108,6 +108,7 @@ impl<V: Virt> Processor<V> {
     }
 
     fn choose(&mut self) -> Choice {
+        self.area.shared.reschedule.store(false, Ordering::SeqCst);
         let now = insn::rdtsc();
         let has_pending = self.parent_called
             || self.area.has_taken()
@@ -260,7 +261,12 @@ pub fn wake(me: &LpArea, vp: &VpShared) {
         let now = insn::rdtsc();
         let woken = own.queue.lock().wake(scheduled.id, now, &Directory);
         let idle = match woken {
-            Ok(Wake::Preempt) => Some(home),
+            Ok(Wake::Preempt) => {
+                if let Some(target) = shootdown::lp(home) {
+                    target.reschedule.store(true, Ordering::SeqCst);
+                }
+                Some(home)
+            }
             Ok(Wake::Queued) => sched::idle_peer(home, lps(), published),
             Ok(Wake::Already) => None,
             Err(Refused::Elsewhere) => continue,

@@ -1,19 +1,23 @@
 //! What CPUID answers in a child by its parent's word.
-#![expect(unsafe_code, reason = "keeps records in a frame of the pool")]
+#![expect(unsafe_code, reason = "keeps records in frames of the pool")]
 
-use addr::{PAGE_SIZE, Spa};
+use addr::{PAGE_SIZE, Spa, VpIndex};
 use tlfs::HvError;
-use tlfs::call::RegisterCpuidResult;
+use tlfs::call::{RegisterCpuidResult, VP_ANY};
 
 use crate::mm::phys;
 use crate::mm::pool::Pool;
 
-/// Records that fit in the one frame of a partition that has any.
+/// Records in a frame.
 const ROOM: usize = PAGE_SIZE as usize / size_of::<RegisterCpuidResult>();
+/// Frames that a partition can have of them: enough for each leaf and subleaf of each of 8 VPs.
+const FRAMES: usize = 64;
+/// Records that can match one leaf of one VP.
+pub const MATCHES: usize = 8;
 
 /// The records in the order of their registration.
 pub struct Overrides {
-    frame: Option<Spa>,
+    frames: [Option<Spa>; FRAMES],
     count: usize,
 }
 
@@ -21,30 +25,41 @@ impl Overrides {
     /// None.
     pub const fn new() -> Self {
         Self {
-            frame: None,
+            frames: [None; FRAMES],
             count: 0,
         }
     }
 
-    fn slots(&mut self) -> &mut [RegisterCpuidResult] {
-        match self.frame {
-            // SAFETY: the frame is this value's alone, filled with records by `add` up to `count`, and zeros are one too.
-            Some(frame) => unsafe {
-                core::slice::from_raw_parts_mut(phys::pointer(frame).cast(), self.count)
-            },
-            None => &mut [],
-        }
+    fn slots(&self) -> impl Iterator<Item = *mut RegisterCpuidResult> + '_ {
+        let frames = self.frames.iter().flatten();
+        frames
+            .flat_map(|&frame| {
+                let first = phys::pointer(frame).cast::<RegisterCpuidResult>();
+                (0..ROOM).map(move |at| first.wrapping_add(at))
+            })
+            .take(self.count)
     }
 
-    /// The records.
-    pub fn list(&self) -> &[RegisterCpuidResult] {
-        match self.frame {
-            // SAFETY: as in `slots`.
-            Some(frame) => unsafe {
-                core::slice::from_raw_parts(phys::pointer(frame).cast(), self.count)
-            },
-            None => &[],
+    /// Copies the records for `leaf` of VP `vp`, the latest last, as far as there is room; gives how many.
+    pub fn find(
+        &self,
+        vp: VpIndex,
+        leaf: u32,
+        found: &mut [RegisterCpuidResult; MATCHES],
+    ) -> usize {
+        let mut count = 0;
+        for slot in self.slots() {
+            // SAFETY: the first `count` slots were written by `add`, in frames that are this value's alone.
+            let record = unsafe { &*slot };
+            if record.leaf == leaf
+                && (record.vp == vp || record.vp == VP_ANY)
+                && let Some(place) = found.get_mut(count)
+            {
+                *place = *record;
+                count += 1;
+            }
         }
+        count
     }
 
     /// Adds a record, or replaces the one for the same leaf of the same VP.
@@ -52,40 +67,35 @@ impl Overrides {
     /// # Errors
     /// `INSUFFICIENT_MEMORY`: the pool is empty. `NO_RESOURCES`: as many as can be. Nothing changed.
     pub fn add(&mut self, record: RegisterCpuidResult, pool: &mut Pool) -> Result<(), HvError> {
-        let same = |old: &&mut RegisterCpuidResult| {
-            (old.vp, old.leaf, old.is_subleaf_specific, old.subleaf)
-                == (
-                    record.vp,
-                    record.leaf,
-                    record.is_subleaf_specific,
-                    record.subleaf,
-                )
+        let key = |r: &RegisterCpuidResult| (r.vp, r.leaf, r.is_subleaf_specific, r.subleaf);
+        // SAFETY: as in `find`; nobody else has a reference while this value is borrowed for a change.
+        let old = self
+            .slots()
+            .find(|&slot| key(unsafe { &*slot }) == key(&record));
+        let slot = match old {
+            Some(old) => old,
+            None => {
+                let frame = self.frames.get_mut(self.count / ROOM);
+                let frame = frame.ok_or(HvError::NO_RESOURCES)?;
+                if frame.is_none() {
+                    *frame = Some(pool.alloc().ok_or(HvError::INSUFFICIENT_MEMORY)?);
+                }
+                let frame = frame.ok_or(HvError::NO_RESOURCES)?;
+                let first = phys::pointer(frame).cast::<RegisterCpuidResult>();
+                let slot = first.wrapping_add(self.count % ROOM);
+                self.count += 1;
+                slot
+            }
         };
-        if let Some(old) = self.slots().iter_mut().find(same) {
-            *old = record;
-            return Ok(());
-        }
-        if self.count >= ROOM {
-            return Err(HvError::NO_RESOURCES);
-        }
-        let frame = match self.frame {
-            Some(frame) => frame,
-            None => pool.alloc().ok_or(HvError::INSUFFICIENT_MEMORY)?,
-        };
-        self.frame = Some(frame);
-        let slot = phys::pointer(frame)
-            .cast::<RegisterCpuidResult>()
-            .wrapping_add(self.count);
-        // SAFETY: below `ROOM`, so in the frame.
+        // SAFETY: a place for a record in a frame of this value's.
         unsafe { slot.write(record) };
-        self.count += 1;
         Ok(())
     }
 
-    /// Forgets all records and gives the frame back.
+    /// Forgets all records and gives the frames back.
     pub fn clear(&mut self, pool: &mut Pool) {
         self.count = 0;
-        if let Some(frame) = self.frame.take() {
+        for frame in self.frames.iter_mut().filter_map(Option::take) {
             // SAFETY: it came from the pool, and no record is used any more.
             unsafe { pool.free(frame) };
         }

@@ -214,7 +214,11 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
                 self.expire(now);
             }
             self.is_quiet = self.assist.is_none() || !self.synic_waits();
-            if !self.merge_exceptions() || now >= self.limit || R::must_leave(self) {
+            if !self.merge_exceptions()
+                || now >= self.limit
+                || self.lp.shared.reschedule.load(Ordering::SeqCst)
+                || R::must_leave(self)
+            {
                 return false;
             }
             self.rearm(now);

@@ -53,8 +53,8 @@ pub struct LpShared {
     pub in_guest: AtomicBool,
     /// Somebody left work for this LP: an interrupt in the VP's inbox, a flush, a start-up event.
     pub attention: AtomicBool,
-    /// Generation of second-level tables that this LP has flushed up to.
-    pub flushed: AtomicU64,
+    /// Somebody with a better claim than the VP that runs here became runnable: choose again.
+    pub reschedule: AtomicBool,
     /// Physical APIC identifier.
     pub apic_id: ApicId,
     launched: AtomicBool,
@@ -78,7 +78,7 @@ impl LpShared {
         Self {
             in_guest: AtomicBool::new(false),
             attention: AtomicBool::new(false),
-            flushed: AtomicU64::new(0),
+            reschedule: AtomicBool::new(false),
             apic_id,
             launched: AtomicBool::new(false),
         }

@@ -90,6 +90,8 @@ pub struct ChildPartition<V: Virt> {
     is_busy: AtomicBool,
     /// VPs that were deleted, whose frames are freed when it is finalized.
     deleted: AtomicPtr<ChildVp<V>>,
+    /// [`ChildPartition::overrides`] has some: asked by every CPUID.
+    pub has_overrides: AtomicBool,
     /// What CPUID answers by the parent's word.
     pub overrides: Mutex<crate::partition::cpuid::Overrides>,
     /// The parent.
@@ -159,6 +161,7 @@ impl<V: Virt> ChildPartition<V> {
             statistics: Mutex::new([None, None]),
             is_busy: AtomicBool::new(false),
             deleted: AtomicPtr::new(core::ptr::null_mut()),
+            has_overrides: AtomicBool::new(false),
             overrides: Mutex::new(crate::partition::cpuid::Overrides::new()),
             parent: creation.parent,
             vps: [const { AtomicPtr::new(core::ptr::null_mut()) }; CHILD_VPS],

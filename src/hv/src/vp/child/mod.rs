@@ -14,12 +14,14 @@ use hypercall::{Access, Body, Call, PartitionIdentity, Progress};
 use spin::Once;
 use synic::{CrashReport, Overlay};
 use tlfs::HvError;
+use tlfs::call::RegisterCpuidResult;
 use vpcore::child_cpuid::{self, ChildView};
 use vpcore::cpuid;
 use vpcore::seam::{Exit, Register, VpBackend};
 use vpstate::xsave::Layout;
 use vpstate::{Limits, Reasons, Stored};
 use x86::Gp;
+use x86::cpuid::CpuidResult;
 use x86::msr::apic_base;
 
 use super::hyperv::fill_overlay;
@@ -30,6 +32,7 @@ use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpArea;
 use crate::diagnostics::Counters;
 use crate::partition::child::{ChildPartition, ChildVp, Scheduled};
+use crate::partition::cpuid::MATCHES;
 use crate::partition::notices::parent_vp;
 use crate::partition::ports::PortMessages;
 use crate::partition::{ParentPartition, Partition, PartitionCore};
@@ -236,7 +239,7 @@ impl<V: Virt> Role<V> for Child<V> {
             vp.backend.gp().get(Gp::Rax) as u32,
             vp.backend.gp().get(Gp::Rcx) as u32,
         );
-        let r = vp.cpuid_value(leaf, subleaf);
+        let r = vp.cpuid_value(leaf, subleaf, true, None);
         vp.finish_cpuid(r);
     }
 
@@ -351,20 +354,41 @@ impl<V: Virt> Role<V> for Child<V> {
 }
 
 impl<V: Virt> ChildCore<V> {
-    /// What CPUID answers.
-    pub fn cpuid_value(&mut self, leaf: u32, subleaf: u32) -> x86::cpuid::CpuidResult {
-        let overrides = self.partition.overrides.lock();
-        let view = ChildView {
-            vp: self.index,
-            cr4: self.backend.get(Register::Cr4),
-            xcr0: if leaf == 0xD && self.shared.is_loaded_on(self.lp) {
+    /// What CPUID answers. `by_parent`: with what the parent has registered; `xcr0`: with this value instead of the VP's.
+    pub fn cpuid_value(
+        &mut self,
+        leaf: u32,
+        subleaf: u32,
+        by_parent: bool,
+        xcr0: Option<u64>,
+    ) -> CpuidResult {
+        // Nearly always there are none: then this costs one test.
+        let mut found;
+        let overrides = if by_parent && self.partition.has_overrides.load(Ordering::Acquire) {
+            found = [RegisterCpuidResult::default(); MATCHES];
+            let count = self
+                .partition
+                .overrides
+                .lock()
+                .find(self.index, leaf, &mut found);
+            found.get(..count).unwrap_or(&[])
+        } else {
+            &[]
+        };
+        let own_xcr0 = || {
+            if leaf == 0xD && self.shared.is_loaded_on(self.lp) {
                 crate::arch::x86::msr::xgetbv()
             } else {
                 self.role.extended.xcr0
-            },
+            }
+        };
+        let view = ChildView {
+            vp: self.index,
+            cr4: self.backend.get(Register::Cr4),
+            xcr0: xcr0.unwrap_or_else(own_xcr0),
             apic_enabled: self.apic.apic_base() & apic_base::ENABLE != 0,
             hypervisor_present: self.identity.is_present,
-            overrides: overrides.list(),
+            overrides,
             ..view(self.partition)
         };
         let identity = &self.identity;

@@ -5,7 +5,8 @@ use core::sync::atomic::Ordering;
 use hypercall::{Body, Progress};
 use tlfs::HvError;
 use tlfs::call::{
-    CpuidLeaf, CreateVp, DeleteVp, GetCpuidValues, RegisterCpuidResult, RegisterValue, VpRegisters,
+    CpuidLeaf, CpuidValuesFlags, CreateVp, DeleteVp, GetCpuidValues, RegisterCpuidResult,
+    RegisterValue, VpRegisters,
 };
 use tlfs::register::RegisterName;
 use vpstate::Effect;
@@ -91,7 +92,9 @@ impl<V: Virt> ParentVp<V> {
         let child = self.child(call.partition)?;
         child.check_active()?;
         let mut overrides = child.overrides.lock();
-        overrides.add(call, &mut child.pool.lock())
+        overrides.add(call, &mut child.pool.lock())?;
+        child.has_overrides.store(true, Ordering::Release);
+        Ok(())
     }
 
     pub(super) fn cpuid_values(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
@@ -101,7 +104,10 @@ impl<V: Virt> ParentVp<V> {
         core.attached(self.lp, |core| {
             while let Some(mut element) = body.element() {
                 let asked = CpuidLeaf::decode(element.input)?;
-                let r = core.cpuid_value(asked.leaf, asked.subleaf);
+                let xcr0 =
+                    (!call.flags.contains(CpuidValuesFlags::USE_VP_XFEM_XSS)).then_some(asked.xfem);
+                let by_parent = call.flags.contains(CpuidValuesFlags::APPLY_REGISTERED);
+                let r = core.cpuid_value(asked.leaf, asked.subleaf, by_parent, xcr0);
                 let mut answer = [0; 16];
                 let words = [r.eax, r.ebx, r.ecx, r.edx];
                 for (to, from) in answer.chunks_exact_mut(4).zip(words) {
