@@ -209,20 +209,28 @@ snippet!(code_vmmcall: "vmmcall");
 snippet!(code_in: "in eax, dx");
 snippet!(code_out: "out dx, eax");
 
+/// Registers for a snippet, with the interrupt flag as it is.
+fn fresh() -> Regs {
+    Regs {
+        rflags: machine::insn::read_rflags(),
+        ..Regs::default()
+    }
+}
+
 fn try_code(code: Snippet, regs: &mut Regs) -> bool {
     trap::try_at(code as *const () as u64, regs)
 }
 
 /// RDMSR, or `None` when it faults.
 pub fn try_rdmsr(msr: u32) -> Option<u64> {
-    let mut regs = Regs::default();
+    let mut regs = fresh();
     regs.gp.set(Gp::Rcx, msr.into());
     (!try_code(code_rdmsr, &mut regs)).then(|| regs.gp.edx_eax())
 }
 
 /// WRMSR; whether it was taken.
 pub fn try_wrmsr(msr: u32, value: u64) -> bool {
-    let mut regs = Regs::default();
+    let mut regs = fresh();
     regs.gp.set(Gp::Rcx, msr.into());
     regs.gp.set_edx_eax(value);
     !try_code(code_wrmsr, &mut regs)
@@ -230,14 +238,14 @@ pub fn try_wrmsr(msr: u32, value: u64) -> bool {
 
 /// Reads eight bytes, or `None` when that faults.
 pub fn try_read(at: u64) -> Option<u64> {
-    let mut regs = Regs::default();
+    let mut regs = fresh();
     regs.gp.set(Gp::Rbx, at);
     (!try_code(code_read, &mut regs)).then(|| regs.gp.get(Gp::Rax))
 }
 
 /// Writes eight bytes; whether that did not fault.
 pub fn try_write(at: u64, value: u64) -> bool {
-    let mut regs = Regs::default();
+    let mut regs = fresh();
     regs.gp.set(Gp::Rbx, at);
     regs.gp.set(Gp::Rax, value);
     !try_code(code_write, &mut regs)
@@ -245,7 +253,7 @@ pub fn try_write(at: u64, value: u64) -> bool {
 
 /// IN and OUT of four bytes.
 pub fn try_ports(port: u16) {
-    let mut regs = Regs::default();
+    let mut regs = fresh();
     regs.gp.set(Gp::Rdx, port.into());
     try_code(code_in, &mut regs);
     try_code(code_out, &mut regs);
@@ -292,7 +300,7 @@ pub fn plain_call(control: u64, input: u64) -> u64 {
 }
 
 fn registers(control: u64, input: u64, output: u64) -> Regs {
-    let mut regs = Regs::default();
+    let mut regs = fresh();
     regs.gp.set(Gp::Rcx, control);
     regs.gp.set(Gp::Rdx, input);
     regs.gp.set(Gp::R8, output);

@@ -13,6 +13,7 @@ use crate::client::partition::Gone;
 use crate::options::Options;
 
 mod bench;
+mod calls;
 mod cycles;
 mod enlighten;
 mod life;
@@ -41,12 +42,13 @@ const fn group(name: &'static str, is_usual: bool, run: fn(&Options, &Platform))
 }
 
 /// The groups in their order.
-pub static GROUPS: [Group; 9] = [
+pub static GROUPS: [Group; 10] = [
     group("life", true, life::run),
     group("run", true, run::run),
     group("memory", true, memory::run),
     group("smp", true, smp::run),
     group("enlighten", true, enlighten::run),
+    group("calls", true, calls::run),
     group("cycles", true, cycles::run),
     group("reset", true, reset::run),
     group("weights", false, weights::run),
