@@ -107,10 +107,13 @@ impl Links {
         self.is_open.store(false, Ordering::SeqCst);
     }
 
-    /// Frees some of what is left after [`Links::close`]. False when nothing is.
-    pub fn release(&self, chunks: &mut impl Chunks, budget: usize) -> bool {
+    /// Closes them and frees some chunks. False when nothing is left; with `reopen` there can be new ones then.
+    pub fn release(&self, chunks: &mut impl Chunks, budget: usize, reopen: bool) -> bool {
         let (mut ports, mut connections) = (self.ports.lock(), self.connections.lock());
-        (0..budget).all(|_| ports.release(chunks) || connections.release(chunks))
+        self.close();
+        let is_more = (0..budget).all(|_| ports.release(chunks) || connections.release(chunks));
+        self.is_open.store(!is_more && reopen, Ordering::SeqCst);
+        is_more
     }
 
     /// The ports.

@@ -95,7 +95,11 @@ impl<V: Virt> ChildPartition<V> {
             unsafe { ChildVp::destroy(vp, &self.pool) };
             return Progress::Yield;
         }
-        if self.core.links.release(&mut self.chunks(), BUDGET as usize) {
+        if self
+            .core
+            .links
+            .release(&mut self.chunks(), BUDGET as usize, false)
+        {
             return Progress::Yield;
         }
         self.remove_partition_overlays(me);

@@ -1,4 +1,4 @@
-//! The end of all children, when the parent's kernel goes: nobody would tell the next one which memory is not its own.
+//! The end of all children and of the parent's own ports, when the parent's kernel goes: nobody would tell the next one which memory is not its own.
 
 use frames::Slot;
 use hypercall::Progress;
@@ -6,6 +6,7 @@ use hypercall::Progress;
 use super::super::ParentVp;
 use super::BURST;
 use crate::mm::frames as allocator;
+use crate::partition::Partition;
 use crate::partition::child::{ChildPartition, State};
 use crate::partition::directory::{self, CHILDREN, ChildRef};
 use crate::virt::Virt;
@@ -14,7 +15,10 @@ impl<V: Virt> ParentVp<V> {
     /// One piece of stopping and deleting every child and giving back every deposited frame. True when that is done.
     pub(in crate::vp::parent) fn end_children(&mut self) -> bool {
         let Some(child) = (0..CHILDREN).find_map(directory::at::<V>) else {
-            return self.give_back(None);
+            // Its ports lie in frames that it deposited, too.
+            let links = &self.partition.core.links;
+            let is_more = links.release(&mut self.partition.chunks(), BURST, true);
+            return !is_more && self.give_back(None);
         };
         let state = child.properties.lock().state;
         match state {
