@@ -56,6 +56,11 @@ pub fn take_down() {
     insn::wrmsr(msr::SCONTROL, 0);
 }
 
+/// The calling processor's message page.
+pub fn page() -> u64 {
+    MESSAGES[index()].load(Ordering::SeqCst)
+}
+
 /// Ticks that the calling processor took.
 pub fn ticks() -> u32 {
     cpu::this().count(TICK)

@@ -18,6 +18,7 @@ mod cycles;
 mod enlighten;
 mod life;
 mod memory;
+mod ports;
 mod reset;
 mod run;
 mod smp;
@@ -53,6 +54,7 @@ pub static GROUPS: [Group; 10] = [
     group("reset", true, reset::run),
     group("weights", false, weights::run),
     group("bench", false, bench::run),
+    group("ports", true, ports::run),
 ];
 
 /// The value of `result`; an error is a failed test.
