@@ -43,7 +43,7 @@ const fn group(name: &'static str, is_usual: bool, run: fn(&Options, &Platform))
 }
 
 /// The groups in their order.
-pub static GROUPS: [Group; 10] = [
+pub static GROUPS: [Group; 11] = [
     group("life", true, life::run),
     group("run", true, run::run),
     group("memory", true, memory::run),
