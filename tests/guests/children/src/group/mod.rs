@@ -16,6 +16,7 @@ mod bench;
 mod calls;
 mod cycles;
 mod enlighten;
+mod hostile;
 mod life;
 mod memory;
 mod ports;
@@ -43,7 +44,7 @@ const fn group(name: &'static str, is_usual: bool, run: fn(&Options, &Platform))
 }
 
 /// The groups in their order.
-pub static GROUPS: [Group; 11] = [
+pub static GROUPS: [Group; 12] = [
     group("life", true, life::run),
     group("run", true, run::run),
     group("memory", true, memory::run),
@@ -51,6 +52,7 @@ pub static GROUPS: [Group; 11] = [
     group("enlighten", true, enlighten::run),
     group("calls", true, calls::run),
     group("cycles", true, cycles::run),
+    group("hostile", true, hostile::run),
     group("reset", true, reset::run),
     group("weights", false, weights::run),
     group("bench", false, bench::run),
