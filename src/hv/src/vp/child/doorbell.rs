@@ -24,7 +24,12 @@ impl<V: Virt> ChildCore<V> {
             && self.interrupted.is_none()
             && has_connections()
             && self.partition.check_gpa(fault.gpa, Access::Write) == Err(Fault::Unmapped);
-        is_candidate && self.emulate(fault.gpa, Doorbell::default()) == Emulated::Done
+        let mut bell = Doorbell::default();
+        if is_candidate {
+            // Where the instruction cannot be read, or is another one, nothing rings.
+            let _: Emulated = self.emulate(fault.gpa, &mut bell);
+        }
+        bell.has_rung
     }
 }
 
@@ -33,9 +38,10 @@ impl<V: Virt> ChildCore<V> {
 struct Doorbell {
     write: Option<(Gpa, Width, u64)>,
     has_read: bool,
+    has_rung: bool,
 }
 
-impl<V: Virt> Device<V, Child<V>> for Doorbell {
+impl<V: Virt> Device<V, Child<V>> for &mut Doorbell {
     fn read(&mut self, _: &mut ChildCore<V>, _: Gpa, _: Width) -> u64 {
         self.has_read = true;
         0
@@ -56,6 +62,7 @@ impl<V: Virt> Device<V, Child<V>> for Doorbell {
         let to = to.ok().and_then(|connections| {
             connections.doorbell(gpa, width.bytes(), value, &mut vp.partition.chunks())
         });
-        to.is_some_and(|to| vp.sender().ring(to))
+        self.has_rung = to.is_some_and(|to| vp.sender().ring(to));
+        self.has_rung
     }
 }
