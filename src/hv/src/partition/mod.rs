@@ -6,6 +6,7 @@
 pub mod child;
 pub mod cpuid;
 pub mod directory;
+pub mod messages;
 pub mod notices;
 mod overlay;
 pub mod parent;

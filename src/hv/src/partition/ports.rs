@@ -8,9 +8,9 @@ use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use addr::{PAGE_SIZE, PartitionId, Spa, VpIndex};
-use ports::{Chunk, ChunkId, Chunks, Connections, PortRef, Ports, Target, VpMessages};
+use ports::{Chunk, ChunkId, Chunks, Connections, PortRef, Ports, Target};
 use spin::{Mutex, MutexGuard};
-use synic::{EventError, MessageSource, Overlay, RingError};
+use synic::{EventError, Overlay, RingError};
 use tlfs::call::{PostMessage, SignalEvent};
 use tlfs::{HvError, Message};
 
@@ -350,92 +350,6 @@ pub fn ring_again(me: &LpArea, owner: &dyn Partition, vp: &'static VpShared, sin
         let Some((port, source)) = kept else { return };
         if ring(me, owner, vp, source, port) == Rung::Kept && source == sint {
             return;
-        }
-    }
-}
-
-/// Messages at the ports of one VP. Keeps the ports of its partition locked, so that what was looked at is what is taken.
-pub struct PortMessages<P: Partition> {
-    partition: &'static P,
-    index: VpIndex,
-    ports: Option<MutexGuard<'static, Ports>>,
-}
-
-impl<P: Partition> PortMessages<P> {
-    /// For VP `index` of `partition`.
-    pub fn new(partition: &'static P, index: VpIndex) -> Self {
-        let ports = partition.core().links.ports().ok();
-        Self {
-            partition,
-            index,
-            ports: ports.filter(|ports| !ports.is_quiet()),
-        }
-    }
-
-    fn with<R>(
-        &mut self,
-        take: impl FnOnce(&mut VpMessages<'_, FrameChunks<'_>>) -> R,
-    ) -> Option<R> {
-        let ports = self.ports.as_mut()?;
-        let mut chunks = self.partition.chunks();
-        Some(take(&mut ports.messages(self.index, &mut chunks)))
-    }
-}
-
-impl<P: Partition> MessageSource for PortMessages<P> {
-    fn waiting(&mut self) -> u16 {
-        self.with(|messages| messages.waiting()).unwrap_or(0)
-    }
-
-    fn first(&mut self, sint: usize) -> Option<(Message, bool)> {
-        self.with(|messages| messages.first(sint)).flatten()
-    }
-
-    fn pop(&mut self, sint: usize) {
-        let _ = self.with(|messages| messages.pop(sint));
-    }
-}
-
-/// Messages of two sources, of which the first goes first.
-pub struct Both<A, B> {
-    first: A,
-    second: B,
-    is_second: bool,
-}
-
-impl<A, B> Both<A, B> {
-    /// Both of them.
-    pub const fn new(first: A, second: B) -> Self {
-        Self {
-            first,
-            second,
-            is_second: false,
-        }
-    }
-}
-
-impl<A: MessageSource, B: MessageSource> MessageSource for Both<A, B> {
-    fn waiting(&mut self) -> u16 {
-        self.first.waiting() | self.second.waiting()
-    }
-
-    fn first(&mut self, sint: usize) -> Option<(Message, bool)> {
-        let first = self.first.first(sint);
-        self.is_second = first.is_none();
-        match first {
-            Some((message, more)) => {
-                let more = more || self.second.waiting() & 1 << sint != 0;
-                Some((message, more))
-            }
-            None => self.second.first(sint),
-        }
-    }
-
-    fn pop(&mut self, sint: usize) {
-        if self.is_second {
-            self.second.pop(sint);
-        } else {
-            self.first.pop(sint);
         }
     }
 }

@@ -33,8 +33,8 @@ use crate::arch::x86::lp::LpArea;
 use crate::diagnostics::Counters;
 use crate::partition::child::{ChildPartition, ChildVp, Scheduled};
 use crate::partition::cpuid::MATCHES;
+use crate::partition::messages::PortMessages;
 use crate::partition::notices::parent_vp;
-use crate::partition::ports::PortMessages;
 use crate::partition::{ParentPartition, Partition, PartitionCore};
 use crate::virt::Virt;
 

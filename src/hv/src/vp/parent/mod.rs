@@ -24,7 +24,7 @@ use super::role::{ApicChange, MsrAnswer, Refused};
 use super::{Role, Vp};
 use crate::arch::x86::insn;
 use crate::arch::x86::local_apic::register;
-use crate::partition::ports::{Both, PortMessages};
+use crate::partition::messages::{Both, PortMessages};
 use crate::partition::{ParentPartition, notices};
 use crate::virt::Virt;
 
