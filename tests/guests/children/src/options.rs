@@ -16,6 +16,10 @@ pub struct Options {
     pub cycles: u32,
     /// Random calls of the group `hostile`.
     pub calls: u64,
+    /// Of the ports and MSRs, the group `hostile` takes one in so many.
+    pub step: u64,
+    /// The one part of the group `hostile` that runs, by its number; 0 for all.
+    pub part: u64,
     /// Seconds of the group `weights`.
     pub seconds: u64,
 }
@@ -26,6 +30,8 @@ impl Options {
         seed: 42,
         cycles: 200,
         calls: 20_000,
+        step: 13,
+        part: 0,
         seconds: 4,
     };
 
@@ -67,6 +73,10 @@ impl Options {
             self.cycles = cycles as u32;
         } else if let Some(calls) = number("calls=") {
             self.calls = calls;
+        } else if let Some(step) = number("step=") {
+            self.step = step.max(1);
+        } else if let Some(part) = number("part=") {
+            self.part = part;
         } else if let Some(seconds) = number("seconds=") {
             self.seconds = seconds;
         } else if word.ends_with(".efi") || word.ends_with(".EFI") {

@@ -78,13 +78,21 @@ impl Bystander {
         let shared = self.guest.shared(0);
         let went_on = synic::sleep_until(PATIENCE, || self.rounds() > before);
         check(format_args!("{name}: the bystander goes on"), went_on);
-        equal(format_args!("{name}: its results are right"), shared.result(2), 0);
+        equal(
+            format_args!("{name}: its results are right"),
+            shared.result(2),
+            0,
+        );
         let changed = self
             .canaries
             .iter()
             .filter(|frame| !arena::is_filled(**frame, CANARY))
             .count();
-        equal(format_args!("{name}: frames of the parent that changed"), changed as u64, 0);
+        equal(
+            format_args!("{name}: frames of the parent that changed"),
+            changed as u64,
+            0,
+        );
     }
 
     fn end(self) {
@@ -99,36 +107,68 @@ pub fn run(options: &Options, platform: &Platform) {
     let Some(bystander) = Bystander::new() else {
         return;
     };
-    let wide = clock::tsc_hz() > 500_000_000;
     // Bochs takes its time; a sample is enough there.
-    let step = if wide { 1 } else { 16 };
-    addresses(&bystander, platform, step);
-    answered(&bystander, "ports", every_port, &[step], 2 * 65536 / step + 10);
-    answered(&bystander, "msrs", every_msr, &[options.seed, step], 100);
-    answered(
-        &bystander,
-        "calls",
-        random_calls,
-        &[options.seed, options.calls],
-        options.calls * 3,
-    );
-    pairs(&bystander, "changing input", changing_calls, flip_input, &[options.seed, 20_000 / step]);
-    pairs(&bystander, "SIPI storm", storm, storm, &[options.seed, 5_000 / step]);
-    pairs(&bystander, "overlays", move_overlays, move_overlays, &[options.seed, 3_000 / step]);
-    sparse_sets(&bystander);
-    null_pages(&bystander);
-    triple_faults(&bystander);
-    load(&bystander, "endless rep", Load::Rep);
-    load(&bystander, "endless flushes", Load::Flush);
-    load(&bystander, "endless interrupts", Load::Interrupts);
+    let few = if is_fast() { 1 } else { 16 };
+    let step = options.step * few;
+    let seed = options.seed;
+    let calls = options.calls / few;
+    let parts: [&dyn Fn(); 13] = [
+        &|| addresses(&bystander, platform, few),
+        &|| {
+            answered(
+                &bystander,
+                "ports",
+                every_port,
+                &[step],
+                2 * 65536 / step + 10,
+            )
+        },
+        &|| answered(&bystander, "msrs", every_msr, &[seed, step], 100),
+        &|| answered(&bystander, "calls", random_calls, &[seed, calls], calls * 3),
+        &|| {
+            pairs(
+                &bystander,
+                "changing input",
+                changing_calls,
+                flip_input,
+                &[seed, 10_000 / few],
+            )
+        },
+        &|| pairs(&bystander, "SIPI storm", storm, storm, &[seed, 5_000 / few]),
+        &|| {
+            pairs(
+                &bystander,
+                "overlays",
+                move_overlays,
+                move_overlays,
+                &[seed, 3_000 / few],
+            )
+        },
+        &|| sparse_sets(&bystander),
+        &|| null_pages(&bystander),
+        &|| triple_faults(&bystander),
+        &|| load(&bystander, "endless rep", Load::Rep),
+        &|| load(&bystander, "endless flushes", Load::Flush),
+        &|| load(&bystander, "endless interrupts", Load::Interrupts),
+    ];
+    for (n, part) in (1..).zip(parts) {
+        if options.part == 0 || options.part == n {
+            part();
+        }
+    }
     bystander.end();
+}
+
+/// QEMU without `-icount`: its TSC is host time.
+fn is_fast() -> bool {
+    clock::tsc_hz() > 500_000_000
 }
 
 /// Answers what a child stops for, in a way that lets it go on: what it wrote is dropped, what it reads is all ones.
 /// True when it came to its end.
 fn answer(guest: &Guest, most: u64, seen: &mut u64) -> bool {
     let start = clock::reference();
-    let mut stop = guest.run(0);
+    let mut stop = guest.run_for(0, 10 * PATIENCE);
     while let Some(at) = stop {
         if at.is_out(STOP) {
             return true;
@@ -156,25 +196,25 @@ fn pass(guest: &Guest, vp: u32, at: &Intercept) -> Option<Intercept> {
     let rip = at.header().rip + length;
     let list = [(N::RIP, rip.into()), (N::RAX, u128::from(u64::MAX))];
     set_registers(guest.id, vp, &list).status.ok()?;
-    guest.run(vp)
+    guest.run_for(vp, 10 * PATIENCE)
 }
 
 /// Runs `entry` on a child of its own and answers its intercepts.
-fn answered(
-    bystander: &Bystander,
-    name: &str,
-    entry: runtime::Entry,
-    args: &[u64],
-    most: u64,
-) {
+fn answered(bystander: &Bystander, name: &str, entry: runtime::Entry, args: &[u64], most: u64) {
     let Some(mut guest) = need(format_args!("{name}: a child"), Guest::new(1)) else {
         return;
     };
     let (before, mut seen) = (bystander.rounds(), 0);
-    need(format_args!("{name}: start"), guest.start_entry(0, entry, args));
+    need(
+        format_args!("{name}: start"),
+        guest.start_entry(0, entry, args),
+    );
     let ended = answer(&guest, most, &mut seen);
     check(format_args!("{name}: the child comes to its end"), ended);
-    note(format_args!("{name}: {seen} intercepts, result {:x?}", [0, 1, 2].map(|n| guest.shared(0).result(n))));
+    note(format_args!(
+        "{name}: {seen} intercepts, result {:x?}",
+        [0, 1, 2].map(|n| guest.shared(0).result(n))
+    ));
     bystander.check(name, before);
     destroy(name, guest);
 }
@@ -187,7 +227,11 @@ extern "sysv64" fn every_address(shared: &'static Shared) -> ! {
     let mut read = 0;
     for n in 0..count {
         // Half of them in the parent's memory, the rest anywhere below 4 GiB.
-        let at = if n % 2 == 0 { random.below(top) } else { random.below(4 << 30) } & !7;
+        let at = if n % 2 == 0 {
+            random.below(top)
+        } else {
+            random.below(4 << 30)
+        } & !7;
         // Its own room, its own programs, and its APIC.
         let own = at < 0x20_0000
             || at >= shared.arg(3) && at < shared.arg(4)
@@ -207,7 +251,11 @@ extern "sysv64" fn every_address(shared: &'static Shared) -> ! {
 fn addresses(bystander: &Bystander, platform: &Platform, step: u64) {
     let sections = crate::child::image::sections();
     let first = sections.iter().map(|(start, _)| *start).min().unwrap_or(0);
-    let last = sections.iter().map(|(start, pages)| start + pages * 4096).max().unwrap_or(0);
+    let last = sections
+        .iter()
+        .map(|(start, pages)| start + pages * 4096)
+        .max()
+        .unwrap_or(0);
     let count = 4096 / step;
     let args = [count, 77, platform.top_of_memory.min(4 << 30), first, last];
     answered(bystander, "addresses", every_address, &args, 2 * count + 10);
@@ -226,10 +274,18 @@ extern "sysv64" fn every_port(shared: &'static Shared) -> ! {
 extern "sysv64" fn every_msr(shared: &'static Shared) -> ! {
     let mut random = Random(shared.arg(0));
     let (mut reads, mut writes) = (0, 0);
-    for range in [0_u32..0x2000, 0x4000_0000..0x4000_0200, 0xC000_0000..0xC000_2000, 0xC001_0000..0xC001_2000] {
+    for range in [
+        0_u32..0x2000,
+        0x4000_0000..0x4000_0200,
+        0xC000_0000..0xC000_2000,
+        0xC001_0000..0xC001_2000,
+    ] {
         for msr in range.step_by(shared.arg(1) as usize) {
             // What would end this program by itself: idling, the APIC's place, GS, EFER, and pages on top of it.
-            if matches!(msr, 0x1B | 0x4000_00F0 | 0x4000_0003 | 0xC000_0080 | 0xC000_0101) {
+            if matches!(
+                msr,
+                0x1B | 0x4000_00F0 | 0x4000_0003 | 0xC000_0080 | 0xC000_0101
+            ) {
                 continue;
             }
             let held = runtime::try_rdmsr(msr);
@@ -269,7 +325,9 @@ extern "sysv64" fn random_calls(shared: &'static Shared) -> ! {
         }
         let code = match random.below(4) {
             0 => random.below(0x140),
-            1 => [2, 3, 8, 0xB, 0x13, 0x14, 0x15, 0x5C, 0x5D, 0x99, 0x9A][random.below(11) as usize],
+            1 => {
+                [2, 3, 8, 0xB, 0x13, 0x14, 0x15, 0x5C, 0x5D, 0x99, 0x9A][random.below(11) as usize]
+            }
             2 => 0x8000 | random.below(8),
             _ => random.below(0x1_0000),
         };
@@ -315,14 +373,20 @@ fn pairs(
     let before = bystander.rounds();
     guest.load_at(0x1_2000, code::out_16);
     for (vp, entry) in [(1, second), (0, first)] {
-        need(format_args!("{name}: VP {vp}"), guest.start_entry(vp, entry, args));
-        need(format_args!("{name}: awake"), guest.set_one(vp, N::INTERNAL_ACTIVITY_STATE, 0));
+        need(
+            format_args!("{name}: VP {vp}"),
+            guest.start_entry(vp, entry, args),
+        );
+        need(
+            format_args!("{name}: awake"),
+            guest.set_one(vp, N::INTERNAL_ACTIVITY_STATE, 0),
+        );
         need(format_args!("{name}: go"), guest.resume(vp));
     }
     let mut ended = false;
     let mut seen = 0;
     let start = clock::reference();
-    while let Some(at) = guest.any_stop(PATIENCE * 4) {
+    while let Some(at) = guest.any_stop(PATIENCE * 15) {
         let vp = at.header().vp.get();
         if vp == 0 && at.is_out(STOP) {
             ended = true;
@@ -335,14 +399,22 @@ fn pairs(
         }
         // VP 1 stays where it stopped; VP 0 is passed over what it did.
         if vp == 0 {
-            let rip = at.header().rip + if at.port().is_some() { at.length() } else { ACCESS_LENGTH };
+            let rip = at.header().rip
+                + if at.port().is_some() {
+                    at.length()
+                } else {
+                    ACCESS_LENGTH
+                };
             let list = [(N::RIP, rip.into()), (N::RAX, u128::from(u64::MAX))];
             let _ = set_registers(guest.id, 0, &list);
             let _ = guest.resume(0);
         }
     }
     check(format_args!("{name}: VP 0 comes to its end"), ended);
-    note(format_args!("{name}: {seen} intercepts, result {:x?}", [0, 1].map(|n| guest.shared(0).result(n))));
+    note(format_args!(
+        "{name}: {seen} intercepts, result {:x?}",
+        [0, 1].map(|n| guest.shared(0).result(n))
+    ));
     bystander.check(name, before);
     for vp in 0..2 {
         let _ = guest.suspend(vp);
@@ -417,7 +489,13 @@ extern "sysv64" fn move_overlays(shared: &'static Shared) -> ! {
     let mut done = 0;
     while me != 0 || done < shared.arg(1) {
         done += 1;
-        let msr = [0x4000_0001, 0x4000_0021, 0x4000_0073, 0x4000_0082, 0x4000_0083][random.below(5) as usize];
+        let msr = [
+            0x4000_0001,
+            0x4000_0021,
+            0x4000_0073,
+            0x4000_0082,
+            0x4000_0083,
+        ][random.below(5) as usize];
         let page = match random.below(4) {
             0 => 0x30_0000 + random.below(4) * 4096,
             1 => random.below(1 << 36) << 12,
@@ -431,7 +509,13 @@ extern "sysv64" fn move_overlays(shared: &'static Shared) -> ! {
     }
     shared.set(0, taken);
     // Nothing may cover what the end needs.
-    for msr in [0x4000_0001, 0x4000_0021, 0x4000_0073, 0x4000_0082, 0x4000_0083] {
+    for msr in [
+        0x4000_0001,
+        0x4000_0021,
+        0x4000_0073,
+        0x4000_0082,
+        0x4000_0083,
+    ] {
         runtime::try_wrmsr(msr, 0);
     }
     runtime::stop(0)
@@ -451,24 +535,24 @@ extern "sysv64" fn malformed_sets(shared: &'static Shared) -> ! {
     let list = u64::from(CallCode::FLUSH_VIRTUAL_ADDRESS_LIST_EX.0) | 1 << 32;
     let call = |control: u64| runtime::call_page(control, layout::CALL_INPUT, 0) & 0xFFFF;
     // All 64 banks with all VPs: those that there are not are passed over.
-    head(&[0xF1, 0, 0, u64::MAX]);
+    head(&[0xF1, 0, u64::MAX]);
     shared.set(0, call(ipi | 64 << 17));
     // The last bank alone.
-    head(&[0xF1, 0, 0, 1 << 63]);
+    head(&[0xF1, 0, 1 << 63]);
     shared.set(1, call(ipi | 1 << 17));
     // Banks named and not there; there and not named.
-    head(&[0xF1, 0, 0, u64::MAX]);
+    head(&[0xF1, 0, u64::MAX]);
     shared.set(2, call(ipi | 1 << 17));
     shared.set(3, call(ipi));
-    head(&[0xF1, 0, 0, 1]);
+    head(&[0xF1, 0, 1]);
     shared.set(4, call(ipi | 9 << 17));
     // No bank, no VP.
-    head(&[0xF1, 0, 0, 0]);
+    head(&[0xF1, 0, 0]);
     shared.set(5, call(ipi));
     // A format that there is not.
-    head(&[0xF1, 0, 2, 1]);
+    head(&[0xF1, 2, 1]);
     shared.set(6, call(ipi | 1 << 17));
-    head(&[0xF1, 0, u64::MAX, 1]);
+    head(&[0xF1, u64::MAX, 1]);
     shared.set(7, call(ipi | 1 << 17));
     // The same for flushes.
     head(&[0, 0, 0, u64::MAX]);
@@ -490,7 +574,12 @@ fn sparse_sets(bystander: &Bystander) {
     };
     let before = bystander.rounds();
     need("XSA-475: start", guest.start_entry(0, malformed_sets, &[]));
-    if stopped(format_args!("{name}: the child comes to its end"), guest.run(0)).is_some() {
+    if stopped(
+        format_args!("{name}: the child comes to its end"),
+        guest.run(0),
+    )
+    .is_some()
+    {
         let shared = guest.shared(0);
         for (n, what, wanted) in [
             (0, "64 banks of VPs that there are not", 0),
@@ -549,7 +638,10 @@ fn null_pages(bystander: &Bystander) {
     };
     let before = bystander.rounds();
     let freeze = tlfs::PropertyCode::TIME_FREEZE;
-    need("XSA-472: start", guest.start_entry(0, pages_of_nothing, &[clock::ticks(2_000)]));
+    need(
+        "XSA-472: start",
+        guest.start_entry(0, pages_of_nothing, &[clock::ticks(2_000)]),
+    );
     let mut stop = guest.run(0);
     let mut changes = 0;
     while let Some(at) = stop.filter(|at| at.is_out(PORT)) {
@@ -565,8 +657,16 @@ fn null_pages(bystander: &Bystander) {
         stop = super::run::skip(&guest, 0, &at, &[]);
     }
     stopped(format_args!("{name}: the child comes to its end"), stop);
-    equal(format_args!("{name}: the time changed three times"), changes, 3);
-    equal(format_args!("{name}: nothing was lost"), guest.shared(0).result(0), 1);
+    equal(
+        format_args!("{name}: the time changed three times"),
+        changes,
+        3,
+    );
+    equal(
+        format_args!("{name}: nothing was lost"),
+        guest.shared(0).result(0),
+        1,
+    );
     bystander.check(name, before);
     destroy(name, guest);
 }
@@ -639,7 +739,10 @@ fn load(bystander: &Bystander, name: &str, kind: Load) {
             Load::Interrupts => guest.start_entry(vp, interrupt_for_ever, &[]),
         };
         need(format_args!("{name}: start"), start);
-        need(format_args!("{name}: awake"), guest.set_one(vp, N::INTERNAL_ACTIVITY_STATE, 0));
+        need(
+            format_args!("{name}: awake"),
+            guest.set_one(vp, N::INTERNAL_ACTIVITY_STATE, 0),
+        );
         need(format_args!("{name}: go"), guest.resume(vp));
     }
     let before = bystander.rounds();
@@ -653,11 +756,15 @@ fn load(bystander: &Bystander, name: &str, kind: Load) {
     }
     let elapsed = clock::reference() - start;
     let ticks = u64::from(synic::ticks() - ticks);
-    note(format_args!("{name}: the longest gap of the parent's tick {} us", clock::micros(latest)));
+    note(format_args!(
+        "{name}: the longest gap of the parent's tick {} us",
+        clock::micros(latest)
+    ));
     within(
         format_args!("{name}: ticks of the parent per second"),
         ticks * 10_000_000 / elapsed,
-        500,
+        // The host of an emulator that runs by the clock may be busy itself.
+        if is_fast() { 100 } else { 900 },
         1010,
     );
     bystander.check(name, before);
@@ -665,6 +772,9 @@ fn load(bystander: &Bystander, name: &str, kind: Load) {
     for vp in 0..2 {
         need(format_args!("{name}: suspend"), guest.suspend(vp));
     }
-    note(format_args!("{name}: suspended in {} us", (clock::reference() - start) / 10));
+    note(format_args!(
+        "{name}: suspended in {} us",
+        (clock::reference() - start) / 10
+    ));
     destroy(name, guest);
 }
