@@ -228,6 +228,7 @@ impl Field for TableRegister {
 }
 
 /// Declares blocks of fields without gaps: `name[bytes] { field: type, ... }`. A wrong sum does not compile.
+#[macro_export]
 macro_rules! blocks {
     ($($(#[$doc:meta])* $name:ident[$bytes:literal] {
         $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
@@ -244,10 +245,10 @@ macro_rules! blocks {
             /// Reads the block from the first bytes of `input`.
             ///
             /// # Errors
-            /// [`HvError::INVALID_PARAMETER`](crate::HvError::INVALID_PARAMETER) when `input` is too short, a
+            /// `HvError::INVALID_PARAMETER` when `input` is too short, a
             /// reserved field is not zero, or a field has a value that it cannot have.
-            pub fn decode(input: &[u8]) -> Result<Self, crate::HvError> {
-                <Self as $crate::wire::Field>::read(&mut crate::Reader::new(input))
+            pub fn decode(input: &[u8]) -> Result<Self, $crate::HvError> {
+                <Self as $crate::wire::Field>::read(&mut $crate::Reader::new(input))
             }
 
             /// The bytes of the block.
@@ -260,7 +261,7 @@ macro_rules! blocks {
 
         impl $crate::wire::Field for $name {
             const BYTES: usize = $bytes;
-            fn read(r: &mut crate::Reader<'_>) -> Result<Self, crate::HvError> {
+            fn read(r: &mut $crate::Reader<'_>) -> Result<Self, $crate::HvError> {
                 Ok(Self { $($field: $crate::wire::Field::read(r)?,)* })
             }
             fn write(self, w: &mut $crate::wire::Writer<'_>) {
@@ -273,6 +274,7 @@ macro_rules! blocks {
 }
 
 /// Declares a field that has one of a few values: `name: integer { variant = value, ... }`.
+#[macro_export]
 macro_rules! choices {
     ($($(#[$doc:meta])* $name:ident: $repr:ident {
         $(#[$first_doc:meta])* $first:ident = $first_value:literal,
@@ -288,11 +290,11 @@ macro_rules! choices {
 
         impl $crate::wire::Field for $name {
             const BYTES: usize = size_of::<$repr>();
-            fn read(r: &mut crate::Reader<'_>) -> Result<Self, crate::HvError> {
+            fn read(r: &mut $crate::Reader<'_>) -> Result<Self, $crate::HvError> {
                 match <$repr as $crate::wire::Field>::read(r)? {
                     $first_value => Ok(Self::$first),
                     $($value => Ok(Self::$variant),)*
-                    _ => Err(crate::HvError::INVALID_PARAMETER),
+                    _ => Err($crate::HvError::INVALID_PARAMETER),
                 }
             }
             fn write(self, w: &mut $crate::wire::Writer<'_>) {
@@ -307,9 +309,9 @@ macro_rules! flag_fields {
     ($($name:ident: $repr:ty;)*) => {$(
         impl $crate::wire::Field for $name {
             const BYTES: usize = size_of::<$repr>();
-            fn read(r: &mut crate::Reader<'_>) -> Result<Self, crate::HvError> {
+            fn read(r: &mut $crate::Reader<'_>) -> Result<Self, $crate::HvError> {
                 Self::from_bits(<$repr as $crate::wire::Field>::read(r)?)
-                    .ok_or(crate::HvError::INVALID_PARAMETER)
+                    .ok_or($crate::HvError::INVALID_PARAMETER)
             }
             fn write(self, w: &mut $crate::wire::Writer<'_>) {
                 self.bits().write(w);
@@ -319,11 +321,12 @@ macro_rules! flag_fields {
 }
 
 /// Makes fields of newtypes around an integer that may have any value.
+#[macro_export]
 macro_rules! open_fields {
     ($($name:ident: $repr:ty;)*) => {$(
         impl $crate::wire::Field for $name {
             const BYTES: usize = size_of::<$repr>();
-            fn read(r: &mut crate::Reader<'_>) -> Result<Self, crate::HvError> {
+            fn read(r: &mut $crate::Reader<'_>) -> Result<Self, $crate::HvError> {
                 <$repr as $crate::wire::Field>::read(r).map(Self)
             }
             fn write(self, w: &mut $crate::wire::Writer<'_>) {
@@ -333,4 +336,5 @@ macro_rules! open_fields {
     )*};
 }
 
-pub(crate) use {blocks, choices, flag_fields, open_fields};
+pub(crate) use flag_fields;
+pub use {blocks, choices, open_fields};
