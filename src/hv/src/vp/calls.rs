@@ -22,7 +22,25 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         body: &mut Body<'_>,
     ) -> Result<Progress, HvError> {
         match call {
-            Call::NotifyLongSpinWait => {}
+            // Those that a guest makes most often, before the others and what these keep on the stack.
+            Call::NotifyLongSpinWait => Ok(Progress::Done),
+            Call::SignalEvent => {
+                let call = SignalEvent::decode(body.header())?;
+                self.sender().signal(self.partition, &call)?;
+                self.is_settled = false;
+                Ok(Progress::Done)
+            }
+            call => self.carry_out_other_call(call, body),
+        }
+    }
+
+    #[inline(never)]
+    fn carry_out_other_call(
+        &mut self,
+        call: Call,
+        body: &mut Body<'_>,
+    ) -> Result<Progress, HvError> {
+        match call {
             // The mask of extended calls: none. The output is zero already.
             Call::ExtQueryCapabilities => {}
             Call::GetPartitionId => {
@@ -47,11 +65,6 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             Call::PostMessage => {
                 let call = PostMessage::decode(body.header())?;
                 self.sender().post(self.partition, &call)?;
-                self.is_settled = false;
-            }
-            Call::SignalEvent => {
-                let call = SignalEvent::decode(body.header())?;
-                self.sender().signal(self.partition, &call)?;
                 self.is_settled = false;
             }
             call => return R::call(self, call, body),

@@ -194,12 +194,13 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             return;
         };
         let registers = mode.read(self.backend.gp());
+        let lp = self.lp;
         let outcome = hypercall::dispatch(
             &CALLS,
             self.identity.privileges,
             &registers,
             &mut Memory(self.partition),
-            &mut self.lp.scratch.lock(),
+            || lp.scratch.lock(),
             &mut Calls(self),
         );
         match outcome {

@@ -1,5 +1,7 @@
 //! From the registers of a caller to the result word: checks, one copy in, the handler, one copy out.
 
+use core::ops::DerefMut;
+
 use addr::{Gpa, PAGE_SIZE};
 use tlfs::{Control, HvError, Privileges, ResultWord};
 
@@ -97,12 +99,14 @@ impl Default for Scratch {
 ///
 /// Checks come in this order and the first that fails gives the status: code, control word, privilege,
 /// alignment, page crossing, access. They change nothing. The input is copied once.
-pub fn dispatch<K: Copy>(
+///
+/// `scratch` is asked for room only when the parameters are in memory.
+pub fn dispatch<K: Copy, S: DerefMut<Target = Scratch>>(
     table: &Table<K>,
     privileges: Privileges,
     registers: &Registers,
     memory: &mut impl HypercallMemory,
-    scratch: &mut Scratch,
+    scratch: impl FnOnce() -> S,
     handler: &mut impl Handler<K>,
 ) -> Outcome {
     let control = registers.control;
@@ -118,7 +122,7 @@ pub fn dispatch<K: Copy>(
     if control.is_fast() {
         return fast(spec, registers, handler);
     }
-    slow(spec, registers, memory, scratch, handler)
+    slow(spec, registers, memory, &mut scratch(), handler)
 }
 
 /// A call refused after its control word was found good. What earlier pieces of it did stays reported.

@@ -12,6 +12,8 @@ use crate::partition::Partition;
 use crate::virt::Virt;
 
 impl<V: Virt> ChildCore<V> {
+    /// Apart from the calls that every guest makes often.
+    #[inline(never)]
     pub(super) fn child_call(
         &mut self,
         call: Call,

@@ -193,7 +193,7 @@ fn run(
         Privileges::empty(),
         &registers,
         memory,
-        &mut Scratch::new(),
+        || std::boxed::Box::new(Scratch::new()),
         handler,
     )
 }

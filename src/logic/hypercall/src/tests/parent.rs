@@ -39,7 +39,7 @@ fn parent_call(gp: &mut GpRegs, memory: &mut Memory) -> Rip {
         identity.privileges,
         &registers,
         memory,
-        &mut Scratch::new(),
+        || std::boxed::Box::new(Scratch::new()),
         &mut handler,
     );
     Mode::Long.finish(gp, outcome)

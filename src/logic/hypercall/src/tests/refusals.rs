@@ -109,7 +109,7 @@ fn a_caller_without_the_privilege_is_denied() {
         privileges,
         &registers,
         &mut Memory::default(),
-        &mut Scratch::new(),
+        || std::boxed::Box::new(Scratch::new()),
         &mut handler,
     );
     assert_eq!(outcome, Outcome::Complete(ResultWord(0)));

@@ -33,7 +33,7 @@ fn call(
         privileges,
         &registers,
         &mut memory,
-        &mut scratch,
+        || &mut scratch,
         &mut taker,
     );
     (taker.0, outcome, memory)

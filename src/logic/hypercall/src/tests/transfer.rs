@@ -73,7 +73,7 @@ fn an_output_shows_nothing_of_the_call_before() {
             none,
             &registers,
             &mut memory,
-            &mut scratch,
+            || &mut scratch,
             &mut handler,
         );
         assert_eq!(outcome, Outcome::Complete(ResultWord(0)));

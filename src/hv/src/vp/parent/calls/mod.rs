@@ -31,6 +31,8 @@ enum Target<V: Virt> {
 }
 
 impl<V: Virt> ParentVp<V> {
+    /// Apart from the calls that every guest makes often: what these keep on the stack would cost those time.
+    #[inline(never)]
     pub(super) fn parent_call(
         &mut self,
         call: Call,
