@@ -13,7 +13,7 @@ use crate::arch::x86::extended::Extended;
 use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpArea;
 use crate::partition::child::ChildPartition;
-use crate::partition::{Partition, VpShared};
+use crate::partition::{Partition, Seat, VpShared};
 use crate::virt::Virt;
 
 impl Switch for Extended {
@@ -41,6 +41,14 @@ pub struct SyntheticRegisters<V: Virt> {
 impl<V: Virt> Synthetic for SyntheticRegisters<V> {
     fn read(&mut self, msr: u32) -> Result<u64, HvError> {
         let core = self.partition.core();
+        if msr == tlfs::msr::VP_RUNTIME {
+            let ticks = match &self.shared.seat {
+                Seat::Scheduled(scheduled) => scheduled.entity.runtime(),
+                Seat::Fixed(_) => 0,
+            };
+            let units = u128::from(ticks) * 10_000_000 / u128::from(core.tsc_hz.max(1));
+            return Ok(units as u64);
+        }
         let value = match scope(msr) {
             Some(Scope::Partition) => core.msrs.lock().get(msr, core.clock.now(insn::rdtsc())),
             Some(Scope::Vp) => self.shared.synic.lock().get(msr),

@@ -45,6 +45,8 @@ impl<V: Virt> ParentVp<V> {
             // All ports are the parent's, and the end of a level interrupt always is told.
             InterceptType::IoPort | InterceptType::IoPortRange | InterceptType::ApicEoi
                 if is_wanted => {}
+            // Nothing to take away.
+            InterceptType::Cpuid | InterceptType::Exception if !is_wanted => {}
             InterceptType::Msr => child.properties.lock().msr_intercept = is_wanted,
             _ => return Err(HvError::OPERATION_DENIED),
         }

@@ -6,7 +6,7 @@ use hypercall::{Body, Progress};
 use tlfs::HvError;
 use tlfs::call::{
     CpuidLeaf, CpuidValuesFlags, CreateVp, DeleteVp, GetCpuidValues, RegisterCpuidResult,
-    RegisterValue, VpRegisters,
+    RegisterValue, VP_ANY, VpRegisters,
 };
 use tlfs::register::RegisterName;
 use vpstate::Effect;
@@ -91,6 +91,9 @@ impl<V: Virt> ParentVp<V> {
         let call = RegisterCpuidResult::decode(body.header())?;
         let child = self.child(call.partition)?;
         child.check_active()?;
+        if call.vp != VP_ANY && child.vp(call.vp).is_none() {
+            return Err(HvError::INVALID_VP_INDEX);
+        }
         let mut overrides = child.overrides.lock();
         overrides.add(call, &mut child.pool.lock())?;
         child.has_overrides.store(true, Ordering::Release);
