@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 
 use addr::VpIndex;
 use sched::EntityId;
-use spin::{Mutex, Once};
+use spin::{Mutex, MutexGuard, Once};
 use synic::MessageSource;
 use tlfs::Message;
 use tlfs::call::CreateFlags;
@@ -37,7 +37,7 @@ fn linked(link: u32) -> Option<&'static Scheduled> {
 }
 
 /// First and last link.
-struct List {
+pub struct List {
     first: u32,
     last: u32,
 }
@@ -138,9 +138,11 @@ pub fn forget(scheduled: &Scheduled) {
     }
 }
 
-/// The list of one VP of the parent, as messages.
+/// The list of one VP of the parent, as messages. From the look at the first to its taking the list stays locked: another
+/// LP may take the first one out.
 pub struct Source<V> {
     index: VpIndex,
+    held: Option<MutexGuard<'static, List>>,
     kind: core::marker::PhantomData<V>,
 }
 
@@ -149,18 +151,24 @@ impl<V: Virt> Source<V> {
     pub const fn new(index: VpIndex) -> Self {
         Self {
             index,
+            held: None,
             kind: core::marker::PhantomData,
         }
     }
 
-    fn list(&self) -> Option<&'static Notices> {
-        PARENTS.get()?.lists.get(self.index.get() as usize)
+    fn list(&mut self) -> Option<&mut MutexGuard<'static, List>> {
+        if self.held.is_none() {
+            let list = PARENTS.get()?.lists.get(self.index.get() as usize)?;
+            self.held = Some(list.0.lock());
+        }
+        self.held.as_mut()
     }
 }
 
 impl<V: Virt> MessageSource for Source<V> {
     fn waiting(&mut self) -> u16 {
-        let is_empty = self.list().is_none_or(|list| list.0.lock().first == END);
+        let is_empty = self.list().is_none_or(|list| list.first == END);
+        self.held = None;
         u16::from(!is_empty)
     }
 
@@ -168,8 +176,7 @@ impl<V: Virt> MessageSource for Source<V> {
         if sint != 0 {
             return None;
         }
-        let list = self.list()?.0.lock();
-        let scheduled = linked(list.first)?;
+        let scheduled = linked(self.list()?.first)?;
         let more = scheduled.next_notice.load(Ordering::Relaxed) != END;
         let child = directory::at::<V>(directory::slot_of_entity(scheduled.id))?;
         let vp = directory::vp_of_entity(scheduled.id);
@@ -184,16 +191,15 @@ impl<V: Virt> MessageSource for Source<V> {
     }
 
     fn pop(&mut self, sint: usize) {
-        let Some(list) = self.list().filter(|_| sint == 0) else {
-            return;
-        };
-        let mut list = list.0.lock();
-        let Some(first) = linked(list.first) else {
-            return;
-        };
-        list.first = first.next_notice.swap(NOT_LISTED, Ordering::Relaxed);
-        if list.first == END {
-            list.last = END;
+        if sint == 0
+            && let Some(list) = self.list()
+            && let Some(first) = linked(list.first)
+        {
+            list.first = first.next_notice.swap(NOT_LISTED, Ordering::Relaxed);
+            if list.first == END {
+                list.last = END;
+            }
         }
+        self.held = None;
     }
 }
