@@ -1,7 +1,8 @@
 //! The direction of dependencies: arrows point down only.
 //!
 //! `src/abi` knows no crate of ours but its own kind; `src/logic` knows `abi` and itself; `src/hv` and `boot` stand
-//! side by side above both, and so do the parent's programs in `src/parent`. Crates that touch hardware stay in those two.
+//! side by side above both, and so do the parent's programs in `src/parent`, which may use one another. Crates that touch
+//! hardware stay in `src/hv` and `boot`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +17,7 @@ use crate::workspace::Workspace;
 enum Layer {
     Abi,
     Logic,
+    Parent,
     Top,
 }
 
@@ -57,6 +59,7 @@ fn complaint(layer: Layer, name: &str, target: Option<Layer>) -> Option<String> 
         (Layer::Abi, None) => name == "bitflags",
         (Layer::Logic, Some(Layer::Abi | Layer::Logic)) => true,
         (Layer::Logic, None) => !HARDWARE.contains(&name) && name != "log",
+        (Layer::Parent, Some(Layer::Abi | Layer::Logic | Layer::Parent) | None) => true,
         (Layer::Top, Some(Layer::Abi | Layer::Logic) | None) => true,
         (_, Some(_)) => false,
     };
@@ -70,7 +73,7 @@ fn packages(root: &Path) -> Result<Vec<Package>> {
     for (directory, layer) in [
         ("src/abi", Layer::Abi),
         ("src/logic", Layer::Logic),
-        ("src/parent", Layer::Top),
+        ("src/parent", Layer::Parent),
     ] {
         for entry in fs::read_dir(root.join(directory))? {
             packages.push(package(&entry?.path(), layer)?);
@@ -106,6 +109,9 @@ mod tests {
         assert!(complaint(Layer::Logic, "addr", Some(Layer::Abi)).is_none());
         assert!(complaint(Layer::Abi, "paging", Some(Layer::Logic)).is_some());
         assert!(complaint(Layer::Top, "hypervisor", Some(Layer::Top)).is_some());
+        assert!(complaint(Layer::Parent, "disk", Some(Layer::Parent)).is_none());
+        assert!(complaint(Layer::Parent, "hypervisor", Some(Layer::Top)).is_some());
+        assert!(complaint(Layer::Top, "disk", Some(Layer::Parent)).is_some());
     }
 
     #[test]

@@ -1,0 +1,153 @@
+//! qcow2, by `imago`.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use imago::file::File as Storage;
+use imago::format::PreallocateMode;
+use imago::qcow2::Qcow2 as Driver;
+use imago::{
+    DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder, FormatDriverBuilder,
+    PermissiveImplicitOpenGate, StorageOpenOptions,
+};
+
+use crate::image::{Discard, Image, ImageTraits, check_range, check_writable};
+use crate::open::Backing;
+use crate::{IoVector, IoVectorMut};
+
+const SECTOR: u32 = 512;
+
+/// A qcow2 image, with the images that it is based on.
+pub(crate) struct Qcow2 {
+    /// Reads and writes share it. Freeing clusters must be alone: a request on its way may still use one.
+    access: RwLock<FormatAccess<Storage>>,
+    traits: ImageTraits,
+}
+
+impl Qcow2 {
+    /// Serves `file`. `path` is where relative names of backing files start from.
+    pub(crate) fn new(
+        file: File,
+        path: Option<&Path>,
+        is_read_only: bool,
+        is_direct: bool,
+        backing: Backing,
+    ) -> io::Result<Self> {
+        let mut options = StorageOpenOptions::new()
+            .write(!is_read_only)
+            .direct(is_direct);
+        if let Some(path) = path {
+            options = options.filename(path);
+        }
+        let storage = Storage::from_open_file(file, options.clone())?;
+        let builder = Driver::<Storage>::builder(storage)
+            .storage_open_options(options)
+            .write(!is_read_only);
+        let driver = match backing {
+            Backing::Refuse => builder.open(DenyImplicitOpenGate::default())?,
+            Backing::Follow => builder.open(PermissiveImplicitOpenGate::default())?,
+        };
+        let access = FormatAccess::new(driver);
+        if !access.size().is_multiple_of(u64::from(SECTOR)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the disk's size is no multiple of 512",
+            ));
+        }
+        let granularity = access
+            .inner()
+            .zero_granularity()
+            .and_then(|bytes| u32::try_from(bytes).ok())
+            .unwrap_or(64 * 1024);
+        Ok(Self {
+            access: RwLock::new(access),
+            traits: ImageTraits {
+                is_read_only,
+                logical_block: SECTOR,
+                physical_block: 4096,
+                discard: (!is_read_only).then_some(Discard { granularity }),
+            },
+        })
+    }
+
+    /// Makes `file` an empty image.
+    pub(crate) fn create(file: File, size: u64) -> io::Result<()> {
+        let storage = Storage::from_open_file(file, StorageOpenOptions::new().write(true))?;
+        Driver::<Storage>::create_builder(storage)
+            .size(size)
+            .create()
+    }
+
+    // A thread that panicked inside `imago` left at worst a lock of its own poisoned; ours guards no data that it could
+    // have left half changed.
+    fn shared(&self) -> RwLockReadGuard<'_, FormatAccess<Storage>> {
+        self.access.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alone(&self) -> RwLockWriteGuard<'_, FormatAccess<Storage>> {
+        self.access.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Image for Qcow2 {
+    fn size(&self) -> u64 {
+        self.shared().size()
+    }
+
+    fn traits(&self) -> ImageTraits {
+        self.traits
+    }
+
+    fn read(&self, at: u64, into: IoVectorMut<'_>) -> io::Result<()> {
+        let access = self.shared();
+        check_range(at, into.len(), access.size())?;
+        access.readv(into, at)
+    }
+
+    fn write(&self, at: u64, from: IoVector<'_>) -> io::Result<()> {
+        check_writable(self.traits.is_read_only)?;
+        let access = self.shared();
+        check_range(at, from.len(), access.size())?;
+        access.writev(from, at)
+    }
+
+    fn write_zeroes(&self, at: u64, len: u64) -> io::Result<()> {
+        check_writable(self.traits.is_read_only)?;
+        let access = self.shared();
+        check_range(at, len, access.size())?;
+        access.write_zeroes(at, len)
+    }
+
+    fn discard(&self, at: u64, len: u64) -> io::Result<()> {
+        check_writable(self.traits.is_read_only)?;
+        let mut access = self.alone();
+        check_range(at, len, access.size())?;
+        access.discard_to_zero(at, len)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if self.traits.is_read_only {
+            return Ok(());
+        }
+        let access = self.shared();
+        // The tables first go to the file, then the file to the disk.
+        access.flush()?;
+        access.sync()
+    }
+
+    fn resize(&self, size: u64) -> io::Result<()> {
+        check_writable(self.traits.is_read_only)?;
+        if !size.is_multiple_of(u64::from(SECTOR)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the size is no multiple of 512",
+            ));
+        }
+        let mut access = self.alone();
+        access.resize(size, PreallocateMode::Zero)?;
+        access.flush()?;
+        access.sync()
+    }
+}

@@ -1,0 +1,224 @@
+//! Raw files and block devices.
+
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use imago::{StorageExt, StorageOpenOptions};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::stat::{major, minor};
+
+use crate::image::{Discard, Image, ImageTraits, check_range, check_writable, write_full_zeroes};
+use crate::{IoVector, IoVectorMut};
+
+/// Unit of requests where the storage below names none.
+const SECTOR: u32 = 512;
+
+/// A raw file or a block device.
+pub(crate) struct Raw {
+    /// The same open file as `storage`, for what `imago` does not do the way we need it.
+    file: File,
+    storage: imago::file::File,
+    size: AtomicU64,
+    traits: ImageTraits,
+    is_device: bool,
+}
+
+impl Raw {
+    /// Serves `file`, which must be open for writing unless `is_read_only`.
+    pub(crate) fn new(file: File, is_read_only: bool, is_direct: bool) -> io::Result<Self> {
+        let kind = file.metadata()?.file_type();
+        let is_device = kind.is_block_device();
+        if !is_device && !kind.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "neither a file nor a block device",
+            ));
+        }
+        let mut traits = if is_device {
+            device_traits(&file)?
+        } else {
+            file_traits(&file, is_read_only)?
+        };
+        traits.is_read_only = is_read_only;
+        if is_read_only {
+            traits.discard = None;
+        }
+        let options = StorageOpenOptions::new()
+            .write(!is_read_only)
+            .direct(is_direct);
+        let raw = Self {
+            storage: imago::file::File::from_open_file(file.try_clone()?, options)?,
+            file,
+            size: AtomicU64::new(0),
+            traits,
+            is_device,
+        };
+        raw.refresh()?;
+        Ok(raw)
+    }
+
+    fn check(&self, at: u64, len: u64) -> io::Result<()> {
+        check_range(at, len, self.size())
+    }
+
+    fn check_change(&self, at: u64, len: u64) -> io::Result<()> {
+        check_writable(self.traits.is_read_only)?;
+        self.check(at, len)
+    }
+
+    /// `fallocate` for a range that was checked; `false` where the storage below has no such thing.
+    fn allocate(&self, flags: FallocateFlags, at: u64, len: u64) -> io::Result<bool> {
+        let at = i64::try_from(at).map_err(io::Error::other)?;
+        let len = i64::try_from(len).map_err(io::Error::other)?;
+        loop {
+            match fallocate(&self.file, flags, at, len) {
+                Ok(()) => return Ok(true),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::ENODEV) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Image for Raw {
+    fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    fn traits(&self) -> ImageTraits {
+        self.traits
+    }
+
+    fn read(&self, at: u64, into: IoVectorMut<'_>) -> io::Result<()> {
+        self.check(at, into.len())?;
+        self.storage.readv(into, at)
+    }
+
+    fn write(&self, at: u64, from: IoVector<'_>) -> io::Result<()> {
+        self.check_change(at, from.len())?;
+        self.storage.writev(from, at)
+    }
+
+    fn write_zeroes(&self, at: u64, len: u64) -> io::Result<()> {
+        self.check_change(at, len)?;
+        let flags = FallocateFlags::FALLOC_FL_ZERO_RANGE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        if len == 0 || self.allocate(flags, at, len)? {
+            return Ok(());
+        }
+        write_full_zeroes(self, at, len)
+    }
+
+    fn discard(&self, at: u64, len: u64) -> io::Result<()> {
+        self.check_change(at, len)?;
+        // Holes are exact: the kernel zeroes what is less than a block at the ends.
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        if len == 0 || (self.traits.discard.is_some() && self.allocate(flags, at, len)?) {
+            return Ok(());
+        }
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if self.traits.is_read_only {
+            return Ok(());
+        }
+        self.file.sync_data()
+    }
+
+    fn resize(&self, size: u64) -> io::Result<()> {
+        check_writable(self.traits.is_read_only)?;
+        if self.is_device {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the size of a device is not ours to change",
+            ));
+        }
+        if !size.is_multiple_of(u64::from(self.traits.logical_block)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the size is no multiple of the block size",
+            ));
+        }
+        self.file.set_len(size)?;
+        self.refresh()?;
+        Ok(())
+    }
+
+    fn refresh(&self) -> io::Result<u64> {
+        let bytes = if self.is_device {
+            // All I/O names its place, so nobody minds where the file's own position is.
+            (&self.file).seek(SeekFrom::End(0))?
+        } else {
+            self.file.metadata()?.len()
+        };
+        // A block that is not whole is not there.
+        let size = bytes - bytes % u64::from(self.traits.logical_block);
+        self.size.store(size, Ordering::Release);
+        Ok(size)
+    }
+}
+
+fn file_traits(file: &File, is_read_only: bool) -> io::Result<ImageTraits> {
+    let metadata = file.metadata()?;
+    let block = u32::try_from(metadata.blksize())
+        .ok()
+        .filter(|block| block.is_power_of_two())
+        .map_or(4096, |block| block.clamp(SECTOR, 64 * 1024));
+    let can_punch = !is_read_only && {
+        // A hole behind the end changes nothing and tells whether there can be holes.
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let behind = metadata.len().next_multiple_of(u64::from(block));
+        i64::try_from(behind).is_ok_and(|at| fallocate(file, flags, at, i64::from(block)).is_ok())
+    };
+    Ok(ImageTraits {
+        is_read_only,
+        logical_block: SECTOR,
+        physical_block: block.min(4096),
+        discard: can_punch.then_some(Discard { granularity: block }),
+    })
+}
+
+/// What the kernel tells about a block device, or about the disk that it is a partition of.
+fn device_traits(file: &File) -> io::Result<ImageTraits> {
+    let device = file.metadata()?.rdev();
+    let mut place = PathBuf::from(format!(
+        "/sys/dev/block/{}:{}",
+        major(device),
+        minor(device)
+    ));
+    if place.join("partition").exists() {
+        place = place.canonicalize()?;
+        place.pop();
+    }
+    let number = |name: &str| -> Option<u64> {
+        fs::read_to_string(place.join("queue").join(name))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    let block = |name| {
+        number(name)
+            .and_then(|bytes| u32::try_from(bytes).ok())
+            .filter(|bytes| bytes.is_power_of_two() && *bytes >= SECTOR)
+    };
+    let logical_block = block("logical_block_size").unwrap_or(SECTOR);
+    // A hole in a device is a write of zeroes that may unmap: without it there is none that reads as zeroes.
+    let can_punch = number("write_zeroes_max_bytes").is_some_and(|bytes| bytes > 0)
+        && number("discard_max_bytes").is_some_and(|bytes| bytes > 0);
+    Ok(ImageTraits {
+        is_read_only: false,
+        logical_block,
+        physical_block: block("physical_block_size")
+            .unwrap_or(logical_block)
+            .max(logical_block),
+        discard: can_punch.then(|| Discard {
+            granularity: block("discard_granularity").unwrap_or(logical_block),
+        }),
+    })
+}
