@@ -4,12 +4,9 @@ use std::ffi::{CStr, c_void};
 
 use super::{JUMP, redirect};
 
-/// Bytes of a function that move to make room for the jump.
-pub(super) const MOVED: usize = 14;
-const _: () = assert!(MOVED >= JUMP);
-
-/// The first bytes of a function. `None` stands for a byte of an operand; none of them depends on where it lies.
-pub(super) type Prologue = [Option<u8>; MOVED];
+/// The first bytes of a function, whole instructions that move to make room for the jump. `None` stands for a byte of an
+/// operand; none of them depends on where it lies.
+pub(super) type Prologue<const MOVED: usize> = [Option<u8>; MOVED];
 
 /// The address of a dynamic symbol of the program.
 pub(super) fn symbol(name: &CStr) -> Option<*mut c_void> {
@@ -22,7 +19,12 @@ pub(super) fn symbol(name: &CStr) -> Option<*mut c_void> {
 /// begin with `prologue`, or memory cannot be had.
 ///
 /// `body` must keep all registers that carry arguments, and may use RAX.
-pub(super) fn prepend(function: *mut c_void, prologue: &Prologue, body: &[u8]) -> bool {
+pub(super) fn prepend<const MOVED: usize>(
+    function: *mut c_void,
+    prologue: &Prologue<MOVED>,
+    body: &[u8],
+) -> bool {
+    const { assert!(MOVED >= JUMP) };
     // SAFETY: the symbol names a function, which is longer than its prologue.
     let found = unsafe { function.cast::<[u8; MOVED]>().read() };
     let is_expected = prologue
@@ -35,7 +37,7 @@ pub(super) fn prepend(function: *mut c_void, prologue: &Prologue, body: &[u8]) -
 }
 
 /// `body`, then the function's first bytes, then a jump to the `rest` of it.
-fn preamble(body: &[u8], moved: &[u8; MOVED], rest: u64) -> Vec<u8> {
+fn preamble(body: &[u8], moved: &[u8], rest: u64) -> Vec<u8> {
     let mut code = body.to_vec();
     code.extend(moved);
     // JMP [RIP + 0]: the prologue's results, flags included, are still wanted.
@@ -74,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_preamble_ends_in_the_moved_bytes_and_a_jump_behind_them() {
-        let code = preamble(&[0x90; 3], &[0x11; MOVED], 0x1234_5678_9ABC);
+        let code = preamble(&[0x90; 3], &[0x11; 14], 0x1234_5678_9ABC);
         assert_eq!(code[..3], [0x90; 3]);
         assert_eq!(code[3..17], [0x11; 14]);
         assert_eq!(code[17..23], [0xFF, 0x25, 0, 0, 0, 0]);
@@ -86,7 +88,7 @@ mod tests {
         let function = [0x90u8; 64];
         let changed = prepend(
             function.as_ptr().cast_mut().cast(),
-            &[Some(0xF3); MOVED],
+            &[Some(0xF3); JUMP],
             &[],
         );
         assert!(!changed);

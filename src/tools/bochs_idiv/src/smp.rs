@@ -20,7 +20,7 @@ const TRACE: &CStr = c"_ZN8BX_CPU_C13cpu_run_traceEv";
 const SEARCHED: usize = 192;
 
 /// ENDBR64; SUB RSP, imm8; MOV EAX, [RDI + disp32].
-const PROLOGUE: Prologue = [
+const PROLOGUE: Prologue<14> = [
     Some(0xF3),
     Some(0x0F),
     Some(0x1E),
