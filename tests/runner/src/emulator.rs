@@ -7,7 +7,7 @@ use std::process::Command;
 /// The emulators and the firmware that the test machines are made of.
 #[derive(Debug, Clone)]
 pub struct Emulators {
-    /// `qemu-system-x86_64`, version 9 or newer.
+    /// `qemu-system-x86_64`, version 9 or newer, with its clearing of IGNNE mended.
     pub qemu: Program,
     /// Bochs 3.1 or newer, with its division mended.
     pub bochs: Program,

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use runner::emulator::{Emulators, Firmware, Program};
 
 use super::apt::Package;
-use super::{Thing, bochs_cure, find_program, say};
+use super::{Thing, cure, find_program, say};
 
 /// The oldest QEMU on the PATH that is taken in place of our own.
 const QEMU_MAJOR_MIN: u32 = 9;
@@ -48,12 +48,13 @@ const FIRMWARE: Thing = Thing {
 
 /// Everything needed to start a machine, from the PATH or the cache.
 pub fn obtain() -> Result<Emulators> {
-    let qemu = match system_qemu() {
+    let mut qemu = match system_qemu() {
         Some(program) => program,
         None => qemu_of(&QEMU.obtain()?),
     };
+    qemu.preload(&cure::of_qemu()?);
     let bochs_tree = BOCHS.obtain()?;
-    let bochs = bochs_of(&bochs_tree, &bochs_cure::obtain()?);
+    let bochs = bochs_of(&bochs_tree, &cure::of_bochs()?);
     let firmware_tree = FIRMWARE.obtain()?;
     let firmware = Firmware {
         code: existing(&firmware_tree, "usr/share/OVMF/OVMF_CODE_4M.fd")?,

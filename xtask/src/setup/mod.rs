@@ -5,7 +5,7 @@
 //! `xtask` does no harm. A thing that is there is used as it is: nothing is asked of the network.
 
 pub mod apt;
-pub mod bochs_cure;
+pub mod cure;
 pub mod debian;
 pub mod emulators;
 pub mod rust;
