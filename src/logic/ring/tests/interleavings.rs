@@ -5,12 +5,13 @@
 //! is made of `loom`'s atomics; each word of data carries a cell that finds accesses without an order between them.
 #![cfg(not(miri))]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use loom::cell::UnsafeCell;
 use loom::model::Builder;
+use loom::sync::Notify;
 use loom::sync::atomic::{AtomicU32, fence};
-use loom::sync::{Arc, Notify};
 use loom::thread;
 use ring::{Outgoing, Reader, RingMem, WriteError, Writer};
 use ring_proto::{Control, PacketType};
