@@ -244,6 +244,6 @@ impl Channel {
     pub(crate) fn release(&mut self) {
         (self.state, self.notice, self.due) =
             (ChannelState::Released, NoticeState::Due, Due::Nothing);
-        (self.reopens, self.ring) = (false, GpadlHandle(0));
+        (self.is_told, self.reopens, self.ring) = (false, false, GpadlHandle(0));
     }
 }

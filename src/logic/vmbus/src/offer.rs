@@ -96,6 +96,7 @@ impl<F: Frames> Bus<'_, F> {
         channel.release();
         if is_told {
             (channel.state, channel.notice) = (ChannelState::Revoked, NoticeState::Quiet);
+            channel.is_told = true;
             self.owe(number, Due::Rescind);
         } else {
             self.server.may_notify = true;

@@ -134,6 +134,11 @@ impl<T: Record, const N: usize> Table<T, N> {
         (1..=self.room).find(|number| self.get(*number, frames).is_some_and(|record| is(record)))
     }
 
+    #[cfg(test)]
+    pub(crate) fn first_free(&self) -> u16 {
+        self.free
+    }
+
     pub(crate) fn take_frame(&mut self) -> Option<FrameId> {
         (self.room, self.free) = (0, 0);
         let slot = self.frames.iter_mut().find(|frame| **frame != 0)?;

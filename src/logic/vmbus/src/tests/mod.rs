@@ -1,1 +1,6 @@
-
+mod conversations;
+mod devices;
+mod faults;
+mod hostile;
+mod saved;
+mod world;
