@@ -23,7 +23,7 @@ impl AcpiTable {
     }
 
     /// Length in bytes, header included.
-    pub fn len(&self) -> u32 {
+    pub fn size(&self) -> u32 {
         self.len
     }
 
@@ -61,7 +61,7 @@ pub fn find(rsdp: u64, signature: &[u8; 4]) -> Option<AcpiTable> {
     }
     let xsdt = AcpiTable::at(address);
     let wanted = u32::from_le_bytes(*signature);
-    let entries = xsdt.len().saturating_sub(36) / 8;
+    let entries = xsdt.size().saturating_sub(36) / 8;
     (0..entries)
         .map(|entry| AcpiTable::at(xsdt.u64(36 + entry * 8)))
         .find(|table| table.signature() == wanted)
@@ -72,7 +72,7 @@ pub fn find(rsdp: u64, signature: &[u8; 4]) -> Option<AcpiTable> {
 pub fn enabled_processors(madt: &AcpiTable, ids: &mut [u32]) -> usize {
     let mut found = 0;
     let mut offset = 44;
-    while offset + 2 <= madt.len() {
+    while offset + 2 <= madt.size() {
         let (kind, len) = (madt.u8(offset), u32::from(madt.u8(offset + 1)));
         let processor = match kind {
             0 => Some((u32::from(madt.u8(offset + 3)), madt.u32(offset + 4))),

@@ -30,8 +30,9 @@ pub fn bytes(program: Program) -> &'static [u8] {
     let at = program as *const () as *const u32;
     // SAFETY: `program!` puts the length before the code.
     let len = unsafe { at.read_unaligned() };
+    let code = at.wrapping_add(1).cast();
     // SAFETY: and the code, which is constant, right behind it.
-    unsafe { core::slice::from_raw_parts(at.add(1).cast(), len as usize) }
+    unsafe { core::slice::from_raw_parts(code, len as usize) }
 }
 
 program!(out_16, ".code16": "mov al, 0x16", "out 0xF0, al", "2:", "hlt", "jmp 2b");
@@ -70,10 +71,8 @@ program!(outsd, ".code64": "outsd", "insb", "out 0xF0, al", "2:", "hlt", "jmp 2b
 program!(cpuid, ".code64": "cpuid", "out 0xF0, al", "2:", "hlt", "jmp 2b");
 program!(rdmsr, ".code64": "rdmsr", "out 0xF0, al", "2:", "hlt", "jmp 2b");
 program!(wrmsr, ".code64": "wrmsr", "out 0xF0, al", "2:", "hlt", "jmp 2b");
-program!(halt_with_interrupts, ".code64": "sti", "2:", "hlt", "jmp 2b");
 program!(halt_without_interrupts, ".code64": "cli", "2:", "hlt", "jmp 2b");
 program!(triple_fault, ".code64": "ud2");
-program!(movs, ".code64": "movsq", "out 0xF0, al", "2:", "hlt", "jmp 2b");
 program!(fpu, ".code64":
     "movq xmm0, rax", "movq xmm5, rbx", "fldpi", "out 0xF2, al", "movq rcx, xmm0", "movq rdx, xmm5", "fldpi",
     "fcomip st(0), st(1)", "sete al", "out 0xF0, al", "2:", "hlt", "jmp 2b");
@@ -85,9 +84,6 @@ program!(endless_rep, ".code64": "2:", "mov rcx, 0xF0000", "mov rdi, 0x100000", 
 program!(cpuid_loop, ".code64":
     "rdtsc", "mov r8, rax", "mov r9d, 1000", "2:", "xor eax, eax", "cpuid", "dec r9d", "jnz 2b", "rdtsc",
     "sub rax, r8", "out 0xF0, al", "3:", "hlt", "jmp 3b");
-program!(call_loop, ".code64":
-    "rdtsc", "mov r15, rax", "mov r14d, 1000", "2:", "mov ecx, 0x10008", "xor edx, edx", "call rbx", "dec r14d",
-    "jnz 2b", "rdtsc", "sub rax, r15", "out 0xF0, al", "3:", "hlt", "jmp 3b");
 program!(out_loop, ".code64": "2:", "out 0xF2, al", "jmp 2b");
 program!(time_loop, ".code64":
     "rdtsc", "mov r15, rax", "mov r14d, 1000", "mov ecx, 0x40000020", "2:", "rdmsr", "dec r14d", "jnz 2b", "rdtsc",

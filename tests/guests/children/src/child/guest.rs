@@ -8,7 +8,7 @@ use core::ops::{Deref, DerefMut};
 
 use machine::{insn, trap};
 use tlfs::HvError;
-use tlfs::call::{CreateFlags, MapFlags};
+use tlfs::call::CreateFlags;
 use tlfs::register::RegisterName as N;
 use x86::{Segment, TableRegister};
 
@@ -117,12 +117,12 @@ impl Guest {
             self.write(layout::PDPT + n * 8, directory | 3);
             self.write(layout::PAE_PDPT + n * 8, directory | 1);
             for entry in 0..512 {
-                self.write(directory + entry * 8, (n * 512 + entry) * CHUNK | 0x83);
+                self.write(directory + entry * 8, ((n * 512 + entry) * CHUNK) | 0x83);
             }
         }
         for pair in 0..512_u64 {
-            let first = pair * 2 * 0x40_0000 | 0x83;
-            let second = (pair * 2 + 1) * 0x40_0000 | 0x83;
+            let first = (pair * 2 * 0x40_0000) | 0x83;
+            let second = ((pair * 2 + 1) * 0x40_0000) | 0x83;
             self.write(
                 layout::LEGACY_DIRECTORY + pair * 8,
                 first & 0xFFFF_FFFF | second << 32,
@@ -261,15 +261,6 @@ impl Guest {
             (N::INTERRUPT_STATE, 0),
         ];
         self.child.set(vp, &registers)
-    }
-
-    /// Maps the frames at `gpa` anew: those of the room, as the flags say.
-    ///
-    /// # Errors
-    /// The status of the call that failed.
-    pub fn remap_room(&mut self, gpa: u64, pages: u64, flags: MapFlags) -> Result<(), HvError> {
-        let spa = self.room + gpa;
-        self.child.map_range(gpa, spa, pages, flags)
     }
 
     /// Forgets a child that went without being asked: all its frames are the parent's.

@@ -16,10 +16,8 @@ use x86::Gp;
 use super::code::{FAULT, STOP};
 use super::layout;
 
-/// How a handler ends an interrupt.
+/// How a handler ends an interrupt; 0: not at all.
 pub mod eoi {
-    /// Not at all.
-    pub const NONE: u64 = 0;
     /// By the register page.
     pub const XAPIC: u64 = 1;
     /// By the MSR of x2APIC mode.

@@ -208,11 +208,6 @@ impl Child {
         Ok(child)
     }
 
-    /// The block of calls that name the partition alone.
-    pub fn only(&self) -> [u8; 8] {
-        PartitionOnly { partition: self.id }.encode()
-    }
-
     /// Initializes it, with deposits.
     pub fn initialize(&mut self) -> Result<(), HvError> {
         let id = self.id.get();

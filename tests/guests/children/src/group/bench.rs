@@ -4,7 +4,6 @@
 
 use core::sync::atomic::Ordering;
 
-use machine::clock;
 use machine::insn;
 use machine::platform::Platform;
 use machine::verdict::{check, note};
@@ -110,7 +109,11 @@ fn round_trip(guest: &mut Guest) {
             // The first answered what the warm-up left.
             start = insn::rdtsc();
         }
-        let word = if n == 0 { 0 } else { call::plain(control, input) };
+        let word = if n == 0 {
+            0
+        } else {
+            call::plain(control, input)
+        };
         if word & 0xFFFF != 0 || !synic::sleep_until(PATIENCE, arrived) {
             break;
         }
@@ -182,5 +185,4 @@ fn ping_pong(guest: &mut Guest) {
         note(format_args!("bench child-ipi-round-trip {}", ticks / RUNS));
     }
     let _ = guest.suspend(1);
-    let _ = clock::tsc_hz();
 }

@@ -138,8 +138,8 @@ fn forms() {
                 place,
             );
             let across = at + FRAME - u64::from(shape.input) / 8 * 8
-                + if shape.input % 8 == 0 { 8 } else { 0 };
-            if across % FRAME != 0 {
+                + if shape.input.is_multiple_of(8) { 8 } else { 0 };
+            if !across.is_multiple_of(FRAME) {
                 expect(
                     "with input across pages",
                     spec,

@@ -8,7 +8,7 @@ use tlfs::HvError;
 use tlfs::register::RegisterName as N;
 
 use super::need;
-use crate::arena::{self, FRAME};
+use crate::arena;
 use crate::child::code;
 use crate::child::guest::{Guest, Mode};
 use crate::client::partition::{Child, Gone, RWX, USUAL, own_frames};
@@ -141,6 +141,5 @@ fn isolation() {
         old,
         HvError::INVALID_PARTITION_ID,
     );
-    let _ = FRAME;
     super::destroy("isolation: the next", next);
 }

@@ -141,7 +141,6 @@ extern "sysv64" fn clocks(shared: &'static Shared) -> ! {
     shared.set(4, runtime::rdmsr(0x4000_0002));
     shared.set(5, u64::from(runtime::rdmsr(0x4000_0022) > 1_000_000));
     shared.set(6, u64::from(runtime::rdmsr(0x4000_0023) > 1_000));
-    let _ = runtime::try_write; // a write is an intercept, which the parent would have to answer
     let code = runtime::read(layout::CALL_PAGE) & 0xFFFF_FFFF;
     shared.set(7, u64::from(matches!(code, 0xC3D9_010F | 0xC3C1_010F)));
     shared.set(8, runtime::call_page(0x8 | Control::FAST, 0, 0));
@@ -655,7 +654,7 @@ fn doorbell(guest: &mut Guest) {
 
 /// Saved and restored state of APIC, vector unit and timers.
 fn timer_state() {
-    let Some(mut guest) = need("state: a child", Guest::new(1)) else {
+    let Some(guest) = need("state: a child", Guest::new(1)) else {
         return;
     };
     let page = crate::arena::frame();

@@ -7,7 +7,6 @@ use alloc::vec::Vec;
 use machine::platform::Platform;
 use machine::verdict::{check, equal, note, within};
 use machine::{clock, insn};
-use tlfs::call::*;
 use tlfs::register::RegisterName as N;
 use tlfs::{CallCode, Control, MessageType};
 
@@ -345,7 +344,7 @@ extern "sysv64" fn random_calls(shared: &'static Shared) -> ! {
             0 => random.next(),
             1 => usual + random.below(4096),
             2 => 0x30_0000 + random.below(16) * 8,
-            3 => u64::MAX & !0xFFF,
+            3 => !0xFFF_u64,
             _ => usual,
         };
         let input = place(&mut random, layout::CALL_INPUT);

@@ -301,11 +301,12 @@ fn refused_frames(platform: &Platform) {
     let Some(mut child) = need("frames: create", Child::initialized(USUAL)) else {
         return;
     };
-    let mut list: Vec<(&str, u64)> = Vec::new();
-    list.push(("the local APIC", 0xFEE0_0000));
-    list.push(("an I/O APIC", 0xFEC0_0000));
-    list.push(("beyond memory", 1 << 45));
-    list.push(("beyond addresses", 0xFFFF_FFFF_FFFF_F000));
+    let mut list: Vec<(&str, u64)> = alloc::vec![
+        ("the local APIC", 0xFEE0_0000),
+        ("an I/O APIC", 0xFEC0_0000),
+        ("beyond memory", 1 << 45),
+        ("beyond addresses", 0xFFFF_FFFF_FFFF_F000),
+    ];
     if let Some(area) = platform.diagnostics {
         list.push(("the diagnostics area", area.start));
     }

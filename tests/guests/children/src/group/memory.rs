@@ -194,7 +194,7 @@ fn ranges(guest: &mut Guest) {
         ("beyond addresses", guest.map_once(1 << 52, &[frame], RWX)),
         (
             "the end of all numbers",
-            guest.map_once(u64::MAX & !0xFFF, &[frame], RWX),
+            guest.map_once(!0xFFF_u64, &[frame], RWX),
         ),
         (
             "an unknown flag",

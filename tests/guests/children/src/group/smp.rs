@@ -11,7 +11,7 @@ use tlfs::{CallCode, Control, MessageType};
 use x86::Segment;
 
 use super::{destroy, need, stopped, stopped_for};
-use crate::child::code::{self, PORT};
+use crate::child::code;
 use crate::child::guest::{Guest, Mode};
 use crate::child::layout;
 use crate::child::runtime::{self, Shared, eoi};
@@ -255,7 +255,7 @@ extern "sysv64" fn send_interrupts(shared: &'static Shared) -> ! {
     }
     shared.set(0, count(1, vector));
     // All but self.
-    send(true, 0, 3 << 18 | vector + 1);
+    send(true, 0, 3 << 18 | (vector + 1));
     shared.set(
         1,
         u64::from(wait(1, vector + 1, 1)) + u64::from(wait(2, vector + 1, 1)),
@@ -496,6 +496,5 @@ fn waiting_set_registers() {
         stop,
         MessageType::IO_PORT_INTERCEPT,
     );
-    let _ = PORT;
     destroy("waiting", guest);
 }
