@@ -58,8 +58,12 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
                 self.window_open = false;
             }
             Exit::Hlt => {
-                self.skip();
-                self.activity = Activity::Halted;
+                // Where its bytes are gone the guest executes what is there now: nothing would end the shadow of an STI
+                // before it, which keeps a halted VP from waking.
+                if let Some(next) = self.next_rip() {
+                    self.retire(next);
+                    self.activity = Activity::Halted;
+                }
             }
             Exit::Wrmsr => self.wrmsr(),
             Exit::Xsetbv => self.xsetbv(),

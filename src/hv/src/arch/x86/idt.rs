@@ -222,6 +222,8 @@ extern "C" fn exception(frame: &mut Frame) {
                     lp::current()
                         .taken_vector
                         .store(u32::from(number), Ordering::Relaxed);
+                    // As the stubs do: the next one would take this one's place in the record.
+                    frame.rflags &= !rflags::IF;
                 }
                 frame.rip = to;
             }
