@@ -15,6 +15,8 @@ pub struct Reader<M> {
     published: u32,
     /// Bytes from `next` on that are known to be written.
     available: u32,
+    /// `next` and `available` before the last packet, while it can be put back.
+    before: Option<(u32, u32)>,
     broken: Option<Corrupt>,
 }
 
@@ -72,6 +74,7 @@ impl<M: RingMem> Reader<M> {
             next: index,
             published: index,
             available: 0,
+            before: None,
             broken: None,
         })
     }
@@ -106,6 +109,7 @@ impl<M: RingMem> Reader<M> {
         let Some(packet) = buffer.get_mut(..descriptor.packet_bytes()) else {
             return Err(self.broken(Corrupt::TooLong(descriptor)));
         };
+        self.before = Some((self.next, self.available));
         let mut at = self.next;
         let (words, _) = packet.as_chunks_mut::<8>();
         for (index, word) in words.iter_mut().enumerate() {
@@ -129,11 +133,26 @@ impl<M: RingMem> Reader<M> {
         }))
     }
 
+    /// Leaves the last packet in the ring: [`next`](Self::next) will read it once more, as if for the first time. Nothing
+    /// happens when there is none, or its space was published.
+    pub fn put_back(&mut self) {
+        if let Some((next, available)) = self.before.take() {
+            (self.next, self.available) = (next, available);
+        }
+    }
+
+    /// Starts at offset 0 as a [new](Self::new) one, after [`reset`](crate::reset).
+    pub fn restart(&mut self) {
+        (self.next, self.published, self.available) = (0, 0, 0);
+        (self.before, self.broken) = (None, None);
+    }
+
     /// Gives the space of all packets read so far back to the writer.
     pub fn publish(&mut self) -> Signal {
         if self.next == self.published {
             return Signal::NotNeeded;
         }
+        self.before = None;
         let freed = self.area.distance(self.published, self.next);
         self.mem.set_control(Control::ReadIndex, self.next);
         self.published = self.next;

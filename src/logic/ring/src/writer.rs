@@ -231,6 +231,12 @@ impl<M: RingMem> Writer<M> {
         }
     }
 
+    /// Starts at offset 0 as a [new](Self::new) one, after [`reset`](crate::reset).
+    pub fn restart(&mut self) {
+        (self.next, self.published, self.read) = (0, 0, 0);
+        (self.is_waiting, self.broken) = (false, None);
+    }
+
     /// Whether the reader wants no signals now.
     pub fn is_masked(&self) -> bool {
         self.mem.control(Control::InterruptMask) != 0

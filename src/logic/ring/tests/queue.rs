@@ -371,6 +371,31 @@ fn an_end_goes_on_where_its_predecessor_stopped() {
 }
 
 #[test]
+fn a_packet_can_be_put_back_until_its_space_is_given_away() {
+    let memory = Memory::new(1);
+    let mem = memory.contiguous();
+    let (mut writer, mut reader) = (Writer::new(mem).unwrap(), Reader::new(mem).unwrap());
+    put(&mut writer, b"one").unwrap();
+    put(&mut writer, b"two").unwrap();
+    let _ = writer.commit();
+    let mut buffer = [0; 64];
+    let mut next = |reader: &mut Reader<_>| {
+        let packet = reader.next(&mut buffer).unwrap();
+        packet.map(|packet| packet.payload[..3].to_vec())
+    };
+    assert_eq!(next(&mut reader).unwrap(), b"one");
+    reader.put_back();
+    reader.put_back();
+    assert_eq!(next(&mut reader).unwrap(), b"one");
+    let _ = reader.publish();
+    reader.put_back();
+    assert_eq!(next(&mut reader).unwrap(), b"two");
+    reader.put_back();
+    assert_eq!(next(&mut reader).unwrap(), b"two");
+    assert_eq!(next(&mut reader), None);
+}
+
+#[test]
 fn without_the_feature_bit_no_wish_for_space_counts() {
     let memory = Memory::new(1);
     let mem = memory.contiguous();
