@@ -16,6 +16,7 @@ use crate::virt::Virt;
 
 impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// Carries out one call. Those that only one kind of partition makes are its role's.
+    #[inline(always)]
     pub(super) fn carry_out_call(
         &mut self,
         call: Call,
@@ -24,14 +25,17 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         match call {
             // Those that a guest makes most often, before the others and what these keep on the stack.
             Call::NotifyLongSpinWait => Ok(Progress::Done),
-            Call::SignalEvent => {
-                let call = SignalEvent::decode(body.header())?;
-                self.sender().signal(self.partition, &call)?;
-                self.is_settled = false;
-                Ok(Progress::Done)
-            }
+            Call::SignalEvent => self.signal_event(body),
             call => self.carry_out_other_call(call, body),
         }
+    }
+
+    #[inline(never)]
+    fn signal_event(&mut self, body: &Body<'_>) -> Result<Progress, HvError> {
+        let call = SignalEvent::decode(body.header())?;
+        self.sender().signal(self.partition, &call)?;
+        self.is_settled = false;
+        Ok(Progress::Done)
     }
 
     #[inline(never)]

@@ -10,7 +10,7 @@ use crate::virt::Virt;
 
 impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// Answers one exit. No arm panics, and none loops longer than the guest's own instruction would.
-    #[inline]
+    #[inline(always)]
     pub(super) fn handle(&mut self, exit: Exit) {
         match exit {
             // Common ones, which leave events, timers and the virtual APIC as they are, or say so if they do not.
@@ -86,7 +86,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     }
 
     /// The answer of CPUID into the registers.
-    #[inline]
+    #[inline(always)]
     pub(super) fn finish_cpuid(&mut self, r: x86::cpuid::CpuidResult) {
         let gp = self.backend.gp_mut();
         gp.set(Gp::Rax, r.eax.into());

@@ -183,6 +183,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         self.shared.synic.lock().has_undelivered() || R::messages(self).waiting() != 0
     }
 
+    #[inline(always)]
     pub(super) fn hypercall(&mut self) {
         let cs = self.backend.segment(SegmentName::Cs);
         let (cr0, efer) = (

@@ -13,7 +13,7 @@ const DR6_BS: u64 = 1 << 14;
 impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// RIP after the instruction that exited: from the hardware, or by decoding. `None` when its bytes are gone
     /// or make no instruction: the guest then executes what is there now.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next_rip(&mut self) -> Option<u64> {
         self.backend.next_rip().or_else(|| self.decode_next_rip())
     }
@@ -35,6 +35,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     }
 
     /// Goes on behind the instruction that exited.
+    #[inline(always)]
     pub(super) fn skip(&mut self) {
         if let Some(next) = self.next_rip() {
             self.retire(next);
@@ -42,13 +43,19 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     }
 
     /// Goes on at `next`, with the debug exception that single-stepping asks for.
+    #[inline(always)]
     pub(super) fn retire(&mut self, next: u64) {
         self.backend.retire(next);
         if self.backend.get(Register::Rflags) & rflags::TF != 0 {
-            let dr6 = self.backend.get(Register::Dr6);
-            self.backend.set(Register::Dr6, dr6 | DR6_BS);
-            self.raise(vector::DB, None);
+            self.single_step();
         }
+    }
+
+    #[cold]
+    fn single_step(&mut self) {
+        let dr6 = self.backend.get(Register::Dr6);
+        self.backend.set(Register::Dr6, dr6 | DR6_BS);
+        self.raise(vector::DB, None);
     }
 
     /// Whether RIP is at a move to a control register.

@@ -183,7 +183,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// Announces the guest's run, where that is all there is to do before it. Otherwise does nothing and gives false.
     ///
     /// A timer that has become due shows as an interrupt that ends the run at once: the physical one is armed for it.
-    #[inline]
+    #[inline(always)]
     fn announce(&self) -> bool {
         if self.lp.has_taken() {
             return false;

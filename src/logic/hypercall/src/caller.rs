@@ -19,6 +19,7 @@ pub enum Mode {
 impl Mode {
     /// The mode of a VP with these registers. `None` when it may not call at all (CPL other than 0, or real
     /// mode): the instruction raises #UD.
+    #[inline(always)]
     pub const fn of(cpl: u8, cr0: u64, efer: u64, cs: &Segment) -> Option<Self> {
         if cpl != 0 || cr0 & cr0::PE == 0 {
             return None;
@@ -31,6 +32,7 @@ impl Mode {
     }
 
     /// What the registers say.
+    #[inline(always)]
     pub const fn read(self, gp: &GpRegs) -> Registers {
         match self {
             Self::Long => Registers {
@@ -47,6 +49,7 @@ impl Mode {
     }
 
     /// Puts `outcome` into the registers, and tells what becomes of RIP. All other registers stay.
+    #[inline(always)]
     pub const fn finish(self, gp: &mut GpRegs, outcome: Outcome) -> Rip {
         let (word, rip) = match outcome {
             Outcome::Complete(ResultWord(word)) => (word, Rip::Advance),

@@ -101,6 +101,7 @@ impl Default for Scratch {
 /// alignment, page crossing, access. They change nothing. The input is copied once.
 ///
 /// `scratch` is asked for room only when the parameters are in memory.
+#[inline(always)]
 pub fn dispatch<K: Copy, S: DerefMut<Target = Scratch>>(
     table: &Table<K>,
     privileges: Privileges,
@@ -131,6 +132,7 @@ fn failed(control: Control, error: HvError) -> Outcome {
 }
 
 /// Whether the control word is one that `spec` allows (TLFS, "Hypercall Inputs").
+#[inline(always)]
 fn check_control(spec: &Shape, control: Control) -> Result<(), HvError> {
     /// What a simple call without variable header leaves zero: one test for nearly every call.
     const UNUSUAL: u64 =
@@ -150,6 +152,7 @@ fn check_control(spec: &Shape, control: Control) -> Result<(), HvError> {
     Ok(())
 }
 
+#[inline(always)]
 fn fast<K: Copy>(
     spec: &CallSpec<K>,
     registers: &Registers,
@@ -270,6 +273,7 @@ fn is_placed(gpa: Gpa, bytes: usize) -> bool {
     bytes == 0 || (gpa.is_aligned(8) && gpa.page_offset() + bytes <= PAGE_BYTES)
 }
 
+#[inline(always)]
 fn conclude(control: Control, result: Result<Progress, HvError>, done: u16) -> Outcome {
     match result {
         // A list whose last element ended the piece is over: there is no element to go on with.

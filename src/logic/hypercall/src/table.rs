@@ -239,6 +239,7 @@ impl<K> Table<K> {
     }
 
     /// The declaration of call `code`, if there is one.
+    #[inline(always)]
     pub fn lookup(&self, code: CallCode) -> Option<&'static CallSpec<K>> {
         let index = match self.basic.get(usize::from(code.0)) {
             Some(index) => index,

@@ -90,8 +90,8 @@ pub struct ChildPartition<V: Virt> {
     is_busy: AtomicBool,
     /// VPs that were deleted, whose frames are freed when it is finalized.
     deleted: AtomicPtr<ChildVp<V>>,
-    /// [`ChildPartition::overrides`] has some: asked by every CPUID.
-    pub has_overrides: AtomicBool,
+    /// Counts changes of [`ChildPartition::overrides`]: 0 for none ever. Asked by every CPUID.
+    pub cpuid_epoch: AtomicU32,
     /// What CPUID answers by the parent's word.
     pub overrides: Mutex<crate::partition::cpuid::Overrides>,
     /// The parent.
@@ -161,7 +161,7 @@ impl<V: Virt> ChildPartition<V> {
             statistics: Mutex::new([None, None]),
             is_busy: AtomicBool::new(false),
             deleted: AtomicPtr::new(core::ptr::null_mut()),
-            has_overrides: AtomicBool::new(false),
+            cpuid_epoch: AtomicU32::new(0),
             overrides: Mutex::new(crate::partition::cpuid::Overrides::new()),
             parent: creation.parent,
             vps: [const { AtomicPtr::new(core::ptr::null_mut()) }; CHILD_VPS],
@@ -243,6 +243,14 @@ impl<V: Virt> ChildPartition<V> {
     ) -> Result<(), HvError> {
         // SAFETY: the VP is destroyed before its partition is finalized, and that before it is deleted.
         ChildVp::create(unsafe { this.forever() }, index, extension, lp)
+    }
+
+    /// What CPUID answers has changed: VPs forget what they have kept of it.
+    pub fn change_cpuid(&self) {
+        // Never 0 again, and of a VP's stamp it has 24 bits.
+        let epoch = self.cpuid_epoch.load(Ordering::Relaxed);
+        self.cpuid_epoch
+            .store(epoch % 0xFF_FFFF + 1, Ordering::Release);
     }
 
     /// Adds a frame that was just deposited to the pool.

@@ -1,6 +1,7 @@
 //! VPs of children: no hardware, and what the hypervisor does not answer is their parent's.
 
 mod calls;
+mod cpuid;
 mod doorbell;
 mod intercept;
 mod msr;
@@ -14,16 +15,13 @@ use hypercall::{Access, Body, Call, PartitionIdentity, Progress};
 use spin::Once;
 use synic::{CrashReport, Overlay};
 use tlfs::HvError;
-use tlfs::call::RegisterCpuidResult;
 use vpcore::child_cpuid::{self, ChildView};
-use vpcore::cpuid;
-use vpcore::seam::{Exit, Register, VpBackend};
+use vpcore::cpuid::Missing;
+use vpcore::seam::{Exit, VpBackend};
 use vpstate::xsave::Layout;
 use vpstate::{Limits, Reasons, Stored};
-use x86::Gp;
-use x86::cpuid::CpuidResult;
-use x86::msr::apic_base;
 
+use self::cpuid::Answers;
 use super::hyperv::fill_overlay;
 use super::role::{ApicChange, MsrAnswer, Refused};
 use super::{Activity, Role, Vp, VpParts};
@@ -32,7 +30,6 @@ use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpArea;
 use crate::diagnostics::Counters;
 use crate::partition::child::{ChildPartition, ChildVp, Scheduled};
-use crate::partition::cpuid::MATCHES;
 use crate::partition::messages::PortMessages;
 use crate::partition::notices::parent_vp;
 use crate::partition::{ParentPartition, Partition, PartitionCore};
@@ -49,6 +46,7 @@ pub struct Child<V: Virt> {
     extended: Extended,
     stored: Stored,
     limits: Limits,
+    answers: Answers,
 }
 
 /// What [`Child::core`] takes over.
@@ -115,6 +113,7 @@ impl<V: Virt> Child<V> {
                 extended,
                 stored: Stored::new(),
                 limits,
+                answers: Answers::new(),
             },
         });
         let signature = insn::cpuid(1, 0).eax;
@@ -136,7 +135,7 @@ pub fn view_of(core: &PartitionCore) -> ChildView<'static> {
         apic_enabled: true,
         cr4: 0,
         xcr0: 1,
-        missing: cpuid::Missing::default(),
+        missing: Missing::default(),
         physical_bits: core.physical_bits,
         hypervisor_present: true,
         overrides: &[],
@@ -233,14 +232,9 @@ impl<V: Virt> Role<V> for Child<V> {
         vp.role.limits.is_xcr0(value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn cpuid(vp: &mut ChildCore<V>) {
-        let (leaf, subleaf) = (
-            vp.backend.gp().get(Gp::Rax) as u32,
-            vp.backend.gp().get(Gp::Rcx) as u32,
-        );
-        let r = vp.cpuid_value(leaf, subleaf, true, None);
-        vp.finish_cpuid(r);
+        vp.cpuid();
     }
 
     fn read_msr(vp: &mut ChildCore<V>, number: u32) -> MsrAnswer<u64> {
@@ -350,55 +344,5 @@ impl<V: Virt> Role<V> for Child<V> {
 
     fn call(vp: &mut ChildCore<V>, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
         vp.child_call(call, body)
-    }
-}
-
-impl<V: Virt> ChildCore<V> {
-    /// What CPUID answers. `by_parent`: with what the parent has registered; `xcr0`: with this value instead of the VP's.
-    pub fn cpuid_value(
-        &mut self,
-        leaf: u32,
-        subleaf: u32,
-        by_parent: bool,
-        xcr0: Option<u64>,
-    ) -> CpuidResult {
-        // Nearly always there are none: then this costs one test.
-        let mut found;
-        let overrides = if by_parent && self.partition.has_overrides.load(Ordering::Acquire) {
-            found = [RegisterCpuidResult::default(); MATCHES];
-            let count = self
-                .partition
-                .overrides
-                .lock()
-                .find(self.index, leaf, &mut found);
-            found.get(..count).unwrap_or(&[])
-        } else {
-            &[]
-        };
-        let own_xcr0 = || {
-            if leaf == 0xD && self.shared.is_loaded_on(self.lp) {
-                crate::arch::x86::msr::xgetbv()
-            } else {
-                self.role.extended.xcr0
-            }
-        };
-        let view = ChildView {
-            vp: self.index,
-            cr4: self.backend.get(Register::Cr4),
-            xcr0: xcr0.unwrap_or_else(own_xcr0),
-            apic_enabled: self.apic.apic_base() & apic_base::ENABLE != 0,
-            hypervisor_present: self.identity.is_present,
-            overrides,
-            ..view(self.partition)
-        };
-        let identity = &self.identity;
-        let host = |leaf, subleaf| {
-            if cpuid::is_hypervisor_leaf(leaf) {
-                hypercall::hypervisor_leaf(leaf, identity)
-            } else {
-                insn::cpuid(leaf, subleaf)
-            }
-        };
-        child_cpuid::child(leaf, subleaf, host, &view)
     }
 }

@@ -109,6 +109,7 @@ impl SvmVp {
         vp
     }
 
+    #[inline(always)]
     fn slot(register: Register) -> usize {
         match register {
             Register::Rip => field::RIP,
@@ -177,6 +178,7 @@ impl VpBackend for SvmVp {
         self.vmcb.spa()
     }
 
+    #[inline(always)]
     fn run(&mut self) -> Exit {
         self.vmcb.write_u64(field::RAX, self.gp.get(x86::Gp::Rax));
         self.vmcb.write_u64(field::RSP, self.gp.get(x86::Gp::Rsp));
@@ -196,14 +198,17 @@ impl VpBackend for SvmVp {
         exit::decode(self)
     }
 
+    #[inline(always)]
     fn gp(&self) -> &GpRegs {
         &self.gp
     }
 
+    #[inline(always)]
     fn gp_mut(&mut self) -> &mut GpRegs {
         &mut self.gp
     }
 
+    #[inline(always)]
     fn get(&self, register: Register) -> u64 {
         let value = self.vmcb.read_u64(Self::slot(register));
         match register {
@@ -295,10 +300,12 @@ impl VpBackend for SvmVp {
         self.vmcb.write_u64(slot + 8, value.base);
     }
 
+    #[inline(always)]
     fn cpl(&self) -> u8 {
         self.vmcb.read_u8(field::CPL)
     }
 
+    #[inline(always)]
     fn next_rip(&self) -> Option<u64> {
         self.capabilities
             .next_rip
@@ -306,6 +313,7 @@ impl VpBackend for SvmVp {
             .filter(|&rip| rip != 0)
     }
 
+    #[inline(always)]
     fn retire(&mut self, next_rip: u64) {
         self.vmcb.write_u64(field::RIP, next_rip);
         self.vmcb.write_u64(field::INTERRUPT_SHADOW, 0);
@@ -315,7 +323,7 @@ impl VpBackend for SvmVp {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn interrupted_event(&mut self) -> Option<Event> {
         inject::interrupted(&mut self.vmcb)
     }

@@ -45,6 +45,7 @@ mod code {
 }
 
 /// What the last exit of `vp` means.
+#[inline(always)]
 pub fn decode(vp: &mut SvmVp) -> Exit {
     let reason = vp.vmcb.read_u64(field::EXIT_CODE);
     match reason {

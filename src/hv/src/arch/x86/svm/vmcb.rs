@@ -107,7 +107,7 @@ unsafe impl Send for Vmcb {}
 macro_rules! access {
     ($read:ident, $write:ident, $type:ty) => {
         /// Reads a field of this width.
-        #[inline]
+        #[inline(always)]
         pub fn $read(&self, offset: usize) -> $type {
             debug_assert!(offset + size_of::<$type>() <= 4096);
             // SAFETY: `base` is a whole frame that this value owns, and every field lies in it, aligned.
@@ -115,7 +115,7 @@ macro_rules! access {
         }
 
         /// Writes a field of this width.
-        #[inline]
+        #[inline(always)]
         pub fn $write(&mut self, offset: usize, value: $type) {
             debug_assert!(offset + size_of::<$type>() <= 4096);
             // SAFETY: as for reading; the caller owns the VMCB and no guest runs on it.
@@ -144,7 +144,7 @@ impl Vmcb {
     access!(read_u64, write_u64, u64);
 
     /// Sets or clears bits of a 32-bit field.
-    #[inline]
+    #[inline(always)]
     pub fn set_bits(&mut self, offset: usize, bits: u32, on: bool) {
         let old = self.read_u32(offset);
         self.write_u32(offset, if on { old | bits } else { old & !bits });

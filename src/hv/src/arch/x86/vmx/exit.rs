@@ -37,14 +37,14 @@ const INSTRUCTIONS: u64 = {
 };
 
 /// Whether the VMCS has the length of the instruction that caused an exit for `reason`.
-#[inline]
+#[inline(always)]
 pub(super) fn has_instruction_length(reason: u16) -> bool {
     reason < 64 && INSTRUCTIONS >> reason & 1 != 0
 }
 
 impl VmxVp {
     /// The last exit. The reason has been read, the qualification is read where it says something.
-    #[inline]
+    #[inline(always)]
     pub(super) fn decode_exit(&mut self) -> Exit {
         match self.reason {
             0 => self.exception(),

@@ -226,27 +226,27 @@ impl VpBackend for VmxVp {
         self.vmcs.region()
     }
 
-    #[inline]
+    #[inline(always)]
     fn run(&mut self) -> Exit {
         self.enter_and_exit()
     }
 
-    #[inline]
+    #[inline(always)]
     fn gp(&self) -> &GpRegs {
         &self.frame.gp
     }
 
-    #[inline]
+    #[inline(always)]
     fn gp_mut(&mut self) -> &mut GpRegs {
         &mut self.frame.gp
     }
 
-    #[inline]
+    #[inline(always)]
     fn get(&self, register: Register) -> u64 {
         self.get_register(register)
     }
 
-    #[inline]
+    #[inline(always)]
     fn set(&mut self, register: Register, value: u64) {
         self.set_register(register, value);
     }
@@ -267,22 +267,22 @@ impl VpBackend for VmxVp {
         segments::write_table(&mut self.vmcs, name, value);
     }
 
-    #[inline]
+    #[inline(always)]
     fn cpl(&self) -> u8 {
         segments::cpl(&self.vmcs)
     }
 
-    #[inline]
+    #[inline(always)]
     fn next_rip(&self) -> Option<u64> {
         self.instruction_end()
     }
 
-    #[inline]
+    #[inline(always)]
     fn retire(&mut self, next_rip: u64) {
         self.retire_to(next_rip);
     }
 
-    #[inline]
+    #[inline(always)]
     fn interrupted_event(&mut self) -> Option<Event> {
         self.take_interrupted()
     }
@@ -291,12 +291,12 @@ impl VpBackend for VmxVp {
         self.inject_event(event);
     }
 
-    #[inline]
+    #[inline(always)]
     fn can_take_interrupt(&self) -> bool {
         self.is_open_for_interrupts()
     }
 
-    #[inline]
+    #[inline(always)]
     fn can_take_nmi(&self) -> bool {
         self.is_open_for_nmis()
     }

@@ -42,7 +42,7 @@ fn read_live(slot: usize) -> u64 {
 }
 
 impl VmxVp {
-    #[inline]
+    #[inline(always)]
     pub(super) fn get_register(&self, register: Register) -> u64 {
         match register {
             Register::Rip => self.vmcs.read(Field::GUEST_RIP),

@@ -9,7 +9,7 @@ use super::fields::{Field, interruptibility};
 use super::{VmxVp, exit, pending};
 
 impl VmxVp {
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter_and_exit(&mut self) -> Exit {
         if self.pending != 0 {
             if self.pending & !pending::EVENT != 0
@@ -95,7 +95,7 @@ impl VmxVp {
     }
 
     /// RIP after the instruction that exited, for exits that an instruction caused.
-    #[inline]
+    #[inline(always)]
     pub(super) fn instruction_end(&self) -> Option<u64> {
         if !exit::has_instruction_length(self.reason) {
             return None;
@@ -118,7 +118,7 @@ impl VmxVp {
     }
 
     /// Completes an instruction: RIP, no shadow, no RF. The caller raises the exception of a single step.
-    #[inline]
+    #[inline(always)]
     pub(super) fn retire_to(&mut self, next_rip: u64) {
         self.vmcs.write(Field::GUEST_RIP, next_rip);
         let state = self.vmcs.read32(Field::INTERRUPTIBILITY);

@@ -149,6 +149,7 @@ impl<V: Virt> ParentVp<V> {
             P::PROCESSORS_PER_SOCKET => {
                 let count = u32::try_from(call.value).map_err(|_| refused)?;
                 child.vps_per_socket.store(count, Ordering::Relaxed);
+                child.change_cpuid();
             }
             P::CPU_WEIGHT if (1..=10_000).contains(&call.value) => {
                 properties.share.weight = call.value as u32;

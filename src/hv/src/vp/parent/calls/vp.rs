@@ -96,7 +96,7 @@ impl<V: Virt> ParentVp<V> {
         }
         let mut overrides = child.overrides.lock();
         overrides.add(call, &mut child.pool.lock())?;
-        child.has_overrides.store(true, Ordering::Release);
+        child.change_cpuid();
         Ok(())
     }
 
