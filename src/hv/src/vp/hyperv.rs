@@ -183,14 +183,26 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         self.shared.synic.lock().has_undelivered() || R::messages(self).waiting() != 0
     }
 
+    #[cold]
+    fn legacy_call_mode(&self) -> Option<Mode> {
+        let cs = self.backend.segment(SegmentName::Cs);
+        let get = |register| self.backend.get(register);
+        Mode::of(
+            self.backend.cpl(),
+            get(Register::Cr0),
+            get(Register::Efer),
+            &cs,
+        )
+    }
+
     #[inline(always)]
     pub(super) fn hypercall(&mut self) {
-        let cs = self.backend.segment(SegmentName::Cs);
-        let (cr0, efer) = (
-            self.backend.get(Register::Cr0),
-            self.backend.get(Register::Efer),
-        );
-        let Some(mode) = Mode::of(self.backend.cpl(), cr0, efer, &cs) else {
+        let mode = if self.backend.is_in_64_bit_code() {
+            (self.backend.cpl() == 0).then_some(Mode::Long)
+        } else {
+            self.legacy_call_mode()
+        };
+        let Some(mode) = mode else {
             self.raise_ud();
             return;
         };

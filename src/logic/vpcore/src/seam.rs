@@ -322,6 +322,11 @@ pub trait VpBackend {
     fn set_table(&mut self, name: TableName, value: TableRegister);
     /// Privilege level of the guest, 0 to 3.
     fn cpl(&self) -> u8;
+    /// Whether the guest executes 64-bit code: EFER.LMA and CS.L.
+    fn is_in_64_bit_code(&self) -> bool {
+        self.get(Register::Efer) & x86::efer::LMA != 0
+            && self.segment(SegmentName::Cs).attributes & Segment::LONG != 0
+    }
 
     /// RIP after the instruction that exited, where the hardware says it. `None` asks the caller to decode.
     fn next_rip(&self) -> Option<u64>;

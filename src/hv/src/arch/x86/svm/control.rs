@@ -301,6 +301,13 @@ impl VpBackend for SvmVp {
     }
 
     #[inline(always)]
+    fn is_in_64_bit_code(&self) -> bool {
+        // The attributes are packed: L is bit 9.
+        self.vmcb.read_u64(field::EFER) & efer::LMA != 0
+            && self.vmcb.read_u16(field::CS + 2) & 1 << 9 != 0
+    }
+
+    #[inline(always)]
     fn cpl(&self) -> u8 {
         self.vmcb.read_u8(field::CPL)
     }

@@ -268,6 +268,12 @@ impl VpBackend for VmxVp {
     }
 
     #[inline(always)]
+    fn is_in_64_bit_code(&self) -> bool {
+        self.vmcs.read(Field::GUEST_EFER) & x86::efer::LMA != 0
+            && self.vmcs.read(Field::GUEST_CS_RIGHTS) & u64::from(Segment::LONG) != 0
+    }
+
+    #[inline(always)]
     fn cpl(&self) -> u8 {
         segments::cpl(&self.vmcs)
     }
