@@ -21,6 +21,8 @@ pub enum Peer {
 pub enum Group {
     /// Exits that the hypervisor answers itself.
     Exits,
+    /// What children cost.
+    Children,
     /// Debian's boot in the parent.
     Boot,
     /// Bytes.
@@ -31,12 +33,19 @@ pub enum Group {
 
 impl Group {
     /// All, in the order of the page.
-    pub const ALL: [Self; 4] = [Self::Exits, Self::Boot, Self::Memory, Self::Code];
+    pub const ALL: [Self; 5] = [
+        Self::Exits,
+        Self::Children,
+        Self::Boot,
+        Self::Memory,
+        Self::Code,
+    ];
 
     /// The name that `--only` takes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Exits => "exits",
+            Self::Children => "children",
             Self::Boot => "boot",
             Self::Memory => "memory",
             Self::Code => "code",
@@ -71,6 +80,23 @@ const fn exit(
         name,
         group: Group::Exits,
         unit: "instructions",
+        budget,
+        peer,
+        meaning,
+    }
+}
+
+const fn child(
+    name: &'static str,
+    unit: &'static str,
+    budget: Option<u64>,
+    peer: Peer,
+    meaning: &'static str,
+) -> Figure {
+    Figure {
+        name,
+        group: Group::Children,
+        unit,
         budget,
         peer,
         meaning,
@@ -170,6 +196,79 @@ pub const FIGURES: &[Figure] = &[
         None,
         Peer::None,
         "The same in x2APIC mode.",
+    ),
+    child(
+        "child-cpuid",
+        "instructions",
+        Some(250),
+        Peer::Kvm(1_522, 1_366),
+        "CPUID of a child, with the loop that counts.",
+    ),
+    child(
+        "child-msr-read",
+        "instructions",
+        None,
+        Peer::None,
+        "RDMSR of the reference counter by a child.",
+    ),
+    child(
+        "child-hypercall",
+        "instructions",
+        Some(250),
+        Peer::Kvm(4_331, 4_099),
+        "A hypercall of a child with nothing to do, in registers. The child's own code for it is counted too, some sixty \
+         instructions.",
+    ),
+    child(
+        "child-hypercall-unknown",
+        "instructions",
+        None,
+        Peer::None,
+        "A call that there is not: what a child pays to be refused.",
+    ),
+    child(
+        "child-intercept-round-trip",
+        "instructions",
+        None,
+        Peer::None,
+        "A port access of a child until the parent has its message, the parent's answer by one call, and the child goes \
+         on: two switches of VPs, a message, an interrupt, a halt of the parent. What an emulated device costs at least.",
+    ),
+    child(
+        "get-register",
+        "instructions",
+        None,
+        Peer::None,
+        "HvCallGetVpRegisters for one register of a VP that is stopped.",
+    ),
+    child(
+        "child-ipi-round-trip",
+        "instructions",
+        None,
+        Peer::None,
+        "An interrupt from one VP of a child to another that is halted on the same processor, and one back: two IPIs, two \
+         halts, four switches.",
+    ),
+    child(
+        "frames-partition",
+        "frames of 4 KiB",
+        None,
+        Peer::None,
+        "What a child without VPs and memory takes of its pool. One frame of the hypervisor's comes on top.",
+    ),
+    child(
+        "frames-vp",
+        "frames of 4 KiB",
+        None,
+        Peer::None,
+        "What each VP takes.",
+    ),
+    child(
+        "frames-first-2MiB",
+        "frames of 4 KiB",
+        None,
+        Peer::None,
+        "Second-level tables for the first large page; one frame of the last of them serves a GiB.",
     ),
     boot(
         "boot-init-bare",

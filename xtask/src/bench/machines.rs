@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, ensure};
 use runner::emulator::Emulators;
 use runner::files::RunFiles;
@@ -32,22 +34,38 @@ pub struct Bench<'a> {
 impl Bench<'_> {
     /// The test parent's group `bench`, and what the hypervisor said of its memory.
     pub fn exits(&self, model: Model) -> Result<(Readings, Readings)> {
+        let image = build::test_parent(self.workspace)?;
+        let outcome = self.payload(model, "exits", image, "bench")?;
+        Ok((
+            logs::payload(&outcome.parent),
+            logs::memory(&outcome.hypervisor),
+        ))
+    }
+
+    /// What children cost.
+    pub fn children(&self, model: Model) -> Result<Readings> {
+        let image = build::children(self.workspace)?;
+        let outcome = self.payload(model, "children", image, "bench life")?;
+        Ok(logs::payload(&outcome.parent))
+    }
+
+    /// A measuring program.
+    fn payload(&self, model: Model, name: &str, image: PathBuf, words: &str) -> Result<Outcome> {
         let guest = Guest::Program {
-            image: build::test_parent(self.workspace)?,
-            command_line: "bench".to_owned(),
+            image,
+            command_line: words.to_owned(),
         };
-        let outcome = self.above(model, "exits", &guest)?;
+        let outcome = self.above(model, name, &guest)?;
         ensure!(
             outcome.parent.contains("# verdict: pass"),
-            "{model}: the measuring payload failed: {:?}",
+            "{model}: the measuring payload `{name}` failed: {:?}",
             outcome.end
         );
-        let readings = logs::payload(&outcome.parent);
         ensure!(
-            readings.contains_key("cpuid"),
-            "{model}: the payload measured nothing"
+            !logs::payload(&outcome.parent).is_empty(),
+            "{model}: the payload `{name}` measured nothing"
         );
-        Ok((readings, logs::memory(&outcome.hypervisor)))
+        Ok(outcome)
     }
 
     /// Debian's boot on the bare machine and above the hypervisor: times, and counters of the second.

@@ -131,6 +131,9 @@ fn measure(
         readings.extend(exits);
         readings.extend(memory);
     }
+    if groups.contains(&Group::Children) {
+        readings.extend(bench.children(model)?);
+    }
     if groups.contains(&Group::Boot) {
         readings.extend(bench.boot(model)?);
     }

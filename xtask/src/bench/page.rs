@@ -99,6 +99,7 @@ pub fn markdown(setting: &Setting, rows: &[Row]) -> String {
 fn title(group: Group) -> &'static str {
     match group {
         Group::Exits => "Exits that the hypervisor answers",
+        Group::Children => "Children",
         Group::Boot => "Debian's boot in the parent",
         Group::Memory => "Memory",
         Group::Code => "Code",
@@ -110,6 +111,9 @@ fn note(group: Group) -> &'static str {
         Group::Exits => {
             "\nEach is the mean of 1,000 in a row, without the cost of measuring, and includes the guest's own \
              instructions: one for CPUID; a call, the hypercall and a return for hypercalls.\n"
+        }
+        Group::Children => {
+            "\nMeans of 1,000 in a row, by tiny guests in a child of two VPs, on one processor that it shares with the parent.\n"
         }
         Group::Boot => {
             "\nTimes are ticks of the time-stamp counter since the kernel's first line. The counter also runs while the \

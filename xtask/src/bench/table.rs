@@ -167,7 +167,7 @@ pub fn rows(measured: &[Readings; 2], sections: &[Section], groups: &[Group]) ->
                     rows.push(Row::plain(name.clone(), group, "bytes", value(name)));
                 }
             }
-            Group::Exits | Group::Code => {}
+            Group::Exits | Group::Children | Group::Code => {}
         }
     }
     rows
