@@ -42,30 +42,33 @@ pub struct List {
     last: u32,
 }
 
-/// One list for each VP of the parent.
-pub struct Notices(Mutex<List>);
-
-impl Notices {
+impl List {
     /// An empty list.
     pub const fn new() -> Self {
-        Self(Mutex::new(List {
+        Self {
             first: END,
             last: END,
-        }))
+        }
     }
 }
 
-/// The VPs of the parent with their lists, by index.
+/// All lists, under one lock: a VP may be let run by another VP of the parent while it stands in a list.
+type Lists = &'static mut [List];
+
+/// The VPs of the parent and their lists, by index.
 struct Parents {
     vps: &'static [VpShared],
-    lists: &'static [Notices],
+    lists: Mutex<Lists>,
 }
 
 static PARENTS: Once<Parents> = Once::new();
 
-/// Makes the parent's VPs known. Once, before any LP is launched.
-pub fn init(vps: &'static [VpShared], lists: &'static [Notices]) {
-    PARENTS.call_once(|| Parents { vps, lists });
+/// Makes the parent's VPs known, with a list for each. Once, before any LP is launched.
+pub fn init(vps: &'static [VpShared], lists: &'static mut [List]) {
+    PARENTS.call_once(|| Parents {
+        vps,
+        lists: Mutex::new(lists),
+    });
 }
 
 /// VP `index` of the parent.
@@ -77,18 +80,19 @@ pub fn parent_vp(index: u32) -> Option<&'static VpShared> {
 pub fn post(me: &LpArea, scheduled: &Scheduled) {
     let told = scheduled.told.load(Ordering::SeqCst);
     let Some(parents) = PARENTS.get() else { return };
-    let (Some(vp), Some(list)) = (
-        parents.vps.get(told as usize),
-        parents.lists.get(told as usize),
-    ) else {
+    let Some(vp) = parents.vps.get(told as usize) else {
         return;
     };
     {
-        let mut list = list.0.lock();
+        let mut lists = parents.lists.lock();
+        let Some(list) = lists.get_mut(told as usize) else {
+            return;
+        };
         if scheduled.next_notice.load(Ordering::Relaxed) != NOT_LISTED {
             return;
         }
         scheduled.next_notice.store(END, Ordering::Relaxed);
+        scheduled.listed_at.store(told, Ordering::Relaxed);
         match linked(list.last) {
             Some(last) => last
                 .next_notice
@@ -107,11 +111,11 @@ pub fn post(me: &LpArea, scheduled: &Scheduled) {
 /// Takes `scheduled`, which posts nothing any more, out of the list it is in.
 pub fn forget(scheduled: &Scheduled) {
     let Some(parents) = PARENTS.get() else { return };
-    let told = scheduled.told.load(Ordering::SeqCst) as usize;
-    let Some(list) = parents.lists.get(told) else {
+    let mut lists = parents.lists.lock();
+    let at = scheduled.listed_at.load(Ordering::Relaxed);
+    let Some(list) = lists.get_mut(at as usize) else {
         return;
     };
-    let mut list = list.0.lock();
     let own = link(scheduled.id);
     let next = scheduled.next_notice.swap(NOT_LISTED, Ordering::Relaxed);
     if next == NOT_LISTED {
@@ -142,7 +146,7 @@ pub fn forget(scheduled: &Scheduled) {
 /// LP may take the first one out.
 pub struct Source<V> {
     index: VpIndex,
-    held: Option<MutexGuard<'static, List>>,
+    held: Option<MutexGuard<'static, Lists>>,
     kind: core::marker::PhantomData<V>,
 }
 
@@ -156,12 +160,12 @@ impl<V: Virt> Source<V> {
         }
     }
 
-    fn list(&mut self) -> Option<&mut MutexGuard<'static, List>> {
+    fn list(&mut self) -> Option<&mut List> {
+        let index = self.index.get() as usize;
         if self.held.is_none() {
-            let list = PARENTS.get()?.lists.get(self.index.get() as usize)?;
-            self.held = Some(list.0.lock());
+            self.held = Some(PARENTS.get()?.lists.lock());
         }
-        self.held.as_mut()
+        self.held.as_mut()?.get_mut(index)
     }
 }
 

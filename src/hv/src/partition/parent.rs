@@ -12,7 +12,7 @@ use vpcore::seam::InterceptBitmaps;
 use x86::cpuid::leaf1_ecx;
 use x86::efer;
 
-use super::notices::{self, Notices};
+use super::notices::{self, List};
 use super::ports::{FrameChunks, Links};
 use super::state_page::PinnedPage;
 use super::{Partition, PartitionCore, Seat, Slat, VpShared, VpTable};
@@ -78,7 +78,7 @@ impl<V: Virt> ParentPartition<V> {
             child_bitmaps.pass_msr_write(msr);
         }
         let vps = place_vps(&config, lps)?;
-        let lists = frames::place_slice(FrameUse::Partition, vps.len(), |_| Notices::new());
+        let lists = frames::place_slice(FrameUse::Partition, vps.len(), |_| List::new());
         notices::init(vps, lists.ok_or(Status::NO_MEMORY)?);
         let leaf_1 = insn::cpuid(1, 0).ecx;
         let base = info.ecam.base.get();

@@ -22,7 +22,7 @@ const BUDGET: u32 = 256;
 
 impl<V: Virt> ChildPartition<V> {
     /// Stops `vp` for ever and takes away what it shares with the parent. Its frames stay until the partition is
-    /// finalized.
+    /// finalized. Inside [`ChildPartition::exclusively`].
     pub fn delete_vp(&self, me: &LpArea, vp: &'static ChildVp<V>) {
         self.silence(me, vp);
         self.forget_vp(vp.shared.index);
@@ -60,14 +60,11 @@ impl<V: Virt> ChildPartition<V> {
                 }
                 State::Finalizing => {}
                 State::Finalized => return Ok(Progress::Done),
+                State::Deleted => return Err(HvError::INVALID_PARTITION_STATE),
             }
         }
-        if self.is_busy.swap(true, Ordering::Acquire) {
-            return Ok(Progress::Yield);
-        }
-        let progress = self.finalize_piece(me);
-        self.is_busy.store(false, Ordering::Release);
-        Ok(progress)
+        let piece = self.exclusively(|| self.finalize_piece(me));
+        Ok(piece.unwrap_or(Progress::Yield))
     }
 
     fn finalize_piece(&self, me: &LpArea) -> Progress {
@@ -142,17 +139,19 @@ impl<V: Virt> ChildPartition<V> {
     /// # Errors
     /// `INVALID_PARTITION_STATE`; `OPERATION_DENIED`: its pool is to be withdrawn first, or another call is at it.
     pub fn delete(child: ChildRef<V>) -> Result<(), HvError> {
-        {
+        let checked = child.exclusively(|| {
             let mut properties = child.properties.lock();
             if !matches!(properties.state, State::Created | State::Finalized) {
                 return Err(HvError::INVALID_PARTITION_STATE);
             }
-            if child.pool.lock().usage().1 != 0 || child.is_busy.swap(true, Ordering::Acquire) {
+            if child.pool.lock().usage().1 != 0 {
                 return Err(HvError::OPERATION_DENIED);
             }
-            // From here on nothing is deposited.
-            properties.state = State::Finalized;
-        }
+            // From here on nothing is deposited, and nobody else deletes it.
+            properties.state = State::Deleted;
+            Ok(())
+        });
+        checked.unwrap_or(Err(HvError::OPERATION_DENIED))?;
         *child.statistics.lock() = [None, None];
         // SAFETY: used below only, before it is freed.
         let partition = unsafe { child.forever() };

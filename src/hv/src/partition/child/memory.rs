@@ -4,6 +4,8 @@
     reason = "names pool frames that are used as overlays alone"
 )]
 
+use core::sync::atomic::Ordering;
+
 use addr::{Gpn, Spa, VpIndex};
 use gpa_space::{Below, GpaSpace, Pending, SpaceError};
 use paging::{Attributes, Levels, Mapping, PageSize};
@@ -169,6 +171,24 @@ impl<V: Virt> Held<'_, V> {
         self.spare.page == Some(page) || self.find(|entry| entry.cover.page == Some(page)).is_some()
     }
 
+    /// Keeps `cover` in an entry that stays. There is one: never more pages are under overlays than overlays are placed.
+    fn keep(&mut self, cover: Cover) {
+        let is_free = |entry: &&mut OverlayEntry| entry.cover.page.is_none();
+        if let Some(entry) = self.shared.iter_mut().find(is_free) {
+            entry.cover = cover;
+            return;
+        }
+        self.guard = None;
+        let staying = |vp: &&'static ChildVp<V>| !vp.is_ending.load(Ordering::SeqCst);
+        for vp in self.partition.vps().filter(staying) {
+            if let Some(entry) = vp.overlays.lock().iter_mut().find(is_free) {
+                entry.cover = cover;
+                return;
+            }
+        }
+        log::error!("no place for what lies below an overlay page");
+    }
+
     fn drop_cover(&mut self, page: Gpn) {
         if let Some((entry, _)) = self.find(|entry| entry.cover.page == Some(page)) {
             entry.cover = Cover::default();
@@ -311,10 +331,8 @@ impl<V: Virt> ChildPartition<V> {
                 };
             }
             let spare = core::mem::take(held.spare);
-            if spare.page.is_some()
-                && let Some((entry, _)) = held.find(|entry| entry.cover.page.is_none())
-            {
-                entry.cover = spare;
+            if spare.page.is_some() {
+                held.keep(spare);
             }
             Ok(())
         })
@@ -333,6 +351,23 @@ impl<V: Virt> ChildPartition<V> {
         for kind in [Overlay::VpAssist, Overlay::EventFlags, Overlay::Messages] {
             let _ = self.place_overlay(me, kind, vp.shared.index, None);
         }
+        // What it keeps for others goes to entries that stay. From now on it keeps nothing.
+        vp.is_ending.store(true, Ordering::SeqCst);
+        let _ = self.edit_memory(me, |memory, _, _| {
+            let (_, mut held) = memory.parts(self);
+            for at in 0..VP_OVERLAYS {
+                let cover = {
+                    let mut entries = vp.overlays.lock();
+                    entries
+                        .get_mut(at)
+                        .map(|entry| core::mem::take(&mut entry.cover))
+                };
+                if let Some(cover) = cover.filter(|cover| cover.page.is_some()) {
+                    held.keep(cover);
+                }
+            }
+            Ok(())
+        });
     }
 
     /// Maps one page of 4 KiB or 2 MiB. The caller has counted a use of its frames, which stays the caller's on failure.

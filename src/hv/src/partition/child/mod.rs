@@ -47,6 +47,8 @@ pub enum State {
     Finalizing,
     /// Nothing is left but its pool.
     Finalized,
+    /// Nothing is left.
+    Deleted,
 }
 
 /// What the parent set, beside what lies in the parts.
@@ -86,7 +88,7 @@ pub struct ChildPartition<V: Virt> {
     pub is_frozen: AtomicBool,
     /// Pages of statistics: what it knows of itself, what the parent may know.
     pub statistics: Mutex<[Option<PinnedPage>; 2]>,
-    /// A call is taking it apart.
+    /// A call changes what it is made of: its VPs, its pool, its end.
     is_busy: AtomicBool,
     /// VPs that were deleted, whose frames are freed when it is finalized.
     deleted: AtomicPtr<ChildVp<V>>,
@@ -243,6 +245,17 @@ impl<V: Virt> ChildPartition<V> {
     ) -> Result<(), HvError> {
         // SAFETY: the VP is destroyed before its partition is finalized, and that before it is deleted.
         ChildVp::create(unsafe { this.forever() }, index, extension, lp)
+    }
+
+    /// Calls `change` while no other call changes what the partition is made of. `None`, and nothing is called, while
+    /// another does: the caller is to try again.
+    pub fn exclusively<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
+        if self.is_busy.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        let done = change();
+        self.is_busy.store(false, Ordering::Release);
+        Some(done)
     }
 
     /// What CPUID answers has changed: VPs forget what they have kept of it.

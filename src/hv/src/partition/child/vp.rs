@@ -1,7 +1,7 @@
 //! A VP of a child, as it lies in frames of its partition's pool.
 #![expect(unsafe_code, reason = "keeps VPs in frames of pools")]
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use addr::{PAGE_SIZE, Spa, VpIndex};
 use apic::{Apic, Inbox};
@@ -36,6 +36,8 @@ pub struct Scheduled {
     pub told: AtomicU32,
     /// The next in that VP's list of those with something to tell, see `partition::notices`.
     pub next_notice: AtomicU32,
+    /// Whose list it is in.
+    pub listed_at: AtomicU32,
 }
 
 impl Scheduled {
@@ -62,6 +64,8 @@ pub struct ChildVp<V: Virt> {
     pub pages: Mutex<StatePages>,
     /// Exits by reason.
     pub counters: [AtomicU64; NAMES.len()],
+    /// It is being deleted: nothing of another VP is kept in its overlay entries any more.
+    pub is_ending: AtomicBool,
     /// Deleted before its partition was: where the next such is.
     pub next_deleted: AtomicPtr<ChildVp<V>>,
     queue: Spa,
@@ -142,6 +146,7 @@ impl<V: Virt> ChildVp<V> {
             wanted: AtomicU32::new(0),
             told: AtomicU32::new(lp.index.get()),
             next_notice: AtomicU32::new(0),
+            listed_at: AtomicU32::new(0),
         });
         let inbox = if is_bsp {
             Inbox::new()
@@ -206,6 +211,7 @@ impl<V: Virt> ChildVp<V> {
             message: Mutex::new(Message::EMPTY),
             pages: Mutex::new(StatePages::new()),
             counters: [const { AtomicU64::new(0) }; NAMES.len()],
+            is_ending: AtomicBool::new(false),
             next_deleted: AtomicPtr::new(core::ptr::null_mut()),
             queue,
         };

@@ -26,6 +26,8 @@ impl<V: Virt> ParentVp<V> {
                 // A piece of it; nothing of it fails for a partition in these states.
                 let _: Result<Progress, _> = child.finalize(self.lp);
             }
+            // Another LP has it nearly out of the directory.
+            State::Deleted => {}
             State::Created | State::Finalized => {
                 if self.give_back(Some(&child)) {
                     // Refused where another LP is at it; then the next piece sees it gone.

@@ -16,6 +16,7 @@ use super::super::ParentVp;
 use super::{BURST, Target, frame, frame_status, word};
 use crate::mm::owners;
 use crate::partition::TableMemory;
+use crate::partition::child::State;
 use crate::virt::Virt;
 
 /// Page number of the local APICs' registers.
@@ -25,7 +26,30 @@ impl<V: Virt> ParentVp<V> {
     pub(super) fn deposit(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = PartitionOnly::decode(body.header())?;
         let target = self.target(call.partition)?;
-        let slot = match &target {
+        self.alone_with(&target, |vp| vp.deposit_to(&target, body))
+    }
+
+    /// Calls `change` while no other call deposits to, withdraws from or deletes `target`; otherwise the call is made again.
+    fn alone_with(
+        &mut self,
+        target: &Target<V>,
+        change: impl FnOnce(&mut Self) -> Result<Progress, HvError>,
+    ) -> Result<Progress, HvError> {
+        match target {
+            Target::Own => change(self),
+            Target::Child(child) => child
+                .exclusively(|| {
+                    if child.properties.lock().state == State::Deleted {
+                        return Err(HvError::INVALID_PARTITION_ID);
+                    }
+                    change(self)
+                })
+                .unwrap_or(Ok(Progress::Yield)),
+        }
+    }
+
+    fn deposit_to(&mut self, target: &Target<V>, body: &mut Body<'_>) -> Result<Progress, HvError> {
+        let slot = match target {
             Target::Own => Slot::PARENT,
             Target::Child(child) => {
                 Slot::new(child.slot as u16).ok_or(HvError::INVALID_PARTITION_ID)?
@@ -55,7 +79,7 @@ impl<V: Virt> ParentVp<V> {
         debug_assert!(edited.is_ok());
         // No processor reaches them through the parent's tables any more.
         for spa in taken.iter().take(count) {
-            match &target {
+            match target {
                 Target::Own => crate::mm::frames::donate(*spa),
                 Target::Child(child) => child.take_deposit(*spa),
             }
@@ -71,11 +95,19 @@ impl<V: Virt> ParentVp<V> {
     pub(super) fn withdraw(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = Withdraw::decode(body.header())?;
         let target = self.target(call.partition)?;
+        self.alone_with(&target, |vp| vp.withdraw_from(&target, body))
+    }
+
+    fn withdraw_from(
+        &mut self,
+        target: &Target<V>,
+        body: &mut Body<'_>,
+    ) -> Result<Progress, HvError> {
         let mut given = [Spa::new(0); BURST];
         let mut count = 0;
         let wanted = usize::from(body.remaining()).min(BURST);
         for place in given.iter_mut().take(wanted) {
-            let spa = match &target {
+            let spa = match target {
                 Target::Own => crate::mm::frames::reclaim(),
                 Target::Child(child) => child.pool.lock().withdraw(),
             };
@@ -84,7 +116,7 @@ impl<V: Virt> ParentVp<V> {
             count += 1;
         }
         let given = given.get(..count).unwrap_or(&[]);
-        let slot = match &target {
+        let slot = match target {
             Target::Own => Slot::PARENT,
             Target::Child(child) => {
                 Slot::new(child.slot as u16).ok_or(HvError::INVALID_PARTITION_ID)?

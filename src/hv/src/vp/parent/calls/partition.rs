@@ -133,7 +133,7 @@ impl<V: Virt> ParentVp<V> {
         };
         let refused = HvError::PROPERTY_VALUE_OUT_OF_RANGE;
         let mut properties = child.properties.lock();
-        if matches!(properties.state, State::Finalizing | State::Finalized) {
+        if !matches!(properties.state, State::Created | State::Active) {
             return Err(HvError::INVALID_PARTITION_STATE);
         }
         match call.code {

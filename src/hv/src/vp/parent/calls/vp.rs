@@ -24,18 +24,25 @@ const SUSPENDS: [RegisterName; 3] = [
 ];
 
 impl<V: Virt> ParentVp<V> {
-    pub(super) fn create_vp(&mut self, body: &Body<'_>) -> Result<(), HvError> {
+    pub(super) fn create_vp(&mut self, body: &Body<'_>) -> Result<Progress, HvError> {
         let call = CreateVp::decode(body.header())?;
         let child = self.child(call.partition)?;
-        child.check_active()?;
-        ChildPartition::create_vp(&child, call.vp, &self.role.extension, self.lp)
+        let created = child.exclusively(|| {
+            child.check_active()?;
+            ChildPartition::create_vp(&child, call.vp, &self.role.extension, self.lp)
+        });
+        created.map_or(Ok(Progress::Yield), |done| done.map(|()| Progress::Done))
     }
 
-    pub(super) fn delete_vp(&mut self, body: &Body<'_>) -> Result<(), HvError> {
+    pub(super) fn delete_vp(&mut self, body: &Body<'_>) -> Result<Progress, HvError> {
         let call = DeleteVp::decode(body.header())?;
-        let (child, vp) = self.child_vp(call.partition, call.vp)?;
-        child.delete_vp(self.lp, vp);
-        Ok(())
+        let child = self.child(call.partition)?;
+        let deleted = child.exclusively(|| {
+            let (_, vp) = self.child_vp(call.partition, call.vp)?;
+            child.delete_vp(self.lp, vp);
+            Ok(Progress::Done)
+        });
+        deleted.unwrap_or(Ok(Progress::Yield))
     }
 
     pub(super) fn get_registers(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
