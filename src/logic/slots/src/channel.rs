@@ -75,8 +75,9 @@ pub enum Stop {
 pub enum Blocked {
     /// Its completion has no room. User space signals when it has.
     Space,
-    /// A barrier: try again after the next [`Channel::complete`].
-    Barrier,
+    /// Others must be completed first, because one of them or this one is a barrier, or because those of former sessions
+    /// hold all places. Try again after [`Channel::complete`].
+    Others,
 }
 
 /// One step of [`Channel::next`].
@@ -225,7 +226,7 @@ impl<M: RingMem> Channel<M> {
             return Turn::Stopped(stop);
         }
         if self.outstanding.has_barrier() {
-            return Turn::Blocked(Blocked::Barrier);
+            return Turn::Blocked(Blocked::Others);
         }
         match self.has_room() {
             Ok(true) => {}
@@ -277,18 +278,16 @@ impl<M: RingMem> Channel<M> {
         let is_barrier = self.identity.kind == ChannelKind::Control && is_barrier(&request);
         if is_barrier && !self.outstanding.is_empty() {
             self.requests.put_back();
-            return Turn::Blocked(Blocked::Barrier);
+            return Turn::Blocked(Blocked::Others);
         }
         match self
             .outstanding
             .add(transaction, self.generation, header.kind, is_barrier)
         {
             Some(ticket) => Turn::Run(ticket, request),
-            // Former sessions still hold the places.
             None => {
-                let status = Status::of(Err(HvError::INSUFFICIENT_BUFFERS));
-                self.answer(header.kind, transaction, &status.encode());
-                Turn::Answered(None)
+                self.requests.put_back();
+                Turn::Blocked(Blocked::Others)
             }
         }
     }
