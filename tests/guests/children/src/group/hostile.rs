@@ -19,7 +19,7 @@ use crate::child::runtime::{self, Random, Shared};
 use crate::client::intercept::Intercept;
 use crate::client::partition::RWX;
 use crate::client::synic;
-use crate::client::vp::{PATIENCE, set_registers};
+use crate::client::vp::{PATIENCE, get_registers, set_registers};
 use crate::options::Options;
 
 const CANARY: u64 = 0xCA4A_4C1E_55AA_1234;
@@ -371,6 +371,10 @@ fn pairs(
     };
     let before = bystander.rounds();
     guest.load_at(0x1_2000, code::out_16);
+    // An interrupt in real mode leads to the same place; without it the program would be what lies at address 0.
+    for at in (0..0x400).step_by(8) {
+        guest.write(at, 0x1200_0000_1200_0000);
+    }
     for (vp, entry) in [(1, second), (0, first)] {
         need(
             format_args!("{name}: VP {vp}"),
@@ -385,14 +389,15 @@ fn pairs(
     let mut ended = false;
     let mut seen = 0;
     let start = clock::reference();
-    while let Some(at) = guest.any_stop(PATIENCE * 15) {
+    while let Some(at) = guest.any_stop(if is_fast() { 15 } else { 2 } * PATIENCE) {
         let vp = at.header().vp.get();
         if vp == 0 && at.is_out(STOP) {
             ended = true;
             break;
         }
         seen += 1;
-        if seen > 200_000 || clock::reference() - start > LONG * 10 {
+        let is_lost = vp == 0 && at.kind == MessageType::UNRECOVERABLE_EXCEPTION;
+        if is_lost || seen > 200_000 || clock::reference() - start > LONG * 10 {
             note(format_args!("{name}: given up: {at}"));
             break;
         }
@@ -407,6 +412,23 @@ fn pairs(
             let list = [(N::RIP, rip.into()), (N::RAX, u128::from(u64::MAX))];
             let _ = set_registers(guest.id, 0, &list);
             let _ = guest.resume(0);
+        }
+    }
+    if !ended {
+        for vp in 0..2 {
+            let _ = guest.suspend(vp);
+            let names = [
+                N::RIP,
+                N::RFLAGS,
+                N::CR0,
+                N::INTERCEPT_SUSPEND,
+                N::INTERNAL_ACTIVITY_STATE,
+            ];
+            let state = get_registers(guest.id, vp, &names);
+            let rounds = guest.shared(vp).result(1);
+            note(format_args!(
+                "{name}: VP {vp} is at {state:x?}, {rounds} rounds"
+            ));
         }
     }
     check(format_args!("{name}: VP 0 comes to its end"), ended);
@@ -474,6 +496,7 @@ extern "sysv64" fn storm(shared: &'static Shared) -> ! {
         runtime::try_wrmsr(0x830, 1 << 32 | low);
         runtime::try_wrmsr(0x830, (2 + random.below(100)) << 32 | low);
         sent += 1;
+        shared.set(1, sent);
     }
     shared.set(0, sent);
     runtime::stop(0)
