@@ -59,7 +59,8 @@ fn complaint(layer: Layer, name: &str, target: Option<Layer>) -> Option<String> 
         (Layer::Abi, None) => name == "bitflags",
         (Layer::Logic, Some(Layer::Abi | Layer::Logic)) => true,
         (Layer::Logic, None) => !HARDWARE.contains(&name) && name != "log",
-        (Layer::Parent, Some(Layer::Abi | Layer::Logic | Layer::Parent) | None) => true,
+        (Layer::Parent, Some(Layer::Abi | Layer::Logic | Layer::Parent)) => true,
+        (Layer::Parent, None) => !HARDWARE.contains(&name),
         (Layer::Top, Some(Layer::Abi | Layer::Logic) | None) => true,
         (_, Some(_)) => false,
     };

@@ -13,12 +13,15 @@
 //! time may have their blocks mixed, as on a disk. Nothing here parses what a child wrote, but for the image files: their
 //! structure is the owner's, their content the child's, so a format is never guessed from content.
 //!
-//! Durability: what a finished [`Image::write`] wrote survives the end of this process. It survives the end of the
-//! machine after a later [`Image::flush`] returned without error, which is `fdatasync` or more.
+//! Durability: what a finished [`Image::write`] wrote survives the end of this process and of the machine after a later
+//! [`Image::flush`] returned without error, which is `fdatasync` or more. Before that, a raw image loses nothing when only
+//! the process ends; the other formats may, as their tables are kept in memory until a flush.
 //!
 //! `docs/adr/0013-disk-images.md` says why these formats come from where they come from.
 #![forbid(unsafe_code)]
 
+mod blocks;
+mod bytes;
 mod format;
 mod image;
 mod lock;
@@ -26,6 +29,8 @@ mod open;
 mod pool;
 mod qcow2;
 mod raw;
+mod vhd;
+mod vhdx;
 
 pub use format::{Format, UnknownFormat};
 pub use image::{Discard, Image, ImageTraits};

@@ -12,7 +12,7 @@ use nix::libc;
 use crate::lock::{LockError, LockMode, lock};
 use crate::qcow2::Qcow2;
 use crate::raw::Raw;
-use crate::{Format, Image};
+use crate::{Format, Image, vhd, vhdx};
 
 /// What to do with the files that an image says it is based on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -178,7 +178,8 @@ fn serve(file: File, path: &Path, options: &Options) -> io::Result<Arc<dyn Image
             is_direct,
             backing,
         )?),
-        Format::Vhdx | Format::Vhd => return Err(io::ErrorKind::Unsupported.into()),
+        Format::Vhdx => Arc::new(vhdx::open(file, is_read_only, is_direct)?),
+        Format::Vhd => Arc::new(vhd::open(file, is_read_only, is_direct)?),
     })
 }
 
@@ -210,7 +211,8 @@ pub fn create(path: &Path, format: Format, size: u64) -> Result<(), OpenError> {
         match format {
             Format::Raw => file.set_len(size),
             Format::Qcow2 => file.try_clone().and_then(|file| Qcow2::create(file, size)),
-            Format::Vhdx | Format::Vhd => Err(io::ErrorKind::Unsupported.into()),
+            Format::Vhdx => vhdx::create(&file, size),
+            Format::Vhd => vhd::create(&file, size),
         }
     };
     made.and_then(|()| file.sync_all()).map_err(|error| {

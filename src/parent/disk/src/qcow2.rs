@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -10,10 +12,11 @@ use imago::format::PreallocateMode;
 use imago::qcow2::Qcow2 as Driver;
 use imago::{
     DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder, FormatDriverBuilder,
-    PermissiveImplicitOpenGate, StorageOpenOptions,
+    PermissiveImplicitOpenGate, ShallowMapping, StorageOpenOptions,
 };
+use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::image::{Discard, Image, ImageTraits, check_range, check_writable};
+use crate::image::{Discard, Image, ImageTraits, check_range, check_writable, write_full_zeroes};
 use crate::open::Backing;
 use crate::{IoVector, IoVectorMut};
 
@@ -21,6 +24,10 @@ const SECTOR: u32 = 512;
 
 /// A qcow2 image, with the images that it is based on.
 pub(crate) struct Qcow2 {
+    /// The same open file as the driver's, for the holes that discarding leaves.
+    file: File,
+    /// Version 2 cannot say that a cluster is zero.
+    has_zero_clusters: bool,
     /// Reads and writes share it. Freeing clusters must be alone: a request on its way may still use one.
     access: RwLock<FormatAccess<Storage>>,
     traits: ImageTraits,
@@ -41,7 +48,10 @@ impl Qcow2 {
         if let Some(path) = path {
             options = options.filename(path);
         }
-        let storage = Storage::from_open_file(file, options.clone())?;
+        let mut version = [0; 4];
+        file.read_exact_at(&mut version, 4)?;
+        let has_zero_clusters = u32::from_be_bytes(version) >= 3;
+        let storage = Storage::from_open_file(file.try_clone()?, options.clone())?;
         let builder = Driver::<Storage>::builder(storage)
             .storage_open_options(options)
             .write(!is_read_only);
@@ -61,13 +71,16 @@ impl Qcow2 {
             .zero_granularity()
             .and_then(|bytes| u32::try_from(bytes).ok())
             .unwrap_or(64 * 1024);
+        let can_discard = !is_read_only && has_zero_clusters;
         Ok(Self {
+            file,
+            has_zero_clusters,
             access: RwLock::new(access),
             traits: ImageTraits {
                 is_read_only,
                 logical_block: SECTOR,
                 physical_block: 4096,
-                discard: (!is_read_only).then_some(Discard { granularity }),
+                discard: can_discard.then_some(Discard { granularity }),
             },
         })
     }
@@ -89,6 +102,34 @@ impl Qcow2 {
     fn alone(&self) -> RwLockWriteGuard<'_, FormatAccess<Storage>> {
         self.access.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where in the file the whole clusters of a range lie that belong to nothing else, such as a snapshot.
+fn holes(
+    access: &FormatAccess<Storage>,
+    at: u64,
+    len: u64,
+    cluster: u64,
+) -> io::Result<Vec<Range<u64>>> {
+    let end = (at + len) / cluster * cluster;
+    let mut here = at.next_multiple_of(cluster);
+    let mut holes: Vec<Range<u64>> = Vec::new();
+    while here < end {
+        let (mapping, mapped) = access.get_shallow_mapping(here, end - here)?;
+        if mapped == 0 {
+            break;
+        }
+        if let ShallowMapping::Raw {
+            offset,
+            writable: true,
+            ..
+        } = mapping
+        {
+            holes.push(offset..offset.saturating_add(mapped));
+        }
+        here += mapped;
+    }
+    Ok(holes)
 }
 
 impl Image for Qcow2 {
@@ -117,14 +158,35 @@ impl Image for Qcow2 {
         check_writable(self.traits.is_read_only)?;
         let access = self.shared();
         check_range(at, len, access.size())?;
-        access.write_zeroes(at, len)
+        if self.has_zero_clusters {
+            return access.write_zeroes(at, len);
+        }
+        drop(access);
+        write_full_zeroes(self, at, len)
     }
 
     fn discard(&self, at: u64, len: u64) -> io::Result<()> {
         check_writable(self.traits.is_read_only)?;
         let mut access = self.alone();
         check_range(at, len, access.size())?;
-        access.discard_to_zero(at, len)
+        let Some(Discard { granularity }) = self.traits.discard else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let holes = holes(&access, at, len, u64::from(granularity))?;
+        access.discard_to_zero(at, len)?;
+        // The driver gives clusters back to the image only. Nobody can have taken them again yet.
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        for hole in holes {
+            let (Ok(at), Ok(len)) = (
+                i64::try_from(hole.start),
+                i64::try_from(hole.end - hole.start),
+            ) else {
+                continue;
+            };
+            // Where there can be no holes, the clusters are still free for the image.
+            let _ = fallocate(&self.file, flags, at, len);
+        }
+        Ok(())
     }
 
     fn flush(&self) -> io::Result<()> {
