@@ -64,7 +64,10 @@ impl Answers {
     /// Answer number `index`, counted from the oldest.
     pub(crate) fn at<'f>(&self, index: u16, frames: &'f mut impl Frames) -> Option<&'f mut Answer> {
         let place = usize::from(self.head.wrapping_add(index) % QUEUE_ANSWERS);
-        let frame = *self.frames.get(place / IN_SLAB)?;
+        let frame = *self
+            .frames
+            .get(place / IN_SLAB)
+            .filter(|frame| **frame != 0)?;
         let slab = frames.get::<AnswerSlab>(FrameId(frame))?;
         slab.0.get_mut(place % IN_SLAB)
     }

@@ -202,15 +202,24 @@ impl<F: Frames> Bus<'_, F> {
     ) -> Result<(), HvError> {
         let is_resetting = connection.state == ConnectionState::Resetting;
         let contact = connection.contact;
-        let is_answerable = contact.vtl() == 0 && contact.sint() < 16 && guest.has_vp(contact.vp);
+        let is_answerable =
+            contact.vtl() == 0 && (1..16).contains(&contact.sint()) && guest.has_vp(contact.vp);
         if !guest.has_vp(connection.vp) || (is_resetting && !is_answerable) {
             return Err(HvError::INVALID_PARAMETER);
         }
         if is_resetting {
             connection.notice = NoticeState::Due;
         }
-        self.server.connection = connection;
-        Ok(())
+        let server = &mut *self.server;
+        server.connection = connection;
+        // What the back end says may have to be answered first.
+        let has_room =
+            connection.sint == 0 || server.answers.reserve(&mut server.quota, self.frames);
+        if has_room {
+            Ok(())
+        } else {
+            Err(HvError::INSUFFICIENT_MEMORY)
+        }
     }
 
     fn restore_channel(
@@ -298,11 +307,7 @@ impl<F: Frames> Bus<'_, F> {
     }
 
     fn restore_answer(&mut self, answer: Answer) -> Result<(), HvError> {
-        let server = &mut *self.server;
-        if !server.answers.reserve(&mut server.quota, self.frames) {
-            return Err(HvError::INSUFFICIENT_MEMORY);
-        }
-        if server.answers.is_full() {
+        if self.server.answers.is_full() {
             return Err(HvError::INVALID_PARAMETER);
         }
         self.push(answer);

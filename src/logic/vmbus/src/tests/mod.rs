@@ -1,3 +1,4 @@
+mod backend;
 mod conversations;
 mod devices;
 mod faults;
