@@ -251,15 +251,19 @@ pub fn wake(me: &LpArea, vp: &VpShared) {
     let Seat::Scheduled(scheduled) = &vp.seat else {
         return;
     };
-    if scheduled.is_stopped() {
-        // Whoever lets it run again wakes it, and it looks at what was left for it.
-        return;
-    }
     loop {
         let home = scheduled.entity.home();
         let Some(own) = queue(home) else { return };
         let now = insn::rdtsc();
-        let woken = own.queue.lock().wake(scheduled.id, now, &Directory);
+        let woken = {
+            let mut own = own.queue.lock();
+            // Under the lock: whoever stops it for ever takes it off the queue after that. Who lets it run again wakes it,
+            // and it looks at what was left for it.
+            if scheduled.is_stopped() {
+                return;
+            }
+            own.wake(scheduled.id, now, &Directory)
+        };
         let idle = match woken {
             Ok(Wake::Preempt) => {
                 if let Some(target) = shootdown::lp(home) {

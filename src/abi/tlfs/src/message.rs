@@ -138,7 +138,10 @@ impl Message {
         let bytes = head
             .chain(self.header_tail(0))
             .chain(self.payload().iter().copied());
-        image.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        image
+            .iter_mut()
+            .zip(bytes)
+            .for_each(|(to, from)| *to = from);
         image
     }
 

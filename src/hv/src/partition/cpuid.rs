@@ -12,7 +12,7 @@ use crate::mm::pool::Pool;
 const ROOM: usize = PAGE_SIZE as usize / size_of::<RegisterCpuidResult>();
 /// Frames that a partition can have of them: enough for each leaf and subleaf of each of 8 VPs.
 const FRAMES: usize = 64;
-/// Records that can match one leaf of one VP.
+/// Records that can match one subleaf of one VP: with and without subleaf, of the VP and of all.
 pub const MATCHES: usize = 8;
 
 /// The records in the order of their registration.
@@ -40,11 +40,11 @@ impl Overrides {
             .take(self.count)
     }
 
-    /// Copies the records for `leaf` of VP `vp`, the latest last, as far as there is room; gives how many.
+    /// Copies the records for a leaf and subleaf of VP `vp`, the latest last, as far as there is room; gives how many.
     pub fn find(
         &self,
         vp: VpIndex,
-        leaf: u32,
+        (leaf, subleaf): (u32, u32),
         found: &mut [RegisterCpuidResult; MATCHES],
     ) -> usize {
         let mut count = 0;
@@ -52,6 +52,7 @@ impl Overrides {
             // SAFETY: the first `count` slots were written by `add`, in frames that are this value's alone.
             let record = unsafe { &*slot };
             if record.leaf == leaf
+                && (!record.is_subleaf_specific || record.subleaf == subleaf)
                 && (record.vp == vp || record.vp == VP_ANY)
                 && let Some(place) = found.get_mut(count)
             {

@@ -51,6 +51,9 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             now: self.reference_time(),
             is_page: &|page| partition.is_page(page),
         };
+        let old = is_overlay_register(number)
+            .then(|| self.read_synthetic(number).ok())
+            .flatten();
         let effect = match scope(number) {
             Some(Scope::Partition) => {
                 let mut msrs = partition.core().msrs.lock();
@@ -59,7 +62,20 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             Some(Scope::Vp) => self.shared.synic.lock().write(number, value, &context),
             None => return Err(Refused),
         };
-        self.carry_out(effect?)
+        let effect = effect?;
+        let is_overlay = matches!(effect, MsrEffect::Overlay { .. });
+        let done = self.carry_out(effect);
+        if let (Err(Refused), true, Some(old)) = (&done, is_overlay, old) {
+            // The page is not shown, so the register does not say that it is. What was there before needs no memory.
+            let _ = match scope(number) {
+                Some(Scope::Partition) => {
+                    let mut msrs = partition.core().msrs.lock();
+                    msrs.set(number, old, &context)
+                }
+                _ => self.shared.synic.lock().set(number, old, &context),
+            };
+        }
+        done
     }
 
     /// The register of the local APIC behind a synthetic one, in either of its modes. For partitions that were told.
@@ -227,6 +243,15 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     }
 }
 
+/// Registers that place an overlay page.
+const fn is_overlay_register(number: u32) -> bool {
+    use tlfs::msr as n;
+    matches!(
+        number,
+        n::HYPERCALL | n::REFERENCE_TSC | n::VP_ASSIST_PAGE | n::SIMP | n::SIEFP | n::SIRBP
+    )
+}
+
 /// A register of the local APIC that has a synthetic MSR (TLFS, "Virtual Interrupt Controller").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ApicRegister {
@@ -276,7 +301,7 @@ fn fill_hypercall_page<V: Virt>(frame: SharedFrame) {
 }
 
 /// Gives an overlay that the hypervisor writes its contents.
-pub(super) fn fill_overlay<V: Virt>(kind: Overlay, frame: SharedFrame, clock: &synic::RefClock) {
+pub(crate) fn fill_overlay<V: Virt>(kind: Overlay, frame: SharedFrame, clock: &synic::RefClock) {
     match kind {
         Overlay::Hypercall => fill_hypercall_page::<V>(frame),
         Overlay::ReferenceTsc => fill_tsc_page(frame, clock),

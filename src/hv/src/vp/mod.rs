@@ -254,6 +254,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
                 Some(StartEvent::Start(vector)) => {
                     startup::start(&mut self.backend, vector);
                     self.activity = Activity::Running;
+                    R::after_start(self);
                 }
                 None => break,
             }

@@ -82,8 +82,10 @@ pub trait Role<V: Virt>: Sized + 'static {
     fn triple_fault(vp: &mut Vp<V, Self>);
     /// The hardware refuses the VP's state.
     fn refused(vp: &mut Vp<V, Self>, detail: u64);
-    /// The VP was reset by INIT.
+    /// The VP was reset by INIT, and waits for its start.
     fn after_reset(vp: &mut Vp<V, Self>);
+    /// A start-up IPI let the VP begin.
+    fn after_start(vp: &mut Vp<V, Self>);
     /// The guest ended the interrupt `vector`, or, with `None`, all that was in service is gone.
     fn after_eoi(vp: &mut Vp<V, Self>, vector: Option<u8>, is_level: bool);
     /// A register of the virtual APIC changed that steers what physically arrives.

@@ -28,6 +28,9 @@ pub(crate) fn free_tree<F: Format>(
     freed
 }
 
+/// Bytes of a leaf whose release costs as much as a table, as a shift.
+const COSTLY_SHIFT: u32 = 18;
+
 /// Empties `table` of `level` while the budget lasts; whether it is empty.
 pub(crate) fn drain_table<F: Format>(
     mem: &mut impl TableMemory,
@@ -53,6 +56,9 @@ pub(crate) fn drain_table<F: Format>(
                 }
                 mem.store(at, 0);
                 release(spa, level, attributes, released);
+                // A large leaf counts for what giving back its frames costs.
+                let pieces = (span_bytes(level) >> COSTLY_SHIFT).min(u64::from(u32::MAX)) as u32;
+                *budget = (*budget).saturating_sub(pieces).max(1);
             }
         }
         *budget -= 1;

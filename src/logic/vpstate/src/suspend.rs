@@ -32,6 +32,8 @@ impl Reasons {
     pub const IDLE: Self = Self(1 << 5);
     /// The partition is not initialized, is being finalized, or its time is frozen.
     pub const PARTITION: Self = Self(1 << 6);
+    /// It is being deleted. Nothing takes this away.
+    pub const ENDING: Self = Self(1 << 7);
 
     /// The reasons of both.
     pub const fn with(self, other: Self) -> Self {

@@ -35,7 +35,7 @@ impl<V: Virt> ChildPartition<V> {
 
     fn silence(&self, me: &LpArea, vp: &'static ChildVp<V>) {
         if let Some(scheduled) = vp.scheduled() {
-            let _ = scheduled.suspend.set(Reasons::PARTITION);
+            let _ = scheduled.suspend.set(Reasons::ENDING);
             scheduler::remove(me, &vp.shared);
             // It has left its LP when this returns, and posts nothing any more.
             drop(vp.core(me));
@@ -72,7 +72,7 @@ impl<V: Virt> ChildPartition<V> {
             // One at a time; none of them runs or is woken after the first round.
             for other in self.vps() {
                 if let Some(scheduled) = other.scheduled() {
-                    let _ = scheduled.suspend.set(Reasons::PARTITION);
+                    let _ = scheduled.suspend.set(Reasons::ENDING);
                 }
             }
             self.delete_vp(me, vp);

@@ -46,7 +46,8 @@ impl Scheduled {
         const OTHERS: Reasons = Reasons::EXPLICIT
             .with(Reasons::INTERCEPT)
             .with(Reasons::DISPATCH)
-            .with(Reasons::PARTITION);
+            .with(Reasons::PARTITION)
+            .with(Reasons::ENDING);
         self.suspend.reasons().has(OTHERS)
     }
 }

@@ -102,11 +102,11 @@ impl<V: Virt> ChildCore<V> {
         let mut found;
         let overrides = if by_parent && self.partition.cpuid_epoch.load(Ordering::Acquire) != 0 {
             found = [RegisterCpuidResult::default(); MATCHES];
-            let count = self
-                .partition
-                .overrides
-                .lock()
-                .find(self.index, leaf, &mut found);
+            let count =
+                self.partition
+                    .overrides
+                    .lock()
+                    .find(self.index, (leaf, subleaf), &mut found);
             found.get(..count).unwrap_or(&[])
         } else {
             &[]

@@ -274,7 +274,13 @@ impl<V: Virt> Role<V> for Child<V> {
         vp.intercept_invalid_state();
     }
 
-    fn after_reset(_: &mut ChildCore<V>) {}
+    fn after_reset(vp: &mut ChildCore<V>) {
+        let _ = vp.role.suspend.set(Reasons::STARTUP);
+    }
+
+    fn after_start(vp: &mut ChildCore<V>) {
+        let _ = vp.role.suspend.clear(Reasons::STARTUP);
+    }
 
     fn after_eoi(vp: &mut ChildCore<V>, vector: Option<u8>, is_level: bool) {
         if let (Some(vector), true) = (vector, is_level) {

@@ -182,6 +182,8 @@ impl<V: Virt> Role<V> for Parent<V> {
         vp.shut_down();
     }
 
+    fn after_start(_: &mut ParentVp<V>) {}
+
     fn after_reset(vp: &mut ParentVp<V>) {
         // INIT to the boot processor resets the partition.
         while vp.index.get() == 0 && !vp.end_children() {

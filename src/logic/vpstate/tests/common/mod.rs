@@ -30,9 +30,11 @@ impl VpBackend for Backend {
     fn into_frame(self) -> Spa {
         Spa::new(0)
     }
-    fn attached<R>(&mut self, access: impl FnOnce(&mut Self) -> R) -> R {
-        access(self)
+    fn attach(&mut self) -> Option<Spa> {
+        None
     }
+
+    fn detach(&mut self, _: Option<Spa>) {}
     fn run(&mut self) -> Exit {
         Exit::Hlt
     }

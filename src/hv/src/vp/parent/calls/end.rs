@@ -15,6 +15,7 @@ impl<V: Virt> ParentVp<V> {
     /// One piece of stopping and deleting every child and giving back every deposited frame. True when that is done.
     pub(in crate::vp::parent) fn end_children(&mut self) -> bool {
         let Some(child) = (0..CHILDREN).find_map(directory::at::<V>) else {
+            *self.partition.statistics.lock() = [None, None];
             // Its ports lie in frames that it deposited, too.
             let links = &self.partition.core.links;
             let is_more = links.release(&mut self.partition.chunks(), BURST, true);
@@ -29,7 +30,8 @@ impl<V: Virt> ParentVp<V> {
             // Another LP has it nearly out of the directory.
             State::Deleted => {}
             State::Created | State::Finalized => {
-                if self.give_back(Some(&child)) {
+                let given = child.exclusively(|| self.give_back(Some(&child)));
+                if given == Some(true) {
                     // Refused where another LP is at it; then the next piece sees it gone.
                     let _ = ChildPartition::delete(child);
                 }

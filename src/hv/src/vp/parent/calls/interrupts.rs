@@ -9,7 +9,8 @@ use tlfs::call::{
 use vpstate::assert::Asserted;
 
 use super::super::ParentVp;
-use crate::partition::{Partition, ports};
+use crate::partition::child::State;
+use crate::partition::{CHILD_VPS, Partition, ports};
 use crate::virt::Virt;
 
 impl<V: Virt> ParentVp<V> {
@@ -18,8 +19,15 @@ impl<V: Virt> ParentVp<V> {
         let child = self.child(call.partition)?;
         child.check_active()?;
         let vps = &child.core().vps;
-        Asserted::new(&call)?.deliver(vps.iter().map(|vp| &vp.inbox), |place| {
-            if let Some(vp) = vps.iter().nth(place) {
+        // Looked up once: VPs may come and go meanwhile.
+        let mut there = [None; CHILD_VPS];
+        there
+            .iter_mut()
+            .zip(vps.iter())
+            .for_each(|(place, vp)| *place = Some(vp));
+        let inboxes = there.iter().flatten().map(|vp| &vp.inbox);
+        Asserted::new(&call)?.deliver(inboxes, |place| {
+            if let Some(&Some(vp)) = there.get(place) {
                 self.call(vp);
             }
         });
@@ -40,6 +48,12 @@ impl<V: Virt> ParentVp<V> {
     pub(super) fn install_intercept(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = InstallIntercept::decode(body.header())?;
         let child = self.child(call.partition)?;
+        if !matches!(
+            child.properties.lock().state,
+            State::Created | State::Active
+        ) {
+            return Err(HvError::INVALID_PARTITION_STATE);
+        }
         let is_wanted = call.access != AccessMask::empty();
         match call.kind {
             // All ports are the parent's, and the end of a level interrupt always is told.

@@ -249,7 +249,9 @@ impl<V: Virt> ParentVp<V> {
         unit: u64,
         is_unmap: bool,
     ) -> Result<Progress, HvError> {
-        let pages = u64::from(body.remaining()) * unit;
+        // A bounded piece: for each frame of a large page a use ends.
+        let most = if unit == 1 { LARGE_PAGES } else { 8 };
+        let pages = u64::from(body.remaining()).min(most) * unit;
         let swept = child.edit_memory(self.lp, |memory, pool, pending| {
             child.sweep(memory, pool, page, pages, is_unmap, pending)
         });

@@ -46,7 +46,7 @@ impl<V: Virt> ParentVp<V> {
             Call::GetNextChildPartition => self.next_child(body)?,
             Call::GetPartitionProperty => self.get_property(body)?,
             Call::GetPartitionPropertyEx => self.get_property_ex(body)?,
-            Call::SetPartitionProperty => self.set_property(body)?,
+            Call::SetPartitionProperty => return self.set_property(body),
             Call::DepositMemory => return self.deposit(body),
             Call::WithdrawMemory => return self.withdraw(body),
             Call::MapGpaPages => return self.map_gpa(body),

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
+use addr::VpIndex;
 use hypercall::{Body, Progress};
 use tlfs::HvError;
 use tlfs::call::{
@@ -23,6 +24,7 @@ use crate::partition::{Partition, PartitionCore};
 use crate::scheduler;
 use crate::virt::Virt;
 use crate::vp::child::layout;
+use crate::vp::hyperv::fill_overlay;
 
 /// One cap point of the property is this part of an LP.
 const CAP_OF_LP: u64 = 65_536;
@@ -126,7 +128,7 @@ impl<V: Virt> ParentVp<V> {
         }
     }
 
-    pub(super) fn set_property(&mut self, body: &Body<'_>) -> Result<(), HvError> {
+    pub(super) fn set_property(&mut self, body: &Body<'_>) -> Result<Progress, HvError> {
         let call = SetProperty::decode(body.header())?;
         let Target::Child(child) = self.target(call.partition)? else {
             return Err(HvError::ACCESS_DENIED);
@@ -159,12 +161,17 @@ impl<V: Virt> ParentVp<V> {
             }
             P::TIME_FREEZE if call.value <= 1 => {
                 drop(properties);
-                self.freeze(&child, call.value == 1);
-                return Ok(());
+                let frozen = child.exclusively(|| self.freeze(&child, call.value == 1));
+                return Ok(frozen.map_or(Progress::Yield, |()| Progress::Done));
             }
             P::REFERENCE_TIME => {
                 let tsc = insn::rdtsc();
                 child.core().clock.set(synic::RefTime(call.value), tsc);
+                self.show_time(&child);
+                for vp in child.core().vps.iter() {
+                    vp.rescan.store(true, Ordering::SeqCst);
+                    self.call(vp);
+                }
             }
             // Access states are always kept.
             P::GPA_ACCESS_TRACKING if call.value <= 1 => {}
@@ -183,7 +190,7 @@ impl<V: Virt> ParentVp<V> {
         for scheduled in child.vps().filter_map(|vp| vp.scheduled()) {
             scheduled.entity.set_share(share);
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     /// Lets the clocks of `child` stand still, and its VPs with them, or go on.
@@ -194,6 +201,7 @@ impl<V: Virt> ParentVp<V> {
         let clock = &child.core().clock;
         if !is_frozen {
             clock.set_stopped(false, insn::rdtsc());
+            self.show_time(child);
         }
         for vp in child.vps() {
             let Some(scheduled) = vp.scheduled() else {
@@ -203,13 +211,25 @@ impl<V: Virt> ParentVp<V> {
                 let _ = scheduled.suspend.set(Reasons::PARTITION);
                 // Not running when the call returns.
                 drop(vp.core(self.lp));
-            } else if scheduled.suspend.clear(Reasons::PARTITION).is_started() {
+            } else {
+                let _ = scheduled.suspend.clear(Reasons::PARTITION);
+                // Also one that is halted: its timers were not served meanwhile.
+                vp.shared.rescan.store(true, Ordering::SeqCst);
                 vp.shared.attention.store(true, Ordering::SeqCst);
                 scheduler::wake(self.lp, &vp.shared);
             }
         }
         if is_frozen {
             clock.set_stopped(true, insn::rdtsc());
+            self.show_time(child);
+        }
+    }
+
+    /// Writes the reference TSC page of a child whose clock has changed.
+    fn show_time(&self, child: &ChildPartition<V>) {
+        let kind = synic::Overlay::ReferenceTsc;
+        if let Some(frame) = child.overlay_frame(kind, VpIndex::new(0)) {
+            fill_overlay::<V>(kind, frame, &child.core().clock);
         }
     }
 
