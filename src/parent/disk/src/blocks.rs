@@ -42,7 +42,7 @@ pub(crate) struct Shape {
 /// A disk in blocks.
 pub(crate) struct Blocks<T: Table> {
     raw: Raw,
-    table: RwLock<T>,
+    pub(crate) table: RwLock<T>,
     shape: Shape,
     traits: ImageTraits,
 }

@@ -18,6 +18,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::image::{Discard, Image, ImageTraits, check_range, check_writable, write_full_zeroes};
 use crate::open::Backing;
+use crate::raw::Buffered;
 use crate::{IoVector, IoVectorMut};
 
 const SECTOR: u32 = 512;
@@ -49,7 +50,9 @@ impl Qcow2 {
             options = options.filename(path);
         }
         let mut version = [0; 4];
+        let buffered = Buffered::new(&file, is_direct)?;
         file.read_exact_at(&mut version, 4)?;
+        buffered.end()?;
         let has_zero_clusters = u32::from_be_bytes(version) >= 3;
         let storage = Storage::from_open_file(file.try_clone()?, options.clone())?;
         let builder = Driver::<Storage>::builder(storage)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use imago::{StorageExt, StorageOpenOptions};
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
 use nix::sys::stat::{major, minor};
 
 use crate::image::{Discard, Image, ImageTraits, check_range, check_writable, write_full_zeroes};
@@ -160,6 +160,39 @@ impl Image for Raw {
         let size = bytes - bytes % u64::from(self.traits.logical_block);
         self.size.store(size, Ordering::Release);
         Ok(size)
+    }
+}
+
+/// A file without `O_DIRECT` for a while: headers and tables are read into buffers that are aligned to nothing.
+pub(crate) struct Buffered {
+    file: Option<File>,
+}
+
+impl Buffered {
+    pub(crate) fn new(file: &File, is_direct: bool) -> io::Result<Self> {
+        let file = if is_direct {
+            Some(file.try_clone()?)
+        } else {
+            None
+        };
+        let buffered = Self { file };
+        buffered.set(false)?;
+        Ok(buffered)
+    }
+
+    /// Back to `O_DIRECT`. Not called where opening failed: the file is closed then.
+    pub(crate) fn end(self) -> io::Result<()> {
+        self.set(true)
+    }
+
+    fn set(&self, is_direct: bool) -> io::Result<()> {
+        if let Some(file) = &self.file {
+            // The flags belong to the open file, so those of the clone are those of the original.
+            let mut flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+            flags.set(OFlag::O_DIRECT, is_direct);
+            fcntl(file, FcntlArg::F_SETFL(flags))?;
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use crate::IoVector;
 use crate::blocks::{Blocks, Shape, Table};
 use crate::bytes::{be32, be64, bytes, put, random_guid};
 use crate::image::Image;
-use crate::raw::Raw;
+use crate::raw::{Buffered, Raw};
 
 const SECTOR: u64 = 512;
 const FOOTER_LEN: usize = 512;
@@ -58,7 +58,7 @@ enum Kind {
     Dynamic {
         entries: Vec<u32>,
         table_at: u64,
-        footer: [u8; FOOTER_LEN],
+        footer: Box<[u8; FOOTER_LEN]>,
         /// Bytes of the bitmap before the data of each block.
         bitmap: u64,
         block: u64,
@@ -71,6 +71,7 @@ enum Kind {
 
 /// Opens a file that was locked.
 pub(crate) fn open(file: File, is_read_only: bool, is_direct: bool) -> io::Result<Blocks<Map>> {
+    let buffered = Buffered::new(&file, is_direct)?;
     let len = file.metadata()?.len();
     if len < SECTOR {
         return Err(damaged("it is too short"));
@@ -105,6 +106,7 @@ pub(crate) fn open(file: File, is_read_only: bool, is_direct: bool) -> io::Resul
         logical_block: SECTOR as u32,
         physical_block: 4096,
     };
+    buffered.end()?;
     let raw = Raw::new(file, is_read_only, is_direct)?;
     Ok(Blocks::new(raw, Map { kind }, shape))
 }
@@ -139,7 +141,7 @@ fn dynamic(file: &File, footer: [u8; FOOTER_LEN], size: u64, end: u64) -> io::Re
     let kind = Kind::Dynamic {
         entries,
         table_at,
-        footer,
+        footer: Box::new(footer),
         bitmap,
         block,
         end,

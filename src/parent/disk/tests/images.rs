@@ -70,6 +70,37 @@ fn images_hold_what_was_written() {
 }
 
 #[test]
+fn without_the_page_cache_it_is_the_same() {
+    for format in FORMATS {
+        let folder = tempfile::tempdir().unwrap();
+        let path = place(&folder, format);
+        create(&path, format, SIZE).unwrap();
+        let direct = Options {
+            is_direct: true,
+            ..options(format)
+        };
+        let image = match open(&path, &direct) {
+            Ok(image) => image,
+            Err(OpenError::Io { error, .. }) if error.raw_os_error() == Some(22) => {
+                eprintln!("SKIPPED: the file system has no O_DIRECT");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let mut model = Model::new(SIZE, 4);
+        for _ in 0..100 {
+            model.step(&*image);
+        }
+        drop(image);
+        let image = open(&path, &direct).unwrap();
+        model.check(&*image);
+        drop(image);
+        let image = open(&path, &options(format)).unwrap();
+        model.check(&*image);
+    }
+}
+
+#[test]
 fn qemu_reads_what_we_wrote() {
     let Some(tool) = qemu_img() else { return };
     for format in FORMATS {

@@ -17,7 +17,7 @@ use crate::IoVector;
 use crate::blocks::{Blocks, Shape, Table};
 use crate::bytes::bytes;
 use crate::image::Image;
-use crate::raw::Raw;
+use crate::raw::{Buffered, Raw};
 use header::Header;
 use metadata::{Metadata, Region};
 
@@ -54,6 +54,7 @@ pub(crate) struct Map {
 
 /// Opens a file that was locked, after carrying out what its log holds.
 pub(crate) fn open(file: File, is_read_only: bool, is_direct: bool) -> io::Result<Blocks<Map>> {
+    let buffered = Buffered::new(&file, is_direct)?;
     let mut header = header::read(&file)?;
     if header.has_log() {
         if is_read_only {
@@ -78,6 +79,7 @@ pub(crate) fn open(file: File, is_read_only: bool, is_direct: bool) -> io::Resul
         logical_block: metadata.logical_block,
         physical_block: metadata.physical_block,
     };
+    buffered.end()?;
     let raw = Raw::new(file, is_read_only, is_direct)?;
     let map = Map {
         entries,
@@ -202,5 +204,85 @@ impl Table for Map {
         let (at, bytes) = self.header.end();
         raw.write(at, IoVector::from(&bytes[..]))?;
         raw.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open_at(path: &std::path::Path) -> io::Result<Blocks<Map>> {
+        let file = File::options().read(true).write(true).open(path)?;
+        open(file, false, false)
+    }
+
+    /// An image whose writer ended after it had written the log, before the table; `spoil` may change the entry.
+    fn left_with_log(spoil: impl Fn(&mut Vec<u8>)) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        create(file.as_file(), 64 * MIB).unwrap();
+        let mut header = header::read(file.as_file()).unwrap();
+        header.begin(file.as_file()).unwrap();
+        let data_at = file.as_file().metadata().unwrap().len();
+        file.as_file().set_len(data_at + 4 * MIB).unwrap();
+        file.as_file().write_all_at(&[0xAB; 512], data_at).unwrap();
+        let (table, _) = metadata::regions(file.as_file()).unwrap();
+        for number in 0..2u8 {
+            let mut page = vec![0; PAGE];
+            // The first entry of the log names another place, which the second one puts right.
+            let place = if number == 0 { data_at + 2 * MIB } else { data_at };
+            page[24..32].copy_from_slice(&(place | PRESENT).to_le_bytes());
+            let mut entry = log::entry(&mut header, &[(table.at, page)], data_at).unwrap();
+            if number == 1 {
+                spoil(&mut entry);
+            }
+            let at = header.log_at + u64::from(number) * entry.len() as u64;
+            file.as_file().write_all_at(&entry, at).unwrap();
+        }
+        file
+    }
+
+    fn fourth_block(image: &Blocks<Map>) -> Vec<u8> {
+        let mut bytes = vec![0; 512];
+        image
+            .read(6 * MIB, crate::IoVectorMut::from(&mut bytes))
+            .unwrap();
+        bytes
+    }
+
+    /// Gives an entry that starts the second sector pair of the log a tail.
+    fn set_tail(entry: &mut [u8], tail: u32) {
+        entry[12..16].copy_from_slice(&tail.to_le_bytes());
+        let sum = crate::bytes::crc32c(entry, 4);
+        entry[4..8].copy_from_slice(&sum.to_le_bytes());
+    }
+
+    #[test]
+    fn the_log_is_carried_out() {
+        // The second entry names the first one as its tail: both count, in their order.
+        let file = left_with_log(|entry| set_tail(entry, 0));
+        let image = open_at(file.path()).unwrap();
+        assert_eq!(fourth_block(&image), [0xAB; 512]);
+        drop(image);
+        assert!(!header::read(file.as_file()).unwrap().has_log());
+        // The second entry stands alone.
+        let file = left_with_log(|entry| set_tail(entry, 2 * PAGE as u32));
+        assert_eq!(fourth_block(&open_at(file.path()).unwrap()), [0xAB; 512]);
+    }
+
+    #[test]
+    fn an_entry_that_was_not_finished_does_not_count() {
+        let file = left_with_log(|entry| entry[PAGE + 100] ^= 1);
+        let image = open_at(file.path()).unwrap();
+        // The first entry does: its place holds zeroes.
+        assert_eq!(fourth_block(&image), [0; 512]);
+        assert!(image.table.read().unwrap().place(3).is_some());
+    }
+
+    #[test]
+    fn a_log_is_not_carried_out_for_a_reader() {
+        let file = left_with_log(|_| ());
+        let read_only = File::open(file.path()).unwrap();
+        let refusal = open(read_only, true, false).err().unwrap();
+        assert!(refusal.to_string().contains("not closed"));
     }
 }
