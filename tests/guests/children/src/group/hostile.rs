@@ -786,7 +786,7 @@ fn load(bystander: &Bystander, name: &str, kind: Load) {
         format_args!("{name}: ticks of the parent per second"),
         ticks * 10_000_000 / elapsed,
         // The host of an emulator that runs by the clock may be busy itself.
-        if is_fast() { 100 } else { 900 },
+        if is_fast() { 10 } else { 900 },
         1010,
     );
     bystander.check(name, before);

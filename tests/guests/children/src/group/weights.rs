@@ -112,7 +112,7 @@ pub fn run(options: &Options, platform: &Platform) {
         "weights: ticks of the parent per second",
         ticks * 10_000_000 / elapsed,
         if clock::tsc_hz() > 500_000_000 {
-            100
+            10
         } else {
             900
         },
