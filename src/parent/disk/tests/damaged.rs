@@ -37,10 +37,10 @@ fn tables(format: Format) -> &'static [(u64, u64)] {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(250))]
+    #![proptest_config(ProptestConfig::with_cases(120))]
     #[test]
     fn nothing_panics(
-        format in prop::sample::select(vec![Format::Vhdx, Format::Vhd]),
+        format in prop::sample::select(vec![Format::Vhdx, Format::Vhd, Format::Qcow2]),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..6),
         mends_sums: bool,
         cut in prop::option::of(0..5u64 << 20),

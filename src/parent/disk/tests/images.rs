@@ -13,7 +13,7 @@ use disk::{Format, Image, OpenError, Options, create, open};
 use tempfile::TempDir;
 use tools::{Model, must, qemu_img, read, run, write};
 
-const SIZE: u64 = 24 << 20;
+const SIZE: u64 = 18 << 20;
 
 const FORMATS: [Format; 4] = [Format::Raw, Format::Qcow2, Format::Vhdx, Format::Vhd];
 

@@ -230,7 +230,7 @@ impl Child {
             0,
             9,
             0,
-            (bytes / 512 >> 8) as u8,
+            ((bytes / 512) >> 8) as u8,
             (bytes / 512) as u8,
             0,
         ];

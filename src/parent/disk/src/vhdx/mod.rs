@@ -229,7 +229,11 @@ mod tests {
         for number in 0..2u8 {
             let mut page = vec![0; PAGE];
             // The first entry of the log names another place, which the second one puts right.
-            let place = if number == 0 { data_at + 2 * MIB } else { data_at };
+            let place = if number == 0 {
+                data_at + 2 * MIB
+            } else {
+                data_at
+            };
             page[24..32].copy_from_slice(&(place | PRESENT).to_le_bytes());
             let mut entry = log::entry(&mut header, &[(table.at, page)], data_at).unwrap();
             if number == 1 {

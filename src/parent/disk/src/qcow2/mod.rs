@@ -1,9 +1,10 @@
 //! qcow2, by `imago`.
 
+mod header;
+
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -49,11 +50,9 @@ impl Qcow2 {
         if let Some(path) = path {
             options = options.filename(path);
         }
-        let mut version = [0; 4];
         let buffered = Buffered::new(&file, is_direct)?;
-        file.read_exact_at(&mut version, 4)?;
+        let has_zero_clusters = header::check(&file)? >= 3;
         buffered.end()?;
-        let has_zero_clusters = u32::from_be_bytes(version) >= 3;
         let storage = Storage::from_open_file(file.try_clone()?, options.clone())?;
         let builder = Driver::<Storage>::builder(storage)
             .storage_open_options(options)
