@@ -129,6 +129,20 @@ pub fn log_byte(byte: u8) {
         .store(byte, Ordering::Relaxed);
 }
 
+/// Appends a line to the log ring alone.
+pub fn log_line(line: fmt::Arguments<'_>) {
+    struct Ring;
+    impl fmt::Write for Ring {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            text.bytes().for_each(log_byte);
+            Ok(())
+        }
+    }
+    // Writing to the ring does not fail.
+    let _ = fmt::write(&mut Ring, line);
+    log_byte(b'\n');
+}
+
 /// Microseconds since the area was laid out; 0 before.
 pub fn microseconds() -> u64 {
     AREA.get().map_or(0, |area| {

@@ -204,7 +204,9 @@ impl<V: Virt> Processor<V> {
         }
         let until = until.min(self.parent.alarm().unwrap_or(u64::MAX));
         let Some(child) = &mut self.child else { return };
-        child.core.run(until);
+        let is_parent_passed =
+            self.area.has_taken() || self.parent.shared().attention.load(Ordering::SeqCst);
+        child.core.run_beside(until, is_parent_passed);
         let waits = child.core.waits();
         let is_wanted = child.core.is_wanted();
         if let Some(vector) = self.area.take_vector() {
@@ -283,6 +285,14 @@ pub fn wake(me: &LpArea, vp: &VpShared) {
             shootdown::nudge(me, target);
         }
         return;
+    }
+}
+
+/// Returns when nobody uses a VP any more that a queue's lock let it look up before this call. To be called before the
+/// frames of a VP that is off all queues are freed.
+pub fn settle() {
+    for own in (0..lps()).filter_map(queue) {
+        drop(own.queue.lock());
     }
 }
 

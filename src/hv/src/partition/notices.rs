@@ -142,6 +142,13 @@ pub fn forget(scheduled: &Scheduled) {
     }
 }
 
+/// As [`crate::scheduler::settle`], for what is looked up in lists.
+pub fn settle() {
+    if let Some(parents) = PARENTS.get() {
+        drop(parents.lists.lock());
+    }
+}
+
 /// The list of one VP of the parent, as messages. From the look at the first to its taking the list stays locked: another
 /// LP may take the first one out.
 pub struct Source<V> {

@@ -341,6 +341,14 @@ impl<V: Virt> Slat<V> {
         if old == page {
             return Ok(Cleanup::default());
         }
+        // Looked at again under the lock: another LP may have deposited it since.
+        let is_parents = |page: Gpn| {
+            page.start()
+                .is_some_and(|gpa| owners::is_parents(Spa::new(gpa.get())))
+        };
+        if page.is_some_and(|page| !is_parents(page)) {
+            return Err(Status::NO_MEMORY);
+        }
         self.overlays.place(slot, page);
         let mut cleanup = Cleanup::default();
         for affected in [page, old].into_iter().flatten() {
@@ -373,6 +381,13 @@ impl<V: Virt> Slat<V> {
                     .map_err(|_| Status::NO_MEMORY)
             }
             None => {
+                // What is deposited is shown to nobody, whatever asks for it.
+                if matches!(
+                    owners::table().state(Spa::new(start)),
+                    FrameState::Deposited(_)
+                ) {
+                    return Ok(Cleanup::default());
+                }
                 let mut cleanup = self.map_identity(start, PAGE_SIZE)?;
                 let merged = self.table.coalesce(&mut tables, start);
                 cleanup.absorb(merged, &mut tables);

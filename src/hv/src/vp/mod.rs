@@ -371,11 +371,15 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             } else {
                 ""
             };
-            log::warn!(
-                "vp{}: {line} at rip {:#x}{last}",
-                self.index.get(),
-                self.backend.get(Register::Rip)
-            );
+            let (index, rip) = (self.index.get(), self.backend.get(Register::Rip));
+            if R::IS_TOLD {
+                log::warn!("vp{index}: {line} at rip {rip:#x}{last}");
+            } else {
+                let id = self.partition.core().id.get();
+                crate::diagnostics::log_line(format_args!(
+                    "partition {id:#x} vp{index}: {line} at rip {rip:#x}{last}"
+                ));
+            }
         }
     }
 }

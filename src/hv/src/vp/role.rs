@@ -52,6 +52,9 @@ impl<T> From<Result<T, Refused>> for MsrAnswer<T> {
 
 /// The kind of partition that a VP belongs to: [`super::parent::Parent`] or [`super::child::Child`].
 pub trait Role<V: Virt>: Sized + 'static {
+    /// What its VPs do may be told on the serial line, which is slow.
+    const IS_TOLD: bool;
+
     /// The partition.
     type Partition: Partition;
     /// Where messages come from that lie in no queue.

@@ -88,6 +88,8 @@ impl<V: Virt> ChildPartition<V> {
                 crate::panic::stop_if_asked();
                 core::hint::spin_loop();
             }
+            scheduler::settle();
+            notices::settle();
             // SAFETY: it is in no table, list or queue, and nobody has its core.
             unsafe { ChildVp::destroy(vp, &self.pool) };
             return Progress::Yield;
@@ -157,6 +159,8 @@ impl<V: Virt> ChildPartition<V> {
         let partition = unsafe { child.forever() };
         drop(child);
         directory::remove(partition.core());
+        scheduler::settle();
+        notices::settle();
         // SAFETY: out of the directory, without users, and empty.
         unsafe { Self::free(partition) };
         Ok(())

@@ -112,12 +112,12 @@ pub struct Creation<V: Virt> {
 }
 
 impl<V: Virt> ChildPartition<V> {
-    /// Makes a partition and puts it into the directory.
+    /// Makes a partition and puts it into the directory. `None`: another LP took the place meanwhile; try again.
     ///
     /// # Errors
     /// `INSUFFICIENT_MEMORY`: the parent's own reserve and pool are used up. `NO_RESOURCES`: there are as many
     /// partitions as can be.
-    pub fn create(creation: &Creation<V>) -> Result<PartitionId, HvError> {
+    pub fn create(creation: &Creation<V>) -> Result<Option<PartitionId>, HvError> {
         const { assert!(size_of::<Self>() <= 4096) };
         let (slot, id) = directory::reserve().ok_or(HvError::NO_RESOURCES)?;
         let parent = &creation.parent.core;
@@ -172,11 +172,11 @@ impl<V: Virt> ChildPartition<V> {
         let partition = unsafe { pool::place(frame, partition) };
         // SAFETY: as above.
         if unsafe { directory::insert(slot, &partition.core) } {
-            Ok(id)
+            Ok(Some(id))
         } else {
             // SAFETY: nobody has seen it.
             unsafe { Self::free(partition) };
-            Err(HvError::NO_RESOURCES)
+            Ok(None)
         }
     }
 

@@ -40,6 +40,10 @@ impl<V: Virt> ChildCore<V> {
         let Some(mut core) = target.try_core() else {
             return Ok(Progress::Yield);
         };
+        // Another VP may have been first.
+        if !target.shared.inbox.is_held() {
+            return Err(HvError::INVALID_VP_STATE);
+        }
         core.attached(self.lp, |core| {
             let c = &start.context;
             let registers = [

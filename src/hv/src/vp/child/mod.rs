@@ -47,6 +47,8 @@ pub struct Child<V: Virt> {
     stored: Stored,
     limits: Limits,
     answers: Answers,
+    /// The parent's VP of the LP had something to do when this one was chosen: that is no reason to leave.
+    is_parent_passed: bool,
 }
 
 /// What [`Child::core`] takes over.
@@ -114,6 +116,7 @@ impl<V: Virt> Child<V> {
                 stored: Stored::new(),
                 limits,
                 answers: Answers::new(),
+                is_parent_passed: false,
             },
         });
         let signature = insn::cpuid(1, 0).eax;
@@ -180,6 +183,12 @@ impl<V: Virt> ChildCore<V> {
         self.shared.set_loaded(None);
     }
 
+    /// Runs the VP as [`Vp::run`] does; `is_parent_passed`: it was chosen although its LP's VP of the parent has work.
+    pub fn run_beside(&mut self, limit: u64, is_parent_passed: bool) {
+        self.role.is_parent_passed = is_parent_passed;
+        self.run(limit);
+    }
+
     /// Whether another LP waits for the core.
     pub fn is_wanted(&self) -> bool {
         self.role.scheduled.wanted.load(Ordering::SeqCst) != 0
@@ -204,6 +213,9 @@ impl<V: Virt> ChildCore<V> {
 }
 
 impl<V: Virt> Role<V> for Child<V> {
+    /// Its parent would wait for it, and the other children.
+    const IS_TOLD: bool = false;
+
     type Partition = ChildPartition<V>;
     type Messages = PortMessages<ChildPartition<V>>;
 
@@ -220,9 +232,10 @@ impl<V: Virt> Role<V> for Child<V> {
         scheduled.wanted.load(Ordering::SeqCst) != 0
             || scheduled.is_stopped()
             || vp.lp.has_vector()
-            || vp.lp.has_taken()
-            || parent_vp(vp.lp.index.get())
-                .is_some_and(|parent| parent.attention.load(Ordering::SeqCst))
+            || (!vp.role.is_parent_passed && vp.lp.has_taken())
+            || (!vp.role.is_parent_passed
+                && parent_vp(vp.lp.index.get())
+                    .is_some_and(|parent| parent.attention.load(Ordering::SeqCst)))
     }
 
     fn before_entry(_: &mut ChildCore<V>) {}

@@ -75,6 +75,8 @@ impl<V: Virt> ParentVp<V> {
 }
 
 impl<V: Virt> Role<V> for Parent<V> {
+    const IS_TOLD: bool = true;
+
     type Partition = ParentPartition<V>;
     type Messages = Both<notices::Source<V>, PortMessages<ParentPartition<V>>>;
 

@@ -39,7 +39,7 @@ impl<V: Virt> ParentVp<V> {
         body: &mut Body<'_>,
     ) -> Result<Progress, HvError> {
         match call {
-            Call::CreatePartition => self.create_partition(body)?,
+            Call::CreatePartition => return self.create_partition(body),
             Call::InitializePartition => self.initialize_partition(body)?,
             Call::FinalizePartition => return self.finalize_partition(body),
             Call::DeletePartition => self.delete_partition(body)?,

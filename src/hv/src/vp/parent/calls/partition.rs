@@ -30,7 +30,7 @@ use crate::vp::hyperv::fill_overlay;
 const CAP_OF_LP: u64 = 65_536;
 
 impl<V: Virt> ParentVp<V> {
-    pub(super) fn create_partition(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
+    pub(super) fn create_partition(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = CreatePartition::decode(body.header())?;
         // What decides what the child is must be what we have.
         let needed = CreateFlags::EXO | CreateFlags::LAPIC;
@@ -38,12 +38,16 @@ impl<V: Virt> ParentVp<V> {
             return Err(HvError::INVALID_PARAMETER);
         }
         let [first, second] = call.disabled_features;
-        let id = ChildPartition::create(&Creation {
+        let created = ChildPartition::create(&Creation {
             flags: call.flags,
             disabled: [first, second, call.disabled_xsave],
             parent: self.partition,
         })?;
-        body.write_output(&id.get().to_le_bytes())
+        let Some(id) = created else {
+            return Ok(Progress::Yield);
+        };
+        body.write_output(&id.get().to_le_bytes())?;
+        Ok(Progress::Done)
     }
 
     pub(super) fn initialize_partition(&mut self, body: &Body<'_>) -> Result<(), HvError> {

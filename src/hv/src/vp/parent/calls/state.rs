@@ -10,7 +10,6 @@ use tlfs::state::TimersState;
 use super::super::ParentVp;
 use super::{frame, frame_status, word};
 use crate::arch::x86::insn;
-use crate::mm::phys;
 use crate::partition::Partition;
 use crate::partition::state_page::PinnedPage;
 use crate::virt::Virt;
@@ -66,7 +65,7 @@ impl<V: Virt> ParentVp<V> {
             StateType::Lapic => {
                 let page = one_page(body)?;
                 let mut core = vp.core(self.lp);
-                let saved = core.save_apic();
+                let saved = core.attached(self.lp, |core| core.save_apic());
                 drop(core);
                 write(page, &saved)
             }
@@ -117,7 +116,9 @@ impl<V: Virt> ParentVp<V> {
             StateType::Lapic => {
                 let mut saved = [0; apic::SAVED_BYTES];
                 read(one_page(body)?, &mut saved)?;
-                vp.core(self.lp).load_apic(&saved);
+                let mut core = vp.core(self.lp);
+                core.attached(self.lp, |core| core.load_apic(&saved));
+                drop(core);
                 self.call(&vp.shared);
                 Ok(())
             }
@@ -160,13 +161,13 @@ fn one_page(body: &Body<'_>) -> Result<Spa, HvError> {
 }
 
 fn read(page: Spa, buffer: &mut [u8]) -> Result<(), HvError> {
-    phys::read_guest(page, buffer)
-        .then_some(())
-        .ok_or(HvError::INVALID_PARAMETER)
+    // Pinned for the time of the copy: another processor may deposit it.
+    let page = PinnedPage::new(page).map_err(frame_status)?;
+    page.read(0, buffer);
+    Ok(())
 }
 
 fn write(page: Spa, bytes: &[u8]) -> Result<(), HvError> {
-    // Pinned for the time of the copy: another processor may deposit it.
     let page = PinnedPage::new(page).map_err(frame_status)?;
     page.write(0, bytes);
     Ok(())
