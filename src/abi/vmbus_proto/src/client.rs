@@ -75,7 +75,7 @@ impl GpadlHeader {
         let pages = self.range_bytes.checked_sub(8)? / 8;
         let end = u64::from(self.byte_offset) + u64::from(self.byte_count);
         let is_whole = self.range_count == 1
-            && self.range_bytes % 8 == 0
+            && self.range_bytes.is_multiple_of(8)
             && self.byte_count != 0
             && self.byte_offset < 4096
             && end.div_ceil(4096) == u64::from(pages);

@@ -160,7 +160,7 @@ fn is_gone(world: &mut World, relid: u32) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 300, ..ProptestConfig::default() })]
+    #![proptest_config(super::cases(60))]
     #[test]
     fn all_that_drivers_wait_for_comes_once(steps in proptest::collection::vec(any::<u16>(), 0..400)) {
         let mut world = World::new(64, crate::ResetRule::WhenInUse);

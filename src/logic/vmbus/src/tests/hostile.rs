@@ -72,7 +72,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 80, max_shrink_iters: 300, ..ProptestConfig::default() })]
+    #![proptest_config(super::cases(80))]
     #[test]
     fn any_sequence_keeps_the_rules(
         quota in 3u32..24,

@@ -144,7 +144,7 @@ fn another_version_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 300, ..ProptestConfig::default() })]
+    #![proptest_config(super::cases(300))]
     #[test]
     fn a_damaged_state_is_refused_or_one_that_can_be(
         damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
