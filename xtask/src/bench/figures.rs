@@ -250,6 +250,20 @@ pub const FIGURES: &[Figure] = &[
          halts, four switches.",
     ),
     child(
+        "child-message",
+        "instructions",
+        None,
+        Peer::None,
+        "HvCallPostMessage of a child to itself, until the message is in its slot and taken out.",
+    ),
+    child(
+        "child-event-round-trip",
+        "instructions",
+        None,
+        Peer::None,
+        "An event signalled to a VP of a child that is halted on the same processor, and one back.",
+    ),
+    child(
         "frames-partition",
         "frames of 4 KiB",
         None,

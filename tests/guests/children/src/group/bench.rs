@@ -44,6 +44,7 @@ pub fn run(_: &Options, _: &Platform) {
     round_trip(&mut guest);
     ping_pong(&mut guest);
     destroy("bench", guest);
+    synic();
 }
 
 extern "sysv64" fn null_calls(shared: &'static Shared) -> ! {
@@ -185,4 +186,122 @@ fn ping_pong(guest: &mut Guest) {
         note(format_args!("bench child-ipi-round-trip {}", ticks / RUNS));
     }
     let _ = guest.suspend(1);
+}
+
+/// Connections of the measurement: messages to VP 0, events to VP 0 and to VP 1.
+const CONNECTIONS: [u64; 3] = [0x61, 0x62, 0x63];
+
+extern "sysv64" fn post_and_signal(shared: &'static Shared) -> ! {
+    runtime::enable_calls();
+    listen(shared);
+    let slot = layout::MESSAGES + 2 * 256;
+    for (n, word) in [CONNECTIONS[0], 1 | 8 << 32, 7].into_iter().enumerate() {
+        runtime::write(layout::CALL_INPUT + n as u64 * 8, word);
+    }
+    let mut arrived = 0;
+    let start = insn::rdtsc();
+    for _ in 0..RUNS {
+        runtime::plain_call(u64::from(CallCode::POST_MESSAGE.0), layout::CALL_INPUT);
+        arrived += u64::from(runtime::read(slot) as u32 == 1);
+        runtime::write32(slot, 0);
+    }
+    shared.set(0, insn::rdtsc() - start);
+    shared.set(1, arrived);
+    let start = insn::rdtsc();
+    for n in 1..=RUNS {
+        runtime::plain_call(
+            u64::from(CallCode::SIGNAL_EVENT.0) | 1 << 16,
+            CONNECTIONS[2],
+        );
+        while u64::from(shared.count(VECTOR as u8)) < n {
+            insn::halt_once();
+        }
+        runtime::write(layout::EVENTS + 3 * 256, 0);
+    }
+    shared.set(2, insn::rdtsc() - start);
+    runtime::stop(0)
+}
+
+/// SynIC on: messages of SINT 2 without interrupt, events of SINT 3 with one.
+fn listen(shared: &Shared) {
+    x2apic(shared);
+    let me = shared.index.load(Ordering::SeqCst) * 4096;
+    runtime::wrmsr(0x4000_0083, (layout::MESSAGES + me) | 1);
+    runtime::wrmsr(0x4000_0082, (layout::EVENTS + me) | 1);
+    runtime::wrmsr(0x4000_0092, 1 << 18 | 0x41);
+    runtime::wrmsr(0x4000_0093, VECTOR);
+    runtime::wrmsr(0x4000_0080, 1);
+}
+
+extern "sysv64" fn signal_back(shared: &'static Shared) -> ! {
+    listen(shared);
+    shared.set(0, 1);
+    loop {
+        insn::halt_once();
+        runtime::write(layout::EVENTS + 4096 + 3 * 256, 0);
+        runtime::call(
+            u64::from(CallCode::SIGNAL_EVENT.0) | 1 << 16,
+            CONNECTIONS[1],
+            0,
+        );
+    }
+}
+
+/// One message of a child to itself, and an event to a halted VP and one back.
+fn synic() {
+    use tlfs::call::{ConnectPort, ConnectionId, ConnectionKind, PortKind};
+    let Some(mut guest) = need("bench: a child", Guest::new(2)) else {
+        return;
+    };
+    let id = guest.id;
+    let event = PortKind::Event { base: 0, count: 1 };
+    let kinds = [
+        (PortKind::Message, ConnectionKind::Message, 2, 0),
+        (event, ConnectionKind::Event, 3, 0),
+        (event, ConnectionKind::Event, 3, 1),
+    ];
+    for (number, (kind, connection, sint, vp)) in CONNECTIONS.into_iter().zip(kinds) {
+        let port = super::enlighten::port(id, id, number, kind, sint, vp);
+        let connect = ConnectPort {
+            sender: id,
+            connection: ConnectionId(number as u32),
+            owner: id,
+            port: port.port,
+            kind: connection,
+            ..ConnectPort::default()
+        };
+        let made = crate::client::partition::with_own_pool(|| {
+            call::simple(CallCode::CREATE_PORT, &port.encode())
+        });
+        need("bench: port", made);
+        let made = guest.feed(|_| call::simple(CallCode::CONNECT_PORT, &connect.encode()));
+        need("bench: connection", made);
+    }
+    need("bench: VP 1", guest.start_entry(1, signal_back, &[]));
+    need(
+        "bench: VP 1 awake",
+        guest.set_one(1, N::INTERNAL_ACTIVITY_STATE, 0),
+    );
+    need("bench: VP 1 goes", guest.resume(1));
+    let shared = guest.shared(1);
+    synic::sleep_until(PATIENCE, || shared.result(0) == 1);
+    need("bench: VP 0", guest.start_entry(0, post_and_signal, &[]));
+    let stop = guest.run_for(0, 4 * PATIENCE);
+    if stopped("bench: messages and events end", stop).is_some() {
+        let shared = guest.shared(0);
+        check(
+            "bench: each message was there at once",
+            shared.result(1) == RUNS,
+        );
+        note(format_args!(
+            "bench child-message {}",
+            shared.result(0) / RUNS
+        ));
+        note(format_args!(
+            "bench child-event-round-trip {}",
+            shared.result(2) / RUNS
+        ));
+    }
+    let _ = guest.suspend(1);
+    destroy("bench: SynIC", guest);
 }

@@ -351,7 +351,7 @@ extern "sysv64" fn talk(shared: &'static Shared) -> ! {
     runtime::stop(0)
 }
 
-fn port(
+pub(super) fn port(
     owner: addr::PartitionId,
     sender: addr::PartitionId,
     number: u64,
