@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use imago::io_buffers::IoBuffer;
 use imago::{StorageExt, StorageOpenOptions};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
@@ -25,6 +26,8 @@ pub(crate) struct Raw {
     size: AtomicU64,
     traits: ImageTraits,
     is_device: bool,
+    /// What memory and pieces of a buffer must be multiples of: `O_DIRECT` is strict.
+    alignment: usize,
 }
 
 impl Raw {
@@ -47,18 +50,42 @@ impl Raw {
         if is_read_only {
             traits.discard = None;
         }
-        let options = StorageOpenOptions::new()
-            .write(!is_read_only)
-            .direct(is_direct);
+        // Alignment is our affair: the driver would make requests longer, which fails at the end of a device.
+        let options = StorageOpenOptions::new().write(!is_read_only).direct(false);
+        let storage = imago::file::File::from_open_file(file.try_clone()?, options)?;
+        let mut alignment = 1;
+        if is_direct {
+            let unit = direct_unit(&storage, traits.logical_block)?;
+            traits.logical_block = unit;
+            traits.physical_block = traits.physical_block.max(unit);
+            alignment = unit as usize;
+        }
         let raw = Self {
-            storage: imago::file::File::from_open_file(file.try_clone()?, options)?,
+            storage,
             file,
             size: AtomicU64::new(0),
             traits,
             is_device,
+            alignment,
         };
         raw.refresh()?;
         Ok(raw)
+    }
+
+    /// [`Raw::new`] for a format whose requests are multiples of `unit`: where `O_DIRECT` wants more, without it.
+    pub(crate) fn for_unit(
+        file: File,
+        is_read_only: bool,
+        is_direct: bool,
+        unit: u32,
+    ) -> io::Result<Self> {
+        let raw = Self::new(file.try_clone()?, is_read_only, is_direct)?;
+        if !is_direct || raw.traits.logical_block <= unit {
+            return Ok(raw);
+        }
+        // Never ended.
+        let _buffered = Buffered::new(&file, true)?;
+        Self::new(file, is_read_only, false)
     }
 
     fn check(&self, at: u64, len: u64) -> io::Result<()> {
@@ -68,6 +95,20 @@ impl Raw {
     fn check_change(&self, at: u64, len: u64) -> io::Result<()> {
         check_writable(self.traits.is_read_only)?;
         self.check(at, len)
+    }
+
+    /// A buffer to go through where the child's memory is not aligned as the storage wants it. Places and lengths are:
+    /// they are multiples of the logical block.
+    fn bounce(
+        &self,
+        len: u64,
+        is_aligned: impl Fn(usize, usize) -> bool,
+    ) -> io::Result<Option<IoBuffer>> {
+        if len == 0 || self.alignment == 1 || is_aligned(self.alignment, self.alignment) {
+            return Ok(None);
+        }
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        IoBuffer::new(len, self.alignment).map(Some)
     }
 
     /// `fallocate` for a range that was checked; `false` where the storage below has no such thing.
@@ -96,12 +137,26 @@ impl Image for Raw {
 
     fn read(&self, at: u64, into: IoVectorMut<'_>) -> io::Result<()> {
         self.check(at, into.len())?;
-        self.storage.readv(into, at)
+        match self.bounce(into.len(), |memory, unit| into.is_aligned(memory, unit))? {
+            None => self.storage.readv(into, at),
+            Some(mut buffer) => {
+                let mut into = into;
+                self.storage.readv((&mut buffer).into(), at)?;
+                into.copy_from_slice(buffer.as_ref().into_slice());
+                Ok(())
+            }
+        }
     }
 
     fn write(&self, at: u64, from: IoVector<'_>) -> io::Result<()> {
         self.check_change(at, from.len())?;
-        self.storage.writev(from, at)
+        match self.bounce(from.len(), |memory, unit| from.is_aligned(memory, unit))? {
+            None => self.storage.writev(from, at),
+            Some(mut buffer) => {
+                from.copy_into_slice(buffer.as_mut().into_slice());
+                self.storage.writev((&buffer).into(), at)
+            }
+        }
     }
 
     fn write_zeroes(&self, at: u64, len: u64) -> io::Result<()> {
@@ -193,6 +248,24 @@ impl Buffered {
             fcntl(file, FcntlArg::F_SETFL(flags))?;
         }
         Ok(())
+    }
+}
+
+/// What `O_DIRECT` wants places, lengths and memory to be multiples of, found out by reading; at least `logical_block`.
+fn direct_unit(storage: &imago::file::File, logical_block: u32) -> io::Result<u32> {
+    const LARGEST: u32 = 4096;
+    let mut unit = logical_block;
+    loop {
+        // Aligned to `unit` and to nothing more.
+        let mut buffer = IoBuffer::new(2 * unit as usize, 2 * unit as usize)?;
+        let half = buffer.as_mut_range(unit as usize..2 * unit as usize);
+        match storage.readv(half.into(), u64::from(unit)) {
+            Ok(()) => return Ok(unit),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput && unit < LARGEST => {
+                unit *= 2;
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 

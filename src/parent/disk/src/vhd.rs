@@ -107,7 +107,7 @@ pub(crate) fn open(file: File, is_read_only: bool, is_direct: bool) -> io::Resul
         physical_block: 4096,
     };
     buffered.end()?;
-    let raw = Raw::new(file, is_read_only, is_direct)?;
+    let raw = Raw::for_unit(file, is_read_only, is_direct, SECTOR as u32)?;
     Ok(Blocks::new(raw, Map { kind }, shape))
 }
 
@@ -126,7 +126,10 @@ fn dynamic(file: &File, footer: [u8; FOOTER_LEN], size: u64, end: u64) -> io::Re
     }
     let count = size.div_ceil(block);
     let table_len = count * 4;
-    let is_inside = table_at.checked_add(table_len).is_some_and(|to| to <= end);
+    let is_inside = table_at.is_multiple_of(SECTOR)
+        && table_at
+            .checked_add(table_len.next_multiple_of(SECTOR))
+            .is_some_and(|to| to <= end);
     if u64::from(be32(&header, 28)) < count || !is_inside {
         return Err(damaged("its table is too short"));
     }
@@ -162,7 +165,7 @@ fn check_entries(entries: &[u32], len: u64, table_at: u64, end: u64) -> io::Resu
         [one, next] => next - one >= len,
         _ => true,
     });
-    let table_end = table_at + entries.len() as u64 * 4;
+    let table_end = (table_at + entries.len() as u64 * 4).next_multiple_of(SECTOR);
     let is_behind = places.iter().all(|place| {
         *place >= FOOTER_LEN as u64 && (*place >= table_end || *place + len <= table_at)
     });
@@ -233,13 +236,14 @@ impl Table for Map {
         let mut sectors: Vec<usize> = fresh.iter().map(|index| index / 128).collect();
         sectors.dedup();
         for sector in sectors {
-            // Entries of the table's last sector end where the table does.
             let part = entries.get(sector * 128..).unwrap_or_default();
-            let table: Vec<u8> = part
+            let mut table: Vec<u8> = part
                 .iter()
                 .take(128)
                 .flat_map(|entry| entry.to_be_bytes())
                 .collect();
+            // The table fills its last sector with entries of nothing.
+            table.resize(SECTOR as usize, 0xFF);
             raw.write(
                 *table_at + sector as u64 * SECTOR,
                 IoVector::from(&table[..]),

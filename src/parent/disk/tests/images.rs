@@ -75,6 +75,7 @@ fn without_the_page_cache_it_is_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let path = place(&folder, format);
         create(&path, format, SIZE).unwrap();
+        println!("{format}");
         let direct = Options {
             is_direct: true,
             ..options(format)

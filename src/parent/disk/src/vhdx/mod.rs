@@ -80,7 +80,7 @@ pub(crate) fn open(file: File, is_read_only: bool, is_direct: bool) -> io::Resul
         physical_block: metadata.physical_block,
     };
     buffered.end()?;
-    let raw = Raw::new(file, is_read_only, is_direct)?;
+    let raw = Raw::for_unit(file, is_read_only, is_direct, 512)?;
     let map = Map {
         entries,
         chunk,

@@ -102,7 +102,9 @@ impl Model {
                 self.bytes[range].fill(0);
             }
             5 => {
-                image.write_zeroes(at, len as u64).unwrap();
+                image
+                    .write_zeroes(at, len as u64)
+                    .unwrap_or_else(|error| panic!("{at:#x} + {len:#x}: {error}"));
                 self.bytes[range].fill(0);
             }
             6 => image.flush().unwrap(),
