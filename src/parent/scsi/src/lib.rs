@@ -1,6 +1,6 @@
 //! A SCSI target: what answers the commands of a child's SCSI driver, whichever transport brings them.
 //!
-//! [`Target`] holds up to [`MAX_LUNS`] logical units, each a [`Disk`] or a [`Cdrom`] over a [`disk::Image`]. A command
+//! [`Target`] holds up to [`MAX_LUNS`] logical units, each a [`Disk`] or a [`Cdrom`] over a [`::disk::Image`]. A command
 //! comes as its descriptor block and a [`Data`] buffer in the child's memory, and ends as a [`Completion`]. Calls block
 //! until the command is done; any number may run at once.
 //!

@@ -19,10 +19,21 @@ pub struct Memory {
     pub failure: Mutex<Option<io::ErrorKind>>,
 }
 
+/// Bytes that tell blocks of 512 apart.
+fn pattern(size: usize) -> Vec<u8> {
+    let row: Vec<u8> = (0..768).map(|at| at as u8).collect();
+    let mut bytes = Vec::with_capacity(size + 512);
+    for block in 0..size.div_ceil(512) {
+        bytes.extend_from_slice(&row[block % 256..][..512]);
+    }
+    bytes.truncate(size);
+    bytes
+}
+
 impl Memory {
     pub fn new(size: usize) -> Self {
         Self {
-            bytes: Mutex::new((0..size).map(|at| (at / 512 + at) as u8).collect()),
+            bytes: Mutex::new(pattern(size)),
             traits: ImageTraits {
                 is_read_only: false,
                 logical_block: 512,
