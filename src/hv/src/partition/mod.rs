@@ -126,6 +126,10 @@ impl VpShared {
 }
 
 /// The VPs of a partition by index.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the larger one is there as often as there are children, in a frame of its own"
+)]
 pub enum VpTable {
     /// All there from the beginning.
     Fixed(&'static [VpShared]),
