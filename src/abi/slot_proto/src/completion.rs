@@ -23,8 +23,10 @@ impl PartitionState {
     pub const CREATED: Self = Self(0);
     /// Initialized: it has memory and may run.
     pub const ACTIVE: Self = Self(1);
+    /// Being taken apart, in pieces.
+    pub const FINALIZING: Self = Self(2);
     /// Finalized: it only waits to be deleted.
-    pub const FINALIZED: Self = Self(2);
+    pub const FINALIZED: Self = Self(3);
 }
 
 open_fields! { PartitionState: u32; }

@@ -34,6 +34,10 @@ impl<const WORDS: usize, const FENCE: bool> Memory<WORDS, FENCE> {
             space: Notify::new(),
         };
         memory.field(Control::Features).store(1, Ordering::Relaxed);
+        #[expect(
+            clippy::arc_with_non_send_sync,
+            reason = "loom runs its threads on one"
+        )]
         Arc::new(memory)
     }
 

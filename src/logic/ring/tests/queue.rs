@@ -182,7 +182,8 @@ fn run<M: RingMem + Copy>(mem: M, steps: &[Step]) -> Result<(), TestCaseError> {
 proptest! {
     #[test]
     fn a_ring_in_one_piece_is_a_queue(pages in 1usize..3, steps in steps()) {
-        run(&Memory::new(pages).contiguous(), &steps)?;
+        let memory = Memory::new(pages);
+        run(memory.contiguous(), &steps)?;
     }
 
     #[test]

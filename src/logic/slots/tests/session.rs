@@ -194,6 +194,25 @@ fn a_slot_greets_only_its_own_worker() {
 }
 
 #[test]
+fn a_request_of_another_session_does_nothing() {
+    let shared = Shared::new();
+    let mut pair = Pair::new(&shared, ChannelKind::Slot);
+    pair.hello();
+    let mut writer = Writer::resume(shared.upstream.mem()).unwrap();
+    for generation in [0, 2, u32::MAX] {
+        let header = Header::new(Type::RESET_DONE, Generation(generation), 8).encode();
+        let payload = [&header[..], &[0; 8]].concat();
+        let (in_band, wants) = (PacketType::IN_BAND, PacketFlags::COMPLETION_REQUESTED);
+        raw(&mut writer, in_band, wants, 77, &payload);
+        assert!(
+            pair.step().unwrap_err().starts_with("Answered"),
+            "{generation}"
+        );
+    }
+    assert!(!pair.hv.is_busy());
+}
+
+#[test]
 fn another_protocol_is_refused_and_begins_nothing() {
     let shared = Shared::new();
     let mut pair = Pair::new(&shared, ChannelKind::Control);
