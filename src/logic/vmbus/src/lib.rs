@@ -51,7 +51,7 @@ use addr::{Gpn, VpIndex};
 pub use answers::{Outgoing, QUEUE_ANSWERS};
 pub use frames::{Content, FrameId, Frames};
 pub use gpadl::GpadlPages;
-pub use notice::{Cause, Notice};
+pub use notice::{Cause, Notice, Opening};
 pub use receive::Refused;
 pub use signal::EventTarget;
 
@@ -99,7 +99,8 @@ pub struct Server {
 const _: () = assert!(size_of::<Server>() <= 4096);
 
 impl Server {
-    /// Nobody is connected and nothing offered. At most `quota` frames will be in use at a time.
+    /// Nobody is connected and nothing offered. At most `quota` frames will be in use at a time: three for answers, and at
+    /// least one each for channels, GPADLs and page numbers. With fewer a client is not even answered.
     pub const fn new(quota: u32, rule: ResetRule) -> Self {
         Self {
             rule,

@@ -57,7 +57,6 @@ impl<T: Record, const N: usize> Table<T, N> {
         let place = self.get(number, frames)?;
         self.free = *place.link();
         *place = record;
-        *place.link() = 0;
         Some(number)
     }
 

@@ -103,6 +103,47 @@ fn a_teardown_is_always_answered() {
 }
 
 #[test]
+fn a_channel_is_opened_anew_once() {
+    let mut world = World::connected(1);
+    world.opened(1, 10);
+    world.say(&close(1));
+    world.say(&open(1, 10, 32));
+    world.say(&open(1, 10, 32));
+    assert_eq!(world.sent(), [[6, 0, 1, 1, FAILURE]]);
+}
+
+#[test]
+fn what_waits_for_room_in_the_queue_goes_with_a_reset() {
+    let mut world = World::connected(1);
+    world.opened(1, 10);
+    world.made(1, 11, 90);
+    world.hold(1, 11);
+    world.say(&teardown(1, 11));
+    assert_eq!(world.notices().len(), 1);
+    while world.post(&bytes(&teardown(1, 99))).is_ok() {}
+    assert_eq!(world.bus().gpadl_done(Relid(1), GpadlHandle(11)), Ok(()));
+    assert_eq!(world.bus().rescind(Relid(1)), Ok(()));
+    world.check();
+    world.say(&contact(0x5_0003));
+    assert_eq!(world.sent(), [[15, 0, 1, 4]]);
+    assert_eq!(world.notices(), [crate::Notice::Released(Relid(1))]);
+}
+
+#[test]
+fn a_pending_answer_survives_a_full_queue() {
+    let mut world = World::connected(1);
+    world.opened(1, 10);
+    world.made(1, 11, 90);
+    world.hold(1, 11);
+    world.say(&teardown(1, 11));
+    assert_eq!(world.notices().len(), 1);
+    while world.post(&bytes(&teardown(1, 99))).is_ok() {}
+    assert_eq!(world.bus().gpadl_done(Relid(1), GpadlHandle(11)), Ok(()));
+    world.check();
+    assert_eq!(world.sent().last().unwrap()[..], [12, 0, 11]);
+}
+
+#[test]
 fn before_contact_nothing_is_heard() {
     let mut world = World::new(64, ResetRule::WhenInUse);
     assert_eq!(world.bus().offer(&offer(1, 0)), Ok(Relid(1)));

@@ -53,6 +53,20 @@ fn a_state_goes_on_elsewhere() {
 }
 
 #[test]
+fn a_new_back_end_holds_nothing_that_it_could_give_back() {
+    let mut old = World::connected(1);
+    old.opened(1, 10);
+    old.made(1, 11, 8);
+    old.hold(1, 11);
+    old.say(&teardown(1, 11));
+    assert_eq!(old.notices().len(), 1);
+    let mut new = fresh();
+    restore(&mut new, &save(&mut old, 4088), 4088).unwrap();
+    assert_eq!(new.sent(), [[12, 0, 11]]);
+    assert!(matches!(new.notices()[..], [Notice::IsOpen(_)]));
+}
+
+#[test]
 fn saved_again_it_is_the_same() {
     let mut first = fresh();
     restore(&mut first, &save(&mut busy(), 1000), 5000).unwrap();
