@@ -113,7 +113,8 @@ fn select<'a>(all: &'a BTreeMap<String, Case>, options: &Options) -> Result<Vec<
     }
     let mut rows: Vec<Row> = Vec::new();
     for (name, case) in all {
-        if !options.cases.is_empty() && !options.cases.contains(name) {
+        let is_named = options.cases.contains(name);
+        if !is_named && (case.long || !options.cases.is_empty()) {
             continue;
         }
         for &model in &case.on {

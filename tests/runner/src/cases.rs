@@ -116,6 +116,9 @@ pub struct Case {
     pub known: Option<String>,
     /// Why its verdict does not count yet: it was not seen to pass often enough. It runs, and its result is shown.
     pub trial: Option<String>,
+    /// It takes many minutes: it runs only when it is asked for by name.
+    #[serde(default)]
+    pub long: bool,
     /// The machines that `trial` is about; all of them when this is empty.
     #[serde(default)]
     pub trial_on: Vec<Model>,

@@ -73,16 +73,21 @@ fn is_guest_ram(spa: Spa, len: usize) -> bool {
 /// It is a frame of RAM in the physical map, and not one whose contents are the hypervisor's own.
 pub unsafe fn read_frame(spa: Spa, buffer: &mut [u8]) {
     let base = pointer(spa);
-    if buffer.len() == 8 && spa.is_aligned(8) {
-        // One access: a page-table entry is never seen half-written.
-        // SAFETY: passed on to the caller.
-        let value = unsafe { base.cast::<u64>().read_volatile() };
-        buffer.copy_from_slice(&value.to_le_bytes());
-        return;
+    // By words where the address allows it, so that a page-table entry is never seen half-written.
+    let words = if spa.is_aligned(8) {
+        buffer.len() & !7
+    } else {
+        0
+    };
+    let (whole, rest) = buffer.split_at_mut(words);
+    for (index, word) in whole.chunks_exact_mut(8).enumerate() {
+        // SAFETY: passed on to the caller; volatile, because the guest may write meanwhile.
+        let value = unsafe { base.wrapping_add(index * 8).cast::<u64>().read_volatile() };
+        word.copy_from_slice(&value.to_le_bytes());
     }
-    for (offset, byte) in buffer.iter_mut().enumerate() {
-        // SAFETY: as above; volatile, because the guest may write meanwhile.
-        *byte = unsafe { base.wrapping_add(offset).read_volatile() };
+    for (index, byte) in rest.iter_mut().enumerate() {
+        // SAFETY: as above.
+        *byte = unsafe { base.wrapping_add(words + index).read_volatile() };
     }
 }
 
@@ -92,9 +97,20 @@ pub unsafe fn read_frame(spa: Spa, buffer: &mut [u8]) {
 /// As for [`read_frame`].
 pub unsafe fn write_frame(spa: Spa, bytes: &[u8]) {
     let base = pointer(spa);
-    for (offset, byte) in bytes.iter().enumerate() {
+    let words = if spa.is_aligned(8) {
+        bytes.len() & !7
+    } else {
+        0
+    };
+    let (whole, rest) = bytes.split_at(words);
+    for (index, word) in whole.as_chunks().0.iter().enumerate() {
+        let place = base.wrapping_add(index * 8).cast::<u64>();
         // SAFETY: passed on to the caller.
-        unsafe { base.wrapping_add(offset).write_volatile(*byte) };
+        unsafe { place.write_volatile(u64::from_le_bytes(*word)) };
+    }
+    for (index, byte) in rest.iter().enumerate() {
+        // SAFETY: as above.
+        unsafe { base.wrapping_add(words + index).write_volatile(*byte) };
     }
 }
 
