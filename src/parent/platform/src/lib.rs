@@ -1,0 +1,1 @@
+//! What a child finds around its processors.
