@@ -15,36 +15,25 @@ use crate::shootdown;
 use crate::virt::Virt;
 
 impl<V: Virt, R: Role<V>> Vp<V, R> {
+    /// `HvCallSignalEvent` with this parameter block.
+    #[inline(never)]
+    pub(super) fn signal_event(&mut self, input: &[u8]) -> Result<(), HvError> {
+        let call = SignalEvent::decode(input)?;
+        self.sender().signal(self.partition, &call)?;
+        self.is_settled = false;
+        Ok(())
+    }
+
     /// Carries out one call. Those that only one kind of partition makes are its role's.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn carry_out_call(
         &mut self,
         call: Call,
         body: &mut Body<'_>,
     ) -> Result<Progress, HvError> {
         match call {
-            // Those that a guest makes most often, before the others and what these keep on the stack.
-            Call::NotifyLongSpinWait => Ok(Progress::Done),
-            Call::SignalEvent => self.signal_event(body),
-            call => self.carry_out_other_call(call, body),
-        }
-    }
-
-    #[inline(never)]
-    fn signal_event(&mut self, body: &Body<'_>) -> Result<Progress, HvError> {
-        let call = SignalEvent::decode(body.header())?;
-        self.sender().signal(self.partition, &call)?;
-        self.is_settled = false;
-        Ok(Progress::Done)
-    }
-
-    #[inline(never)]
-    fn carry_out_other_call(
-        &mut self,
-        call: Call,
-        body: &mut Body<'_>,
-    ) -> Result<Progress, HvError> {
-        match call {
+            Call::NotifyLongSpinWait => {}
+            Call::SignalEvent => self.signal_event(body.header())?,
             // The mask of extended calls: none. The output is zero already.
             Call::ExtQueryCapabilities => {}
             Call::GetPartitionId => {

@@ -273,6 +273,15 @@ impl<V: Virt, R: Role<V>> Handler<Call> for Calls<'_, V, R> {
     fn handle(&mut self, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
         self.0.carry_out_call(call, body)
     }
+
+    #[inline(always)]
+    fn handle_frequent(&mut self, call: Call, input: u64) -> Option<Result<(), HvError>> {
+        match call {
+            Call::NotifyLongSpinWait => Some(Ok(())),
+            Call::SignalEvent => Some(self.0.signal_event(&input.to_le_bytes())),
+            _ => None,
+        }
+    }
 }
 
 struct Memory<P: 'static>(&'static P);

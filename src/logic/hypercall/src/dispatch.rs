@@ -42,6 +42,13 @@ pub trait Handler<K> {
     /// The status for the caller. Elements completed before stay done and are reported; the failing one, or
     /// the failing simple call, changed nothing.
     fn handle(&mut self, call: K, body: &mut Body<'_>) -> Result<Progress, HvError>;
+
+    /// Carries out one call whose parameters are in registers, `input` being the first eight bytes, without a body. `None`
+    /// leaves it to [`handle`](Self::handle): this is for calls that guests make all the time.
+    fn handle_frequent(&mut self, call: K, input: u64) -> Option<Result<(), HvError>> {
+        let _ = (call, input);
+        None
+    }
 }
 
 /// Kind of access that a parameter block did not allow.
@@ -121,7 +128,10 @@ pub fn dispatch<K: Copy, S: DerefMut<Target = Scratch>>(
         return failed(control, HvError::ACCESS_DENIED);
     }
     if control.is_fast() {
-        return fast(spec, registers, handler);
+        return match handler.handle_frequent(spec.kind, registers.input) {
+            Some(result) => Outcome::Complete(ResultWord::new(result, 0)),
+            None => fast(spec, registers, handler),
+        };
     }
     slow(spec, registers, memory, &mut scratch(), handler)
 }
@@ -152,7 +162,7 @@ fn check_control(spec: &Shape, control: Control) -> Result<(), HvError> {
     Ok(())
 }
 
-#[inline(always)]
+#[inline(never)]
 fn fast<K: Copy>(
     spec: &CallSpec<K>,
     registers: &Registers,
@@ -273,7 +283,6 @@ fn is_placed(gpa: Gpa, bytes: usize) -> bool {
     bytes == 0 || (gpa.is_aligned(8) && gpa.page_offset() + bytes <= PAGE_BYTES)
 }
 
-#[inline(always)]
 fn conclude(control: Control, result: Result<Progress, HvError>, done: u16) -> Outcome {
     match result {
         // A list whose last element ended the piece is over: there is no element to go on with.
