@@ -5,6 +5,10 @@
 //! and hears [`FromWorker`]. What the worker says is not believed: it runs the child's devices, and may be in the child's
 //! hands.
 //!
+//! A worker is the program `vmwp` with its end of the link as standard input ([`Link::into_socket`] into
+//! `Command::stdin`), started as root without arguments: it becomes [`Start::identity`] itself, after it has left the
+//! parent's namespaces.
+//!
 //! The end of `vmms` can be passed on to a later `vmms`: [`ToWorker::Report`] asks for the state of things. A worker
 //! whose link is closed goes on.
 //!

@@ -51,6 +51,8 @@ pub enum FromWorker {
         /// Its new size.
         bytes: u64,
     },
+    /// The partition's pool is nearly empty: deposit some.
+    DepositLow,
     /// Something went wrong that the child survives; also the refusal of a request. For the log.
     Error {
         /// What, in one sentence.
