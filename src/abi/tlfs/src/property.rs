@@ -47,6 +47,7 @@ codes! {
     GUEST_OS_ID = 0x7_0000: "What the guest announced itself as.",
     VMM_CAPABILITIES = 0x9_0007: "[`Bank`] of [`VmmCapabilities`]. By the Ex call.",
     ASSIGNABLE_SYNTHETIC_FEATURES = 0x9_0009: "[`Bank`] of [`SyntheticFeatures::ASSIGNABLE`]. By the Ex call.",
+    VMBUS = 0x8000_0001: "Ours: frames of its pool that the hypervisor's VMBus server for it may use; 0, as at first, for no server. Before it is initialized.",
 }
 
 blocks! {

@@ -68,6 +68,15 @@ pub unsafe fn init(range: SpaRange) {
 
 /// A zeroed run of `count` frames for `purpose`.
 pub fn alloc(purpose: FrameUse, count: usize) -> Option<Spa> {
+    alloc_from(purpose, count, true)
+}
+
+/// A zeroed frame that the parent has not deposited.
+pub fn alloc_own(purpose: FrameUse) -> Option<Spa> {
+    alloc_from(purpose, 1, false)
+}
+
+fn alloc_from(purpose: FrameUse, count: usize, may_be_donated: bool) -> Option<Spa> {
     let mut frames = FRAMES.lock();
     let bytes = u64::try_from(count).ok()?.checked_mul(PAGE_SIZE)?;
     let spa = if count == 1 && frames.free_list.get() != 0 {
@@ -77,7 +86,7 @@ pub fn alloc(purpose: FrameUse, count: usize) -> Option<Spa> {
         spa
     } else {
         let has_run = bytes != 0 && bytes <= frames.untouched.len;
-        if !has_run && count == 1 {
+        if !has_run && count == 1 && may_be_donated {
             frames.take_donated()?
         } else if has_run {
             let spa = frames.untouched.start;

@@ -12,7 +12,9 @@ mod overlay;
 pub mod parent;
 pub mod ports;
 mod slat;
+pub mod slots;
 pub mod state_page;
+pub mod vmbus;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -191,6 +193,8 @@ pub struct PartitionCore {
     pub generation: AtomicU64,
     /// What it receives and sends through.
     pub links: ports::Links,
+    /// Its VMBus server.
+    pub vmbus: vmbus::VmBus,
 }
 
 /// A partition of either kind.
@@ -199,6 +203,12 @@ pub trait Partition: 'static {
     fn core(&self) -> &PartitionCore;
     /// Frames for its ports and connections.
     fn chunks(&self) -> ports::FrameChunks<'_>;
+    /// Frames for its VMBus server.
+    fn server_frames(&self) -> ports::FrameChunks<'_> {
+        self.chunks()
+    }
+    /// Whether `page` is RAM that the guest can write to.
+    fn is_ram(&self, page: Gpn) -> bool;
     /// The frame of an overlay of VP `vp` or of the whole partition, wherever it is placed.
     fn overlay_frame(&self, kind: Overlay, vp: VpIndex) -> Option<SharedFrame>;
     /// Whether `page` lies in the address space and may carry an overlay.

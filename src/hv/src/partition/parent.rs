@@ -15,6 +15,7 @@ use x86::efer;
 use super::notices::{self, List};
 use super::ports::{FrameChunks, Links};
 use super::state_page::PinnedPage;
+use super::vmbus::VmBus;
 use super::{Partition, PartitionCore, Seat, Slat, VpShared, VpTable};
 use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpShared;
@@ -113,6 +114,7 @@ impl<V: Virt> ParentPartition<V> {
                 users: 0.into(),
                 generation: 0.into(),
                 links: Links::new(PARENT, true),
+                vmbus: VmBus::off(),
             },
             slat: Mutex::new(slat),
             bitmaps,
@@ -145,6 +147,14 @@ impl<V: Virt> Partition for ParentPartition<V> {
 
     fn chunks(&self) -> FrameChunks<'_> {
         FrameChunks::Reserve
+    }
+
+    fn server_frames(&self) -> FrameChunks<'_> {
+        FrameChunks::Block
+    }
+
+    fn is_ram(&self, page: Gpn) -> bool {
+        self.is_page(page)
     }
 
     fn overlay_frame(&self, kind: Overlay, vp: VpIndex) -> Option<SharedFrame> {

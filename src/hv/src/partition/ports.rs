@@ -32,6 +32,8 @@ const RINGS: usize = 64;
 pub enum FrameChunks<'a> {
     /// With what the parent deposited for itself.
     Reserve,
+    /// Without that: for what stays when the parent starts anew.
+    Block,
     /// Of a child.
     Pool(&'a Mutex<Pool>),
 }
@@ -42,12 +44,14 @@ impl FrameChunks<'_> {
             // SAFETY: the callers have it from `allocate`, and give it back once.
             Self::Reserve => unsafe { frames::free(FrameUse::Child, spa) },
             // SAFETY: the same.
+            Self::Block => unsafe { frames::free(FrameUse::Partition, spa) },
+            // SAFETY: the same.
             Self::Pool(pool) => unsafe { pool.lock().free(spa) },
         }
     }
 }
 
-fn spa_of(chunk: ChunkId) -> Option<Spa> {
+pub(super) fn spa_of(chunk: ChunkId) -> Option<Spa> {
     Some(Spa::new(u64::from(chunk.0.checked_sub(1)?) * PAGE_SIZE))
 }
 
@@ -55,6 +59,7 @@ impl Chunks for FrameChunks<'_> {
     fn allocate(&mut self) -> Option<ChunkId> {
         let spa = match self {
             Self::Reserve => frames::alloc(FrameUse::Child, 1),
+            Self::Block => frames::alloc_own(FrameUse::Partition),
             Self::Pool(pool) => pool.lock().alloc(),
         }?;
         let Ok(name) = u32::try_from(spa.get() / PAGE_SIZE + 1) else {

@@ -6,11 +6,13 @@ use addr::VpIndex;
 use hypercall::{Body, Call, FlushRequest, IpiRequest, Progress};
 use tlfs::HvError;
 use tlfs::call::{PARTITION_SELF, PostMessage, SignalEvent, VpIndexFromApicId};
+use vmbus_proto::MESSAGE_CONNECTIONS;
 use vpcore::seam::VpBackend;
 
 use super::{Role, Vp};
 use crate::partition::Partition;
 use crate::partition::ports::Sender;
+use crate::partition::vmbus::{self, Signalled};
 use crate::shootdown;
 use crate::virt::Virt;
 
@@ -19,9 +21,18 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     #[inline(never)]
     pub(super) fn signal_event(&mut self, input: &[u8]) -> Result<(), HvError> {
         let call = SignalEvent::decode(input)?;
-        self.sender().signal(self.partition, &call)?;
         self.is_settled = false;
-        Ok(())
+        if self.partition.core().vmbus.is_on() {
+            match vmbus::signalled(self.partition, &call)? {
+                Signalled::Other => {}
+                Signalled::Nobody => return Ok(()),
+                Signalled::Channel(relid) => {
+                    R::channel_signalled(self, relid);
+                    return Ok(());
+                }
+            }
+        }
+        self.sender().signal(self.partition, &call)
     }
 
     /// Carries out one call. Those that only one kind of partition makes are its role's.
@@ -57,8 +68,12 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             Call::GetVpIndexFromApicId => return self.vp_indexes(body),
             Call::PostMessage => {
                 let call = PostMessage::decode(body.header())?;
-                self.sender().post(self.partition, &call)?;
                 self.is_settled = false;
+                let is_on = self.partition.core().vmbus.is_on();
+                if is_on && MESSAGE_CONNECTIONS.contains(&call.connection) {
+                    return R::post_to_server(self, &call);
+                }
+                self.sender().post(self.partition, &call)?;
             }
             call => return R::call(self, call, body),
         }

@@ -102,6 +102,13 @@ pub trait Role<V: Virt>: Sized + 'static {
     -> Result<(), Refused>;
     /// The guest reports its own crash.
     fn crash(vp: &mut Vp<V, Self>, report: &CrashReport);
+    /// Posts to the partition's VMBus server.
+    fn post_to_server(
+        vp: &mut Vp<V, Self>,
+        call: &tlfs::call::PostMessage<'_>,
+    ) -> Result<hypercall::Progress, tlfs::HvError>;
+    /// Signals a channel, which is open, to its back end.
+    fn channel_signalled(vp: &mut Vp<V, Self>, relid: vmbus_proto::Relid);
     /// Carries out a hypercall that the dispatcher has checked.
     fn call(
         vp: &mut Vp<V, Self>,

@@ -111,6 +111,11 @@ impl<F: Frames> Bus<'_, F> {
         (channel.state != ChannelState::Free).then_some((number, channel))
     }
 
+    /// Whether there is a channel `relid`, offered or taken back.
+    pub fn has_channel(&mut self, relid: Relid) -> bool {
+        self.channel(relid).is_some()
+    }
+
     /// Asks the back end to open a closed channel with what the client gave, or says no.
     pub(crate) fn start_opening(&mut self, relid: Relid) -> Option<()> {
         let open = self.channel(relid)?.1.open;

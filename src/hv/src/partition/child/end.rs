@@ -57,6 +57,7 @@ impl<V: Virt> ChildPartition<V> {
                 State::Created | State::Active => {
                     properties.state = State::Finalizing;
                     self.core.links.close();
+                    self.core.vmbus.close();
                 }
                 State::Finalizing => {}
                 State::Finalized => return Ok(Progress::Done),
@@ -99,6 +100,9 @@ impl<V: Virt> ChildPartition<V> {
             .links
             .release(&mut self.chunks(), BUDGET as usize, false)
         {
+            return Progress::Yield;
+        }
+        if self.core.vmbus.release(self.chunks(), BUDGET as usize) {
             return Progress::Yield;
         }
         self.remove_partition_overlays(me);

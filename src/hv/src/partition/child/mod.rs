@@ -31,6 +31,7 @@ use crate::mm::pool::{self, Pool, PoolFrames};
 use crate::partition::directory::ChildRef;
 use crate::partition::ports::{FrameChunks, Links};
 use crate::partition::state_page::PinnedPage;
+use crate::partition::vmbus::VmBus;
 use crate::virt::Virt;
 
 pub use memory::ChildMemory;
@@ -63,6 +64,8 @@ pub struct Properties {
     pub unimplemented_msr_action: u64,
     /// Weight and cap of its VPs.
     pub share: sched::Share,
+    /// Frames that its VMBus server may use; 0 for no server.
+    pub vmbus_frames: u32,
 }
 
 /// A child.
@@ -145,6 +148,7 @@ impl<V: Virt> ChildPartition<V> {
                 users: AtomicU32::new(0),
                 generation: 1.into(),
                 links: Links::new(id, false),
+                vmbus: VmBus::off(),
             },
             slot,
             flags: creation.flags,
@@ -157,6 +161,7 @@ impl<V: Virt> ChildPartition<V> {
                 msr_intercept: false,
                 unimplemented_msr_action: 0,
                 share: sched::Share::DEFAULT,
+                vmbus_frames: 0,
             }),
             vps_per_socket: AtomicU32::new(0),
             is_frozen: AtomicBool::new(false),
@@ -212,7 +217,17 @@ impl<V: Virt> ChildPartition<V> {
         if properties.state != State::Created {
             return Err(HvError::INVALID_PARTITION_STATE);
         }
-        let memory = ChildMemory::new(&self.pool, parent.slat_levels())?;
+        if properties.vmbus_frames != 0 {
+            let rule = vmbus::ResetRule::WhenInUse;
+            let frames = self.chunks();
+            self.core
+                .vmbus
+                .start(frames, properties.vmbus_frames, rule)?;
+        }
+        let memory = ChildMemory::new(&self.pool, parent.slat_levels()).inspect_err(|_| {
+            // Its own frame only; and the pool may be withdrawn in this state.
+            self.core.vmbus.release(self.chunks(), 1);
+        })?;
         *self.memory.lock() = Some(memory);
         let identity = Self::identity(parent, properties.synthetic);
         *self.core.msrs.lock() = PartitionMsrs::new(Self::config(&parent.core, &identity));
@@ -380,6 +395,11 @@ impl<V: Virt> Partition for ChildPartition<V> {
 
     fn overlay_frame(&self, kind: Overlay, vp: VpIndex) -> Option<SharedFrame> {
         self.overlay_frame(kind, vp)
+    }
+
+    fn is_ram(&self, page: Gpn) -> bool {
+        page.start()
+            .is_some_and(|gpa| self.check_gpa(gpa, Access::Write).is_ok())
     }
 
     fn is_page(&self, page: Gpn) -> bool {

@@ -15,6 +15,8 @@ use hypercall::{Access, Body, Call, PartitionIdentity, Progress};
 use spin::Once;
 use synic::{CrashReport, Overlay};
 use tlfs::HvError;
+use tlfs::call::PostMessage;
+use vmbus_proto::Relid;
 use vpcore::child_cpuid::{self, ChildView};
 use vpcore::cpuid::Missing;
 use vpcore::seam::{Exit, VpBackend};
@@ -30,9 +32,10 @@ use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpArea;
 use crate::diagnostics::Counters;
 use crate::partition::child::{ChildPartition, ChildVp, Scheduled};
-use crate::partition::messages::PortMessages;
+use crate::partition::messages::{Both, PortMessages};
 use crate::partition::notices::parent_vp;
-use crate::partition::{ParentPartition, Partition, PartitionCore};
+use crate::partition::vmbus::{self, BusMessages};
+use crate::partition::{ParentPartition, Partition, PartitionCore, slots};
 use crate::virt::Virt;
 
 /// The part of a child's VP that one LP has at a time.
@@ -217,10 +220,13 @@ impl<V: Virt> Role<V> for Child<V> {
     const IS_TOLD: bool = false;
 
     type Partition = ChildPartition<V>;
-    type Messages = PortMessages<ChildPartition<V>>;
+    type Messages = Both<BusMessages, PortMessages<ChildPartition<V>>>;
 
     fn messages(vp: &ChildCore<V>) -> Self::Messages {
-        PortMessages::new(vp.partition, vp.index)
+        Both::new(
+            BusMessages::new(vp.partition, vp.index),
+            PortMessages::new(vp.partition, vp.index),
+        )
     }
 
     fn parent(vp: &ChildCore<V>) -> &'static ParentPartition<V> {
@@ -359,6 +365,16 @@ impl<V: Virt> Role<V> for Child<V> {
             vp.partition.core().id.get(),
             report.parameters
         ));
+    }
+
+    fn post_to_server(vp: &mut ChildCore<V>, call: &PostMessage<'_>) -> Result<Progress, HvError> {
+        vmbus::receive(vp.partition, call)?;
+        vmbus::settle(vp.lp, vp.partition);
+        Ok(Progress::Done)
+    }
+
+    fn channel_signalled(vp: &mut ChildCore<V>, relid: Relid) {
+        slots::child_signalled(vp.lp, vp.partition, relid);
     }
 
     fn call(vp: &mut ChildCore<V>, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {

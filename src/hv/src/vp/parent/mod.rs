@@ -13,7 +13,9 @@ use apic::{BaseChange, EoiStack, Lvt, Mode};
 use hypercall::{Access, Body, Call, Progress};
 use synic::{CrashReport, Overlay};
 use tlfs::HvError;
+use tlfs::call::PostMessage;
 use tlfs::msr::GUEST_OS_ID;
+use vmbus_proto::Relid;
 use vpcore::cpuid::{self, Missing, View};
 use vpcore::seam::{Exit, Register, VpBackend};
 use x86::Gp;
@@ -25,7 +27,9 @@ use super::{Role, Vp};
 use crate::arch::x86::insn;
 use crate::arch::x86::local_apic::register;
 use crate::partition::messages::{Both, PortMessages};
-use crate::partition::{ParentPartition, notices};
+use crate::partition::vmbus::parent::{self as server, Channel};
+use crate::partition::vmbus::{self, BusMessages};
+use crate::partition::{ParentPartition, notices, slots};
 use crate::virt::Virt;
 
 pub use io::trap_ports;
@@ -78,12 +82,15 @@ impl<V: Virt> Role<V> for Parent<V> {
     const IS_TOLD: bool = true;
 
     type Partition = ParentPartition<V>;
-    type Messages = Both<notices::Source<V>, PortMessages<ParentPartition<V>>>;
+    type Messages = Both<notices::Source<V>, Both<BusMessages, PortMessages<ParentPartition<V>>>>;
 
     fn messages(vp: &ParentVp<V>) -> Self::Messages {
         Both::new(
             notices::Source::new(vp.index),
-            PortMessages::new(vp.partition, vp.index),
+            Both::new(
+                BusMessages::new(vp.partition, vp.index),
+                PortMessages::new(vp.partition, vp.index),
+            ),
         )
     }
 
@@ -131,9 +138,12 @@ impl<V: Virt> Role<V> for Parent<V> {
     }
 
     fn write_msr(vp: &mut ParentVp<V>, number: u32, value: u64) -> MsrAnswer<()> {
-        if number == GUEST_OS_ID && value == 0 && !vp.end_children() {
+        if number == GUEST_OS_ID && value == 0 {
             // Its kernel says good-bye. The instruction is executed again until all is undone.
-            return MsrAnswer::Intercepted;
+            server::forget::<V>(vp.lp, vp.partition);
+            if !vp.end_children() {
+                return MsrAnswer::Intercepted;
+            }
         }
         vp.write_msr(number, value).into()
     }
@@ -188,8 +198,11 @@ impl<V: Virt> Role<V> for Parent<V> {
 
     fn after_reset(vp: &mut ParentVp<V>) {
         // INIT to the boot processor resets the partition.
-        while vp.index.get() == 0 && !vp.end_children() {
-            crate::panic::stop_if_asked();
+        if vp.index.get() == 0 {
+            server::forget::<V>(vp.lp, vp.partition);
+            while !vp.end_children() {
+                crate::panic::stop_if_asked();
+            }
         }
     }
 
@@ -276,6 +289,26 @@ impl<V: Virt> Role<V> for Parent<V> {
             "the parent reports a crash: {:x?}",
             report.parameters
         ));
+    }
+
+    fn post_to_server(vp: &mut ParentVp<V>, call: &PostMessage<'_>) -> Result<Progress, HvError> {
+        let (index, partition) = (vp.index, vp.partition);
+        // While the children go, the call is executed again and again; the message came with the first time.
+        if !server::is_ending(partition, index) {
+            vmbus::receive(partition, call)?;
+            if !server::serve::<V>(vp.lp, partition, index) {
+                return Ok(Progress::Done);
+            }
+        }
+        if !vp.end_children() {
+            return Ok(Progress::Yield);
+        }
+        server::finish(vp.lp, partition);
+        Ok(Progress::Done)
+    }
+
+    fn channel_signalled(vp: &mut ParentVp<V>, relid: Relid) {
+        slots::signalled(vp.lp, Channel::of(relid));
     }
 
     fn call(vp: &mut ParentVp<V>, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {

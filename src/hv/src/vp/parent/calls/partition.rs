@@ -20,6 +20,7 @@ use crate::partition::child::{ChildPartition, Creation, State};
 use crate::partition::directory::{self, CHILDREN};
 use crate::partition::parent::PARENT;
 use crate::partition::state_page::PinnedPage;
+use crate::partition::vmbus::QUOTAS;
 use crate::partition::{Partition, PartitionCore};
 use crate::scheduler;
 use crate::virt::Virt;
@@ -148,6 +149,16 @@ impl<V: Virt> ParentVp<V> {
                     return Err(HvError::INVALID_PARTITION_STATE);
                 }
                 properties.synthetic = SyntheticFeatures::from_bits_retain(call.value);
+            }
+            P::VMBUS => {
+                let frames = u32::try_from(call.value).map_err(|_| refused)?;
+                if frames != 0 && !QUOTAS.contains(&frames) {
+                    return Err(refused);
+                }
+                if properties.state != State::Created {
+                    return Err(HvError::INVALID_PARTITION_STATE);
+                }
+                properties.vmbus_frames = frames;
             }
             P::UNIMPLEMENTED_MSR_ACTION if call.value <= 1 => {
                 properties.unimplemented_msr_action = call.value;
@@ -287,6 +298,7 @@ fn child_property<V: Virt>(child: &ChildPartition<V>, code: P) -> Result<u64, Hv
     Ok(match code {
         P::PRIVILEGE_FLAGS => core.identity.lock().privileges.bits(),
         P::SYNTHETIC_FEATURES => properties.synthetic.bits(),
+        P::VMBUS => properties.vmbus_frames.into(),
         P::CPU_WEIGHT => properties.share.weight.into(),
         P::CPU_CAP => u64::from(properties.share.cap_percent) * CAP_OF_LP / 100,
         P::TIME_FREEZE => child.is_frozen.load(Ordering::SeqCst).into(),
