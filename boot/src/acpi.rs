@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::ffi::c_void;
 
-use acpi_patch::{Fadt, HEADER_LEN, Rsdp, VmbusPresence};
+use acpi_patch::{Fadt, HEADER_LEN, Rsdp};
 use bootinfo::{AcpiPower, EcamShim, SpaRange};
 use uefi::boot::{self, MemoryType};
 use uefi::proto::acpi::AcpiTable;
@@ -16,10 +16,6 @@ use uefi::table::cfg::ConfigTableEntry;
 
 use crate::ecam;
 use crate::say::say;
-
-/// The device exists for the parent's operating system only once the hypervisor answers on VMBus: a present one
-/// would make Linux wait for an answer.
-const VMBUS: VmbusPresence = VmbusPresence::Absent;
 
 /// Whether the tables are those of a parent partition: they name the hypervisor's diagnostics.
 pub fn is_hypervisor_there() -> bool {
@@ -163,7 +159,7 @@ impl Acpi {
         {
             say!("the firmware has a VMBus device of its own; none is added");
         } else {
-            new.push(acpi_patch::vmbus_ssdt(VMBUS));
+            new.push(acpi_patch::vmbus_ssdt());
         }
         if self.ecam.base.get() != 0 {
             ecam::reserve(self.ecam);

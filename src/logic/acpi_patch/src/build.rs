@@ -9,22 +9,9 @@ use bootinfo::{EcamShim, SpaRange};
 
 use crate::table::{HEADER_LEN, fix_checksum};
 
-/// Whether the parent's operating system shall use the VMBus device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VmbusPresence {
-    /// `_STA` says that the device is absent: it is in the namespace, and no driver binds to it.
-    Absent,
-    /// `_STA` says that the device is there and works.
-    Present,
-}
-
 /// An SSDT with the VMBus device, directly under `\_SB`: with no ancestor that has resources there is no pool of
 /// addresses for VMBus to hand out, which is what the parent needs.
-pub fn vmbus_ssdt(presence: VmbusPresence) -> Vec<u8> {
-    let status: &dyn Aml = match presence {
-        VmbusPresence::Absent => &ZERO,
-        VmbusPresence::Present => &0x0Fu8,
-    };
+pub fn vmbus_ssdt() -> Vec<u8> {
     let mut aml = Vec::new();
     Scope::new(
         "\\_SB_".into(),
@@ -33,7 +20,7 @@ pub fn vmbus_ssdt(presence: VmbusPresence) -> Vec<u8> {
             vec![
                 &Name::new("_HID".into(), &"VMBus"),
                 &Name::new("_UID".into(), &ZERO),
-                &Name::new("_STA".into(), status),
+                &Name::new("_STA".into(), &0x0Fu8),
                 &Name::new("_CRS".into(), &ResourceTemplate::new(vec![])),
             ],
         )],
@@ -85,15 +72,13 @@ mod tests {
 
     #[test]
     fn the_vmbus_device_is_as_the_compiler_of_acpica_writes_it() {
-        // Scope (\_SB) { Device (VMBS) { Name (_HID, "VMBus") Name (_UID, Zero) Name (_STA, Zero)
+        // Scope (\_SB) { Device (VMBS) { Name (_HID, "VMBus") Name (_UID, Zero) Name (_STA, 0x0F)
         //     Name (_CRS, ResourceTemplate () {}) } }
-        let expected: &[u8] = b"\x10\x30\\_SB_\x5B\x82\x28VMBS\
-            \x08_HID\x0DVMBus\0\x08_UID\0\x08_STA\0\x08_CRS\x11\x05\x0A\x02\x79\0";
-        let ssdt = vmbus_ssdt(VmbusPresence::Absent);
+        let expected: &[u8] = b"\x10\x31\\_SB_\x5B\x82\x29VMBS\
+            \x08_HID\x0DVMBus\0\x08_UID\0\x08_STA\x0A\x0F\x08_CRS\x11\x05\x0A\x02\x79\0";
+        let ssdt = vmbus_ssdt();
         assert!(is_intact(&ssdt) && mentions_vmbus(&ssdt));
         assert_eq!(&ssdt[HEADER_LEN..], expected);
-        let present = vmbus_ssdt(VmbusPresence::Present);
-        assert!(present.windows(6).any(|window| window == b"_STA\x0A\x0F"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod table;
 mod window;
 
 pub use aml::{hide_s3, mentions_vmbus, processor_block, s5_types};
-pub use build::{VmbusPresence, diagnostics_table, mcfg, vmbus_ssdt};
+pub use build::{diagnostics_table, mcfg, vmbus_ssdt};
 pub use fadt::{Fadt, PmTimer};
 pub use remapping::{RemappingUnit, remapping_units};
 pub use root::{Rsdp, longer_xsdt, set_xsdt, table_addresses};
