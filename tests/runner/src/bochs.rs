@@ -79,11 +79,17 @@ fn configuration(
         "ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14"
     )?;
     for (disk, place) in machine.disks.iter().zip(["master", "slave"]) {
-        writeln!(
+        write!(
             text,
-            "ata0-{place}: type=disk, path={}, mode=flat",
+            "ata0-{place}: type=disk, path={}, ",
             disk.image.display()
         )?;
+        if disk.is_volatile {
+            let journal = files.directory().join(format!("{place}.redolog"));
+            writeln!(text, "mode=volatile, journal={}", journal.display())?;
+        } else {
+            writeln!(text, "mode=flat")?;
+        }
     }
     writeln!(text, "boot: disk")?;
     match com1 {

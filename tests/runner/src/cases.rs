@@ -69,6 +69,13 @@ pub struct Case {
     /// More disks, empty and of 64 MiB, besides the one that is booted.
     #[serde(default)]
     pub disks: Vec<Bus>,
+    /// The kernels that the parent's children boot. With any, the parent has the programs that make children, and a
+    /// disk with these kernels and root file systems for them.
+    #[serde(default)]
+    pub children: Vec<String>,
+    /// Whether the parent has the programs that make children, if `children` does not say so.
+    #[serde(default)]
+    pub programs: bool,
     /// Whether Linux gets `kexec` and `stress-ng` in a second initial file system.
     #[serde(default)]
     pub tools: bool,

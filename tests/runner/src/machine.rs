@@ -74,10 +74,31 @@ pub enum Bus {
 /// A raw disk image and its place in the machine.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// The image; the machine writes to it.
+    /// The image; the machine writes to it, unless the disk is volatile.
     pub image: PathBuf,
     /// Where it is attached.
     pub bus: Bus,
+    /// Whether what the machine writes is gone when it ends, so that many machines may have the same image.
+    pub is_volatile: bool,
+}
+
+impl Disk {
+    /// A disk that keeps what is written to it.
+    pub fn new(image: PathBuf, bus: Bus) -> Self {
+        Self {
+            image,
+            bus,
+            is_volatile: false,
+        }
+    }
+
+    /// A disk whose image is not written to.
+    pub fn volatile(image: PathBuf, bus: Bus) -> Self {
+        Self {
+            is_volatile: true,
+            ..Self::new(image, bus)
+        }
+    }
 }
 
 /// One machine, to be started once.
@@ -112,10 +133,7 @@ impl Machine {
             memory_mib: 2048,
             has_virtualization: true,
             features: Vec::new(),
-            disks: vec![Disk {
-                image: boot_disk,
-                bus: Bus::Ahci,
-            }],
+            disks: vec![Disk::new(boot_disk, Bus::Ahci)],
             ends_at_reset: true,
             qemu_arguments: Vec::new(),
             may_use_kvm: false,

@@ -63,7 +63,8 @@ pub fn command(
     }
     for (number, disk) in machine.disks.iter().enumerate() {
         qemu.arg("-drive").arg(format!(
-            "if=none,id=disk{number},format=raw,file={}",
+            "if=none,id=disk{number},format=raw,snapshot={},file={}",
+            if disk.is_volatile { "on" } else { "off" },
             disk.image.display()
         ));
         let device = match disk.bus {
