@@ -5,6 +5,7 @@
 //! the system's own apt uses; signatures are checked by apt against Debian's keyring.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,10 +16,11 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Names the mirror when apt's own configuration has none that serves Debian.
 const MIRROR_VARIABLE: &str = "VERDIGRIS_DEBIAN_MIRROR";
 
-/// A private apt for a fixed set of suites. Later suites have no preference over earlier ones unless asked.
+/// A private apt for a fixed set of suites and one architecture. Later suites have no preference over earlier ones unless asked.
 pub struct Apt {
     directory: PathBuf,
     suites: &'static [&'static str],
+    architecture: &'static str,
 }
 
 /// One package as apt would fetch it.
@@ -30,7 +32,11 @@ pub struct Package {
 
 impl Apt {
     /// Prepares the private apt in `directory` and brings its package lists up to date.
-    pub fn open(directory: PathBuf, suites: &'static [&'static str]) -> Result<Self> {
+    pub fn open(
+        directory: PathBuf,
+        suites: &'static [&'static str],
+        architecture: &'static str,
+    ) -> Result<Self> {
         for (tool, package) in [("apt-get", "apt"), ("dpkg-deb", "dpkg")] {
             ensure!(
                 super::find_program(tool).is_some(),
@@ -48,7 +54,11 @@ impl Apt {
         ] {
             fs::create_dir_all(directory.join(part))?;
         }
-        let apt = Self { directory, suites };
+        let apt = Self {
+            directory,
+            suites,
+            architecture,
+        };
         fs::write(apt.directory.join("status"), "")?;
         fs::write(apt.directory.join("sources.list"), apt.sources()?)?;
         fs::write(apt.directory.join("apt.conf"), apt.configuration())?;
@@ -69,6 +79,7 @@ impl Apt {
     /// Given with `-c`, which apt reads after the system's files, so that proxies set there still count.
     fn configuration(&self) -> String {
         let d = self.directory.display();
+        let architecture = self.architecture;
         format!(
             r#"#clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
@@ -91,8 +102,8 @@ Acquire::IndexTargets::deb::DEP-11-icons-small::DefaultEnabled "false";
 Acquire::IndexTargets::deb::DEP-11-icons::DefaultEnabled "false";
 Acquire::IndexTargets::deb::DEP-11-icons-hidpi::DefaultEnabled "false";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
-APT::Architecture "amd64";
-APT::Architectures {{ "amd64"; }};
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
 APT::Install-Recommends "false";
 APT::Sandbox::User "root";
 "#
@@ -139,9 +150,9 @@ APT::Sandbox::User "root";
     /// Fetches `packages` (apt checks their hashes against the signed lists) and unpacks them into `tree`.
     pub fn unpack(&self, packages: &[Package], tree: &Path) -> Result<()> {
         // Debian's packages put everything below /usr, while some paths in them still leave that out.
-        for directory in ["bin", "lib", "lib64", "sbin"] {
+        for directory in MERGED {
             fs::create_dir_all(tree.join("usr").join(directory))?;
-            std::os::unix::fs::symlink(format!("usr/{directory}"), tree.join(directory))?;
+            symlink(format!("usr/{directory}"), tree.join(directory))?;
         }
         let _cleanup = Cleanup(self.archives());
         super::say(&format!("fetching {} packages", packages.len()));
@@ -166,8 +177,36 @@ APT::Sandbox::User "root";
                 );
             }
         }
+        // Packages of Debian 12 have the directory itself, which then stands where the link was.
+        for directory in MERGED {
+            let place = tree.join(directory);
+            if !place.is_symlink() {
+                merge(&place, &tree.join("usr").join(directory))?;
+                symlink(format!("usr/{directory}"), place)?;
+            }
+        }
         Ok(())
     }
+}
+
+/// Directories that are links to those of the same name below `/usr`.
+const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
+
+/// Moves everything below `from` to the same place below `to`, and removes `from`.
+fn merge(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let place = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() && place.is_dir() {
+            merge(&entry.path(), &place)?;
+        } else {
+            fs::rename(entry.path(), &place)
+                .with_context(|| format!("moving {}", entry.path().display()))?;
+        }
+    }
+    fs::remove_dir(from)?;
+    Ok(())
 }
 
 /// Removes the archives that were unpacked, or left over by a failure.

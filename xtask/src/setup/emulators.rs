@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use runner::emulator::{Emulators, Firmware, Program};
 
 use super::apt::Package;
-use super::{Thing, cure, find_program, say};
+use super::{AMD64, Thing, cure, find_program, say};
 
 /// The oldest QEMU on the PATH that is taken in place of our own.
 const QEMU_MAJOR_MIN: u32 = 9;
@@ -21,29 +21,35 @@ fn everything(_: &Package) -> bool {
 
 const QEMU: Thing = Thing {
     name: "qemu",
+    architecture: AMD64,
     suites: &["forky"],
     release: "forky",
     packages: &["qemu-system-x86", "seabios", "ipxe-qemu"],
     keep: everything,
-    versioned_by: |package| package.name == "qemu-system-x86",
+    versioned_by: "qemu-system-x86",
+    leave_out: &[],
 };
 
 const BOCHS: Thing = Thing {
     name: "bochs",
+    architecture: AMD64,
     suites: &["forky"],
     release: "forky",
     packages: &["bochs", "bochsbios", "bochs-term", "vgabios"],
     keep: everything,
-    versioned_by: |package| package.name == "bochs",
+    versioned_by: "bochs",
+    leave_out: &[],
 };
 
 const FIRMWARE: Thing = Thing {
     name: "firmware",
+    architecture: AMD64,
     suites: &["forky"],
     release: "forky",
     packages: &["ovmf", "systemd-boot-efi"],
     keep: |package| package.name.starts_with("ovmf") || package.name == "systemd-boot-efi",
-    versioned_by: |package| package.name == "ovmf",
+    versioned_by: "ovmf",
+    leave_out: &[],
 };
 
 /// Everything needed to start a machine, from the PATH or the cache.

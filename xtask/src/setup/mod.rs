@@ -17,6 +17,9 @@ use anyhow::{Context, Result};
 
 use apt::{Apt, Package};
 
+/// The architecture of the machines.
+pub const AMD64: &str = "amd64";
+
 /// Prints one line about what the set-up is doing. Standard output is for results.
 pub fn say(what: &str) {
     eprintln!("  set-up: {what}");
@@ -46,6 +49,8 @@ pub fn cache_directory() -> Result<PathBuf> {
 pub struct Thing {
     /// Its name in the cache.
     pub name: &'static str,
+    /// Debian's name of the architecture that its packages are for.
+    pub architecture: &'static str,
     /// The suites that its packages come from.
     pub suites: &'static [&'static str],
     /// The suite preferred among those.
@@ -55,7 +60,9 @@ pub struct Thing {
     /// Which of the resolved packages to unpack.
     pub keep: fn(&Package) -> bool,
     /// The package that gives the thing its version.
-    pub versioned_by: fn(&Package) -> bool,
+    pub versioned_by: &'static str,
+    /// Files and directories of the unpacked tree that nothing here reads, and that would fill disk images.
+    pub leave_out: &'static [&'static str],
 }
 
 impl Thing {
@@ -91,13 +98,16 @@ impl Thing {
 
     fn make(&self, cache: &Path) -> Result<PathBuf> {
         say(&format!("{} is not in the cache yet", self.name));
-        let lists = format!("apt-{}", self.release);
+        let mut lists = format!("apt-{}", self.release);
+        if self.architecture != AMD64 {
+            lists = format!("{lists}-{}", self.architecture);
+        }
         let _lists_lock = lock(cache, &lists)?;
-        let apt = Apt::open(cache.join(lists), self.suites)?;
+        let apt = Apt::open(cache.join(lists), self.suites, self.architecture)?;
         let mut packages = apt.resolve(self.packages, self.release)?;
         let version = packages
             .iter()
-            .find(|package| (self.versioned_by)(package))
+            .find(|package| package.name == self.versioned_by)
             .with_context(|| format!("no package gives {} its version", self.name))?
             .version
             .clone();
@@ -111,6 +121,14 @@ impl Thing {
         let tree = partial.path().join("tree");
         fs::create_dir(&tree)?;
         apt.unpack(&packages, &tree)?;
+        for path in self.leave_out {
+            match fs::remove_dir_all(tree.join(path)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("removing {path}"));
+                }
+                _ => {}
+            }
+        }
         let place = cache.join(format!("{}-{version}", self.name));
         fs::rename(&tree, &place)?;
         say(&format!("{} {version} is ready", self.name));
@@ -141,5 +159,12 @@ pub fn everything() -> Result<()> {
     debian::tools()?;
     debian::grub()?;
     debian::e2fsprogs()?;
+    for kernel in debian::ChildKernel::ALL {
+        let kernel = debian::child_kernel(kernel)?;
+        say(&format!("Debian's kernel {} for children", kernel.release));
+    }
+    debian::child_root()?;
+    debian::child_root_i386()?;
+    debian::qemu_utils()?;
     Ok(())
 }
