@@ -97,15 +97,36 @@ pub fn locker(workspace: &Workspace) -> Result<PathBuf> {
 
 /// Builds `vgstat`, the parent's view of the counters, as a program that needs no library of the system it runs on.
 pub fn vgstat(workspace: &Workspace) -> Result<PathBuf> {
+    parent_program(workspace, "vgstat")
+}
+
+/// The programs of the parent that make children: the daemon, its command, and the worker.
+const PARENT_PROGRAMS: [&str; 3] = ["vmms", "vmctl", "vmwp"];
+
+/// Builds the programs that make children, in the same way. Those that are not in the tree are left out, and what is
+/// tried with them fails.
+pub fn parent_programs(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    let is_there = |package: &&&str| {
+        let directory = workspace.root().join("src/parent").join(package);
+        directory.join("src/main.rs").exists()
+    };
+    PARENT_PROGRAMS
+        .iter()
+        .filter(is_there)
+        .map(|package| parent_program(workspace, package))
+        .collect()
+}
+
+fn parent_program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
     const HOST: &str = "x86_64-unknown-linux-gnu";
     workspace.cargo_build(
-        &["--package", "vgstat", "--target", HOST],
+        &["--package", package, "--target", HOST],
         &[(
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
             "-Ctarget-feature=+crt-static -Cstrip=symbols",
         )],
     )?;
-    built(workspace.target().join(HOST).join("release/vgstat"))
+    built(workspace.target().join(HOST).join("release").join(package))
 }
 
 fn uefi_program(workspace: &Workspace, package: &str) -> Result<PathBuf> {

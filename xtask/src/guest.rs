@@ -7,26 +7,29 @@ use crate::initramfs;
 use crate::setup::debian::{self, Flavour};
 use crate::workspace::Workspace;
 
+/// What the initial file system has besides the usual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Extras {
+    /// `kexec` and `stress-ng`.
+    pub tools: bool,
+    /// The programs that make children.
+    pub programs: bool,
+}
+
 /// Debian's kernel of this flavour with the tests' initial file system. `arguments` follow the usual ones.
-pub fn debian(workspace: &Workspace, flavour: Flavour, arguments: &str) -> Result<Guest> {
-    make(workspace, flavour, false, arguments)
-}
-
-/// The same with `kexec` and `stress-ng` at hand.
-pub fn debian_with_tools(workspace: &Workspace, flavour: Flavour) -> Result<Guest> {
-    make(workspace, flavour, true, "")
-}
-
-fn make(
+pub fn debian(
     workspace: &Workspace,
     flavour: Flavour,
-    with_tools: bool,
+    extras: Extras,
     arguments: &str,
 ) -> Result<Guest> {
     let kernel = debian::kernel(flavour)?;
     let mut initrd = initramfs::obtain(workspace, &kernel, &debian::busybox()?)?;
-    if with_tools {
-        initrd = initramfs::obtain_with_tools(workspace, &initrd, &kernel, &debian::tools()?)?;
+    if extras.programs {
+        initrd = initramfs::obtain_with_programs(workspace, &initrd)?;
+    }
+    if extras.tools {
+        initrd = initramfs::obtain_with_tools(workspace, &initrd, &debian::tools()?)?;
     }
     let command_line = format!("console=ttyS0,115200 panic=-1 {arguments}");
     Ok(Guest::Linux {

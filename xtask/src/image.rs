@@ -40,6 +40,7 @@ pub fn make(options: &Options) -> Result<()> {
     let guest = guest::debian(
         &workspace,
         options.kernel,
+        guest::Extras::default(),
         &format!("console=tty0 {}", options.append),
     )?;
     let configuration = match &options.config {

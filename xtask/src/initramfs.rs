@@ -5,15 +5,16 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::build;
 use crate::setup::debian::Kernel;
 use crate::workspace::Workspace;
 
-mod cpio;
-mod modules;
-mod tools;
+pub mod cpio;
+pub mod modules;
+mod programs;
+pub mod tools;
 
 use cpio::Archive;
 
@@ -49,6 +50,8 @@ const MODULES: &[&str] = &[
     "usb_storage",
     "usbhid",
     "i6300esb",
+    "uio",
+    "uio_hv_generic",
 ];
 
 /// The initial file system for `kernel`, compressed. Kept in the target directory until one of its parts changes.
@@ -61,24 +64,42 @@ pub fn obtain(workspace: &Workspace, kernel: &Kernel, busybox: &Path) -> Result<
     })
 }
 
-/// [`obtain`]'s, followed by the programs of `tree`: Linux unpacks one archive after the other.
-pub fn obtain_with_tools(
-    workspace: &Workspace,
-    plain: &Path,
-    kernel: &Kernel,
-    tree: &Path,
-) -> Result<PathBuf> {
+/// `plain`, followed by the programs of `tree`: Linux unpacks one archive after the other.
+pub fn obtain_with_tools(workspace: &Workspace, plain: &Path, tree: &Path) -> Result<PathBuf> {
     let tools = keep(
         workspace,
         "tools",
         &[tree, &std::env::current_exe()?],
         || tools::build(tree),
     )?;
-    let mut both = fs::read(plain)?;
+    join(workspace, plain, &tools, &joined_name(plain, "tools"))
+}
+
+/// `plain`, followed by the programs that make children, which are built here.
+pub fn obtain_with_programs(workspace: &Workspace, plain: &Path) -> Result<PathBuf> {
+    let built = build::parent_programs(workspace)?;
+    let executable = std::env::current_exe()?;
+    let mut sources: Vec<&Path> = built.iter().map(|program| &**program).collect();
+    sources.push(&executable);
+    let programs = keep(workspace, "programs", &sources, || programs::build(&built))?;
+    join(workspace, plain, &programs, &joined_name(plain, "programs"))
+}
+
+fn joined_name(first: &Path, second: &str) -> String {
+    let name = first.file_name().unwrap_or_default().to_string_lossy();
+    format!("{}-{second}", name.trim_end_matches(".cpio.gz"))
+}
+
+/// One file with both archives, named `name` and kept beside them.
+fn join(workspace: &Workspace, first: &Path, second: &Path, name: &str) -> Result<PathBuf> {
+    let mut both = fs::read(first)?;
     both.resize(both.len().next_multiple_of(4), 0);
-    both.extend(fs::read(tools)?);
-    let place = directory(workspace)?.join(format!("{}-tools.cpio.gz", kernel.release));
-    fs::write(&place, both)?;
+    both.extend(fs::read(second)?);
+    let directory = directory(workspace)?;
+    let place = directory.join(format!("{name}.cpio.gz"));
+    let mut partial = tempfile::NamedTempFile::new_in(&directory)?;
+    partial.write_all(&both)?;
+    partial.persist(&place)?;
     Ok(place)
 }
 
@@ -89,7 +110,7 @@ fn directory(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 /// Makes and compresses an archive, unless there is one that is newer than its sources.
-fn keep(
+pub fn keep(
     workspace: &Workspace,
     name: &str,
     sources: &[&Path],
@@ -109,7 +130,9 @@ fn keep(
     Ok(place)
 }
 
-fn is_newer_than_all(place: &Path, sources: &[&Path]) -> bool {
+/// Whether `place` was made after the last change of all `sources`, and of what lies directly in those that are
+/// directories.
+pub fn is_newer_than_all(place: &Path, sources: &[&Path]) -> bool {
     let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
     let Some(made) = time(place) else {
         return false;
@@ -138,33 +161,12 @@ fn archive(kernel: &Kernel, busybox: &Path, vgstat: &Path, scripts: &Path) -> Re
     archive.symlink("lib64", "lib");
     add_scripts(&mut archive, scripts)?;
 
-    let modules = modules::closure(&kernel.modules, MODULES)?;
-    ensure!(
-        !modules.is_empty(),
-        "no module found in {}",
-        kernel.modules.display()
-    );
-    let base = format!("lib/modules/{}", kernel.release);
-    archive.directory("lib/modules");
-    archive.directory(&base);
-    for (name, module) in &modules {
-        archive.file(&format!("{base}/{name}.ko"), 0o644, &module.content);
-    }
-    archive.file(
-        &format!("{base}/modules.dep"),
-        0o644,
-        modules::dependencies(&modules).as_bytes(),
-    );
-    archive.file(
-        &format!("{base}/modules.alias"),
-        0o644,
-        modules::aliases(&modules).as_bytes(),
-    );
+    modules::add(&mut archive, kernel, MODULES)?;
     Ok(archive.finish())
 }
 
 /// `init` goes to the root, everything else to `/tests`.
-fn add_scripts(archive: &mut Archive, scripts: &Path) -> Result<()> {
+pub fn add_scripts(archive: &mut Archive, scripts: &Path) -> Result<()> {
     let mut names = BTreeSet::new();
     for entry in fs::read_dir(scripts).with_context(|| format!("reading {}", scripts.display()))? {
         names.insert(entry?.path());

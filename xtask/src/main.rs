@@ -3,8 +3,10 @@
 mod bench;
 mod boot_disk;
 mod build;
+mod child;
 mod ci;
 mod disk_image;
+mod ext4;
 mod guest;
 mod image;
 mod initramfs;

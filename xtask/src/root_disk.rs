@@ -5,10 +5,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use runner::emulator::Program;
+use anyhow::{Context, Result};
 
 use crate::disk_image::Entry;
+use crate::ext4::E2fsprogs;
 use crate::setup::debian;
 use crate::workspace::Workspace;
 
@@ -25,7 +25,7 @@ const LEADS_TO_MENU: &str = "search --no-floppy --label --set=root debian\n\
 #[derive(Debug)]
 pub struct Parts {
     busybox: PathBuf,
-    e2fsprogs: PathBuf,
+    e2fsprogs: E2fsprogs,
     init: PathBuf,
     tap: PathBuf,
 }
@@ -36,7 +36,7 @@ impl Parts {
         let tests = workspace.root().join("tests");
         Ok(Self {
             busybox: debian::busybox()?,
-            e2fsprogs: debian::e2fsprogs()?,
+            e2fsprogs: E2fsprogs::new(debian::e2fsprogs()?),
             init: tests.join("root/init"),
             tap: tests.join("initramfs/tap"),
         })
@@ -84,32 +84,7 @@ impl Parts {
         entries.push(Entry::new(MENU, LEADS_TO_MENU));
         let image = directory.join("root.img");
         let _ = fs::remove_file(&image);
-        self.file_system(tree.path(), &image)?;
+        self.e2fsprogs.make(tree.path(), &image, LABEL, SIZE)?;
         Ok(image)
-    }
-
-    fn file_system(&self, tree: &Path, image: &Path) -> Result<()> {
-        let mut mke2fs = Program::of_tree(&self.e2fsprogs, "usr/sbin/mke2fs");
-        mke2fs.environment("MKE2FS_CONFIG", &self.e2fsprogs.join("etc/mke2fs.conf"));
-        let output = mke2fs
-            .command()
-            .args([
-                "-q",
-                "-t",
-                "ext4",
-                "-L",
-                LABEL,
-                "-E",
-                "root_owner=0:0",
-                "-d",
-            ])
-            .arg(tree)
-            .arg(image)
-            .arg(SIZE)
-            .output()
-            .context("starting mke2fs")?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "mke2fs failed: {}", errors.trim());
-        Ok(())
     }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 use runner::files::RunFiles;
-use runner::machine::{Machine, Model};
+use runner::machine::{Bus, Disk, Machine, Model};
 use runner::session::{self, Limits};
 
 use crate::boot_disk::{self, Guest};
-use crate::setup::debian::Flavour;
+use crate::setup::debian::{ChildKernel, Flavour};
 use crate::setup::emulators;
 use crate::workspace::Workspace;
-use crate::{build, disk_image, guest};
+use crate::{build, child, disk_image, guest};
 
 /// What `cargo xtask run` can be told.
 #[derive(Args)]
@@ -33,6 +33,12 @@ pub struct Options {
     /// An EFI program to be the parent in place of Debian's kernel
     #[arg(long, value_name = "EFI")]
     guest: Option<PathBuf>,
+    /// A kernel that children can boot: cloud, cloud-6.1 or pae-6.1; may be repeated. The first one's child is started
+    #[arg(long, value_name = "KERNEL")]
+    child: Vec<String>,
+    /// No child: leave the user at the parent's shell. So it is with --batch, --bare and --guest, unless --child is given
+    #[arg(long, conflicts_with = "child")]
+    parent_only: bool,
     /// More words for the parent's command line
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     append: String,
@@ -62,16 +68,37 @@ pub struct Options {
     reboot: bool,
 }
 
+impl Options {
+    fn child_kernels(&self) -> Result<Vec<ChildKernel>> {
+        let is_plain = self.parent_only || self.batch || self.bare || self.guest.is_some();
+        if self.child.is_empty() && !is_plain {
+            return Ok(vec![ChildKernel::Cloud]);
+        }
+        self.child.iter().map(|name| child::named(name)).collect()
+    }
+}
+
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
     let workspace = Workspace::find()?;
     let emulators = emulators::obtain()?;
+    let kernels = options.child_kernels()?;
     let guest = match &options.guest {
         Some(image) => Guest::Program {
             image: image.clone(),
             command_line: options.append.clone(),
         },
-        None => guest::debian(&workspace, options.kernel, &options.append)?,
+        None => {
+            let extras = guest::Extras {
+                programs: !kernels.is_empty(),
+                ..guest::Extras::default()
+            };
+            let mut words = options.append.clone();
+            if let Some(&first) = kernels.first() {
+                words = format!("vg.child={} {words}", child::name(first));
+            }
+            guest::debian(&workspace, options.kernel, extras, &words)?
+        }
     };
     let entries = if options.bare {
         boot_disk::bare(&guest, &emulators.firmware.boot_menu)?
@@ -96,6 +123,10 @@ pub fn run(options: &Options) -> Result<()> {
     machine.features = options.cpu.clone();
     machine.qemu_arguments = options.qemu.clone();
     machine.may_use_kvm = true;
+    if !kernels.is_empty() {
+        let disk = child::disk(&workspace, &kernels.into_iter().collect())?;
+        machine.disks.push(Disk::volatile(disk, Bus::Virtio));
+    }
     machine.ends_at_reset = options.batch && !options.reboot;
     if !options.batch {
         return runner::terminal::run(&emulators, &machine, &files);

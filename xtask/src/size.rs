@@ -60,7 +60,7 @@ pub fn run() -> Result<()> {
 
 /// The lines of the hypervisor's log about its memory, without time stamps.
 fn memory_at_launch(workspace: &Workspace, images: &Images) -> Result<Vec<String>> {
-    let guest = guest::debian(workspace, Flavour::Cloud, "")?;
+    let guest = guest::debian(workspace, Flavour::Cloud, guest::Extras::default(), "")?;
     let configuration = boot_disk::configuration(&guest, HYPERVISOR_SECTION);
     let files = RunFiles::prepare(&workspace.target().join("run/size"))?;
     let disk = files.directory().join("disk.img");

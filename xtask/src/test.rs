@@ -78,11 +78,19 @@ pub fn run(options: &Options) -> Result<()> {
     let selected = select(&all, options)?;
     if options.list {
         for (name, model, case) in &selected {
-            let known = case
-                .known
-                .as_deref()
-                .map_or(String::new(), |why| format!("   known: {why}"));
-            println!("{name:34} {model}{known}");
+            let mut remarks = String::new();
+            if case.long {
+                remarks.push_str("   by name only");
+            }
+            for (kind, why) in [
+                ("known", case.known.as_deref()),
+                ("on trial", case.trial_on(*model)),
+            ] {
+                if let Some(why) = why {
+                    remarks.push_str(&format!("   {kind}: {why}"));
+                }
+            }
+            println!("{name:34} {model}{remarks}");
         }
         return Ok(());
     }
@@ -114,7 +122,8 @@ fn select<'a>(all: &'a BTreeMap<String, Case>, options: &Options) -> Result<Vec<
     let mut rows: Vec<Row> = Vec::new();
     for (name, case) in all {
         let is_named = options.cases.contains(name);
-        if !is_named && (case.long || !options.cases.is_empty()) {
+        let is_left_out = case.long && !options.list;
+        if !is_named && (is_left_out || !options.cases.is_empty()) {
             continue;
         }
         for &model in &case.on {

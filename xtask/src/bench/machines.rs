@@ -70,7 +70,12 @@ impl Bench<'_> {
 
     /// Debian's boot on the bare machine and above the hypervisor: times, and counters of the second.
     pub fn boot(&self, model: Model) -> Result<Readings> {
-        let guest = guest::debian(self.workspace, Flavour::Cloud, "vg.test=bench")?;
+        let guest = guest::debian(
+            self.workspace,
+            Flavour::Cloud,
+            guest::Extras::default(),
+            "vg.test=bench",
+        )?;
         let entries = boot_disk::bare(&guest, &self.emulators.firmware.boot_menu)?;
         let bare = self.run(model, "boot-bare", &entries)?;
         let above = self.above(model, "boot", &guest)?;

@@ -9,19 +9,45 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+
+use super::cpio::Archive;
+use crate::setup::debian::Kernel;
 
 /// One module, ready to be loaded.
-pub struct Module {
+struct Module {
     /// The object file, not compressed.
-    pub content: Vec<u8>,
+    content: Vec<u8>,
     depends: Vec<String>,
     aliases: Vec<String>,
 }
 
+/// Adds the modules of `kernel` that are `wanted`, with the tables; the archive has `lib` already.
+pub fn add(archive: &mut Archive, kernel: &Kernel, wanted: &[&str]) -> Result<()> {
+    let modules = closure(&kernel.modules, wanted)?;
+    ensure!(
+        !modules.is_empty(),
+        "no module found in {}",
+        kernel.modules.display()
+    );
+    let base = format!("lib/modules/{}", kernel.release);
+    archive.directory("lib/modules");
+    archive.directory(&base);
+    for (name, module) in &modules {
+        archive.file(&format!("{base}/{name}.ko"), 0o644, &module.content);
+    }
+    for (table, text) in [
+        ("modules.dep", dependencies(&modules)),
+        ("modules.alias", aliases(&modules)),
+    ] {
+        archive.file(&format!("{base}/{table}"), 0o644, text.as_bytes());
+    }
+    Ok(())
+}
+
 /// `wanted` and everything they depend on, by name. A name that this kernel has no module of is left out: it is
 /// either built in or not part of the flavour.
-pub fn closure(directory: &Path, wanted: &[&str]) -> Result<BTreeMap<String, Module>> {
+fn closure(directory: &Path, wanted: &[&str]) -> Result<BTreeMap<String, Module>> {
     let mut files = BTreeMap::new();
     collect(&directory.join("kernel"), &mut files)?;
     let mut queue: VecDeque<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
@@ -84,7 +110,7 @@ fn load(path: &Path) -> Result<Module> {
     })
 }
 
-/// The `.modinfo` section of a little-endian ELF64 file.
+/// The `.modinfo` section of a little-endian ELF file of either class.
 fn modinfo(elf: &[u8]) -> Option<&[u8]> {
     let u16_at = |at: usize| {
         Some(usize::from(u16::from_le_bytes(
@@ -95,26 +121,36 @@ fn modinfo(elf: &[u8]) -> Option<&[u8]> {
         |at: usize| usize::try_from(u32::from_le_bytes(*elf.get(at..)?.first_chunk()?)).ok();
     let u64_at =
         |at: usize| usize::try_from(u64::from_le_bytes(*elf.get(at..)?.first_chunk()?)).ok();
-    if !elf.starts_with(b"\x7fELF\x02\x01") {
-        return None;
-    }
-    let (table, size) = (u64_at(0x28)?, u16_at(0x3a)?);
-    let (count, names) = (u16_at(0x3c)?, u16_at(0x3e)?);
+    let is_wide = match elf.get(..6)? {
+        b"\x7fELF\x02\x01" => true,
+        b"\x7fELF\x01\x01" => false,
+        _ => return None,
+    };
+    let word = |wide_at: usize, narrow_at: usize| match is_wide {
+        true => u64_at(wide_at),
+        false => u32_at(narrow_at),
+    };
+    // The section headers: their place, their size, their number, and which of them has the names.
+    let table = word(0x28, 0x20)?;
+    let at = if is_wide { 0x3a } else { 0x2e };
+    let (size, count, names) = (u16_at(at)?, u16_at(at + 2)?, u16_at(at + 4)?);
     let header = |number: usize| table.checked_add(number.checked_mul(size)?);
-    let names = u64_at(header(names)?.checked_add(0x18)?)?;
+    let place = |header: usize| word(header + 0x18, header + 0x10);
+    let names = place(header(names)?)?;
     (0..count).find_map(|number| {
         let header = header(number)?;
         let name = elf.get(names.checked_add(u32_at(header)?)?..)?;
         if !name.starts_with(b".modinfo\0") {
             return None;
         }
-        let (start, length) = (u64_at(header + 0x18)?, u64_at(header + 0x20)?);
+        let start = place(header)?;
+        let length = word(header + 0x20, header + 0x14)?;
         elf.get(start..start.checked_add(length)?)
     })
 }
 
 /// The content of `modules.dep`: each module with everything that must be loaded before it, nearest first.
-pub fn dependencies(modules: &BTreeMap<String, Module>) -> String {
+fn dependencies(modules: &BTreeMap<String, Module>) -> String {
     let mut text = String::new();
     for name in modules.keys() {
         let mut before = Vec::new();
@@ -143,7 +179,7 @@ pub fn dependencies(modules: &BTreeMap<String, Module>) -> String {
 const KINDS: [&str; 4] = ["pci:", "virtio:", "vmbus:", "fs-"];
 
 /// The content of `modules.alias`.
-pub fn aliases(modules: &BTreeMap<String, Module>) -> String {
+fn aliases(modules: &BTreeMap<String, Module>) -> String {
     let mut text = String::new();
     for (name, module) in modules {
         let is_wanted = |alias: &&String| KINDS.iter().any(|kind| alias.starts_with(kind));

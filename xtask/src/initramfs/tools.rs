@@ -41,6 +41,26 @@ pub fn build(tree: &Path) -> Result<Vec<u8>> {
     Ok(archive.finish())
 }
 
+/// The files of `programs` for a place of their own, by their paths there: `tools/bin` has the programs, and
+/// `tools/lib` their libraries and the dynamic loader, by which they are started.
+pub fn files(tree: &Path, programs: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    let mut files = BTreeSet::new();
+    for program in programs {
+        files.insert((place("tools/bin", Path::new(program))?, tree.join(program)));
+        for library in libraries_of(tree, program)? {
+            files.insert((place("tools/lib", &library)?, library));
+        }
+        let loader = tree.join(LOADER);
+        files.insert((place("tools/lib", &loader)?, loader));
+    }
+    Ok(files.into_iter().collect())
+}
+
+fn place(directory: &str, file: &Path) -> Result<String> {
+    let name = file.file_name().context("a file has a name")?;
+    Ok(format!("{directory}/{}", name.to_string_lossy()))
+}
+
 /// The libraries that the dynamic loader would load: lines of `name => path (address)`.
 fn libraries_of(tree: &Path, program: &str) -> Result<Vec<PathBuf>> {
     let output = Command::new(tree.join(LOADER))

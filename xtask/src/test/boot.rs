@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use runner::cases::{BOCHS_FACTOR, Case, ExpectedEnd};
 use runner::compare::{self, Allowed};
 use runner::files::RunFiles;
-use runner::machine::{Disk, Machine, Model};
+use runner::machine::{Bus, Disk, Machine, Model};
 use runner::session::{self, Limits, Outcome};
 use runner::verdict;
 
@@ -175,7 +175,12 @@ impl Job<'_> {
         for (number, &bus) in case.disks.iter().enumerate() {
             let image = files.directory().join(format!("data{number}.img"));
             File::create(&image)?.set_len(DATA_DISK_BYTES)?;
-            machine.disks.push(Disk { image, bus });
+            machine.disks.push(Disk::new(image, bus));
+        }
+        if let Some(image) = self.parts.children(case)? {
+            machine
+                .disks
+                .push(Disk::volatile(image.to_owned(), Bus::Virtio));
         }
         let limits = Limits {
             // A row on trial that hangs must not use up the time of those that count.
@@ -189,7 +194,7 @@ impl Job<'_> {
         };
         let outcome = session::run(&self.parts.emulators, &machine, &files, &limits)?;
         // The disks are as large as the parts on them; the logs are what one may want afterwards.
-        for disk in &machine.disks {
+        for disk in machine.disks.iter().filter(|disk| !disk.is_volatile) {
             let _ = std::fs::remove_file(&disk.image);
         }
         Ok(outcome)

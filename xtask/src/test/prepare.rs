@@ -1,6 +1,6 @@
 //! Everything that boot tests share: emulators, images, kernels. Made once, before the first machine starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,20 +11,22 @@ use super::download;
 use crate::boot_disk::{self, Guest};
 use crate::build::{self, Images};
 use crate::disk_image::Entry;
-use crate::setup::debian::Flavour;
+use crate::guest::Extras;
+use crate::setup::debian::{ChildKernel, Flavour};
 use crate::workspace::Workspace;
-use crate::{guest, root_disk, setup};
+use crate::{child, guest, root_disk, setup};
 
 /// The parts, ready for any row.
 pub struct Parts {
     /// The emulators and the firmware.
     pub emulators: Emulators,
     images: BTreeMap<Vec<String>, Images>,
-    debian: BTreeMap<(Flavour, bool), Guest>,
+    debian: BTreeMap<(Flavour, Extras), Guest>,
     programs: BTreeMap<GuestKind, PathBuf>,
     grub: Option<PathBuf>,
     root_disk: Option<root_disk::Parts>,
     locker: Option<PathBuf>,
+    children: BTreeMap<BTreeSet<ChildKernel>, PathBuf>,
 }
 
 impl Parts {
@@ -41,16 +43,13 @@ impl Parts {
             grub: None,
             root_disk: None,
             locker: None,
+            children: BTreeMap::new(),
         };
         for case in cases {
             match flavour(case.guest) {
-                Some(flavour) if !parts.debian.contains_key(&(flavour, case.tools)) => {
-                    let guest = if case.tools {
-                        guest::debian_with_tools(workspace, flavour)?
-                    } else {
-                        guest::debian(workspace, flavour, "")?
-                    };
-                    parts.debian.insert((flavour, case.tools), guest);
+                Some(flavour) if !parts.debian.contains_key(&(flavour, extras(case))) => {
+                    let guest = guest::debian(workspace, flavour, extras(case), "")?;
+                    parts.debian.insert((flavour, extras(case)), guest);
                 }
                 None if !parts.programs.contains_key(&case.guest) => {
                     let program = match case.guest {
@@ -63,6 +62,11 @@ impl Parts {
             }
             if case.by_grub && parts.grub.is_none() {
                 parts.grub = Some(setup::debian::grub()?);
+            }
+            let kernels = child_kernels(case)?;
+            if !kernels.is_empty() && !parts.children.contains_key(&kernels) {
+                let disk = child::disk(workspace, &kernels)?;
+                parts.children.insert(kernels, disk);
             }
             if case.locked && parts.locker.is_none() {
                 parts.locker = Some(build::locker(workspace)?);
@@ -128,6 +132,11 @@ impl Parts {
         }
     }
 
+    /// The disk with what the children of `case` boot, where it has any.
+    pub fn children(&self, case: &Case) -> Result<Option<&Path>> {
+        Ok(self.children.get(&child_kernels(case)?).map(|path| &**path))
+    }
+
     fn guest(&self, case: &Case, bare: bool) -> Result<Guest> {
         let arguments = case.arguments();
         let Some(flavour) = flavour(case.guest) else {
@@ -142,7 +151,7 @@ impl Parts {
         };
         let mut guest = self
             .debian
-            .get(&(flavour, case.tools))
+            .get(&(flavour, extras(case)))
             .context("this kernel was not obtained")?
             .clone();
         if let Guest::Linux { command_line, .. } = &mut guest {
@@ -187,6 +196,20 @@ fn test_words(case: &Case, arguments: &str, bare: bool) -> String {
         text.push_str(&case.append);
     }
     text
+}
+
+fn extras(case: &Case) -> Extras {
+    Extras {
+        tools: case.tools,
+        programs: case.programs || !case.children.is_empty(),
+    }
+}
+
+fn child_kernels(case: &Case) -> Result<BTreeSet<ChildKernel>> {
+    case.children
+        .iter()
+        .map(|name| child::named(name))
+        .collect()
 }
 
 fn flavour(guest: GuestKind) -> Option<Flavour> {
