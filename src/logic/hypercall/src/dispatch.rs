@@ -143,7 +143,7 @@ fn failed(control: Control, error: HvError) -> Outcome {
 
 /// Whether the control word is one that `spec` allows (TLFS, "Hypercall Inputs").
 #[inline(always)]
-fn check_control(spec: &Shape, control: Control) -> Result<(), HvError> {
+pub(crate) fn check_control(spec: &Shape, control: Control) -> Result<(), HvError> {
     /// What a simple call without variable header leaves zero: one test for nearly every call.
     const UNUSUAL: u64 =
         Control::RESERVED | Control::VARIABLE_HEADER | Control::REP_COUNT | Control::REP_START;
@@ -283,7 +283,7 @@ fn is_placed(gpa: Gpa, bytes: usize) -> bool {
     bytes == 0 || (gpa.is_aligned(8) && gpa.page_offset() + bytes <= PAGE_BYTES)
 }
 
-fn conclude(control: Control, result: Result<Progress, HvError>, done: u16) -> Outcome {
+pub(crate) fn conclude(control: Control, result: Result<Progress, HvError>, done: u16) -> Outcome {
     match result {
         // A list whose last element ended the piece is over: there is no element to go on with.
         Ok(Progress::Yield) if done == 0 || done < control.rep_count() => {

@@ -11,6 +11,7 @@
 extern crate std;
 
 mod body;
+mod buffers;
 pub mod caller;
 pub mod cpuid;
 mod dispatch;
@@ -23,6 +24,7 @@ mod coverage;
 mod tests;
 
 pub use body::{Body, Element};
+pub use buffers::dispatch_buffers;
 pub use caller::{Mode, Registers, Rip};
 pub use cpuid::{PartitionIdentity, hypervisor_leaf};
 pub use dispatch::{

@@ -1,5 +1,6 @@
 //! Behaviour of the dispatcher: a table with one call of each form, and fakes for memory and handler.
 
+mod buffers;
 mod parent;
 mod refusals;
 mod sparse;
