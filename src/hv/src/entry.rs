@@ -24,7 +24,7 @@ use crate::arch::x86::{captured::Captured, idt, insn, msr, mtrr};
 use crate::diagnostics::Counters;
 use crate::mm::frames::{self, FrameUse, VpFrames};
 use crate::mm::{address_space, owners, phys};
-use crate::partition::{ParentPartition, Partition, vmbus};
+use crate::partition::{ParentPartition, Partition, slots, vmbus};
 use crate::scheduler::{self, LpQueue, Processor};
 use crate::virt::{Svm, Virt, Vmx};
 use crate::vp::parent::{Parent, trap_ports};
@@ -172,6 +172,7 @@ fn prepare_partition<V: Virt>(
     let partition = ParentPartition::new(info, shared, bitmaps, V::bitmaps(&mut VpFrames)?)?;
     init_queues(info)?;
     let partition = frames::place(FrameUse::Partition, partition).ok_or(Status::NO_MEMORY)?;
+    slots::init().map_err(|_| Status::NO_MEMORY)?;
     vmbus::parent::start(partition).map_err(|_| Status::NO_MEMORY)?;
     Ok(partition)
 }

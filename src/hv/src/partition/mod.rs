@@ -195,12 +195,18 @@ pub struct PartitionCore {
     pub links: ports::Links,
     /// Its VMBus server.
     pub vmbus: vmbus::VmBus,
+    /// Number plus one of the slot that it is attached to, see [`slots`].
+    pub slot: AtomicU32,
+    /// What the parent's daemon knows it by.
+    pub tag: AtomicU64,
 }
 
 /// A partition of either kind.
 pub trait Partition: 'static {
     /// What both kinds have.
     fn core(&self) -> &PartitionCore;
+    /// The parent.
+    fn parent(&self) -> &dyn Partition;
     /// Frames for its ports and connections.
     fn chunks(&self) -> ports::FrameChunks<'_>;
     /// Frames for its VMBus server.

@@ -115,6 +115,8 @@ impl<V: Virt> ParentPartition<V> {
                 generation: 0.into(),
                 links: Links::new(PARENT, true),
                 vmbus: VmBus::off(),
+                slot: 0.into(),
+                tag: 0.into(),
             },
             slat: Mutex::new(slat),
             bitmaps,
@@ -143,6 +145,10 @@ impl<V: Virt> ParentPartition<V> {
 impl<V: Virt> Partition for ParentPartition<V> {
     fn core(&self) -> &PartitionCore {
         &self.core
+    }
+
+    fn parent(&self) -> &dyn Partition {
+        self
     }
 
     fn chunks(&self) -> FrameChunks<'_> {

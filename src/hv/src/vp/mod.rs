@@ -36,6 +36,7 @@ use crate::partition::{Partition, VpShared};
 use crate::shootdown;
 use crate::virt::Virt;
 
+pub(crate) use hyperv::fill_overlay;
 pub use role::{Refused, Role};
 
 use role::ApicChange;
@@ -335,7 +336,8 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
 
     /// When the VP's timers need service next, in TSC ticks.
     fn deadline(&self) -> Option<u64> {
-        earlier(self.apic.timer_deadline(), self.synic_due)
+        let timers = earlier(self.apic.timer_deadline(), self.synic_due);
+        earlier(timers, R::work_due(self))
     }
 
     /// When the VP, which waits, wants to run again at the latest, in TSC ticks.

@@ -67,6 +67,11 @@ pub trait Role<V: Virt>: Sized + 'static {
 
     /// The VP leaves its LP before its next entry, whatever it could run.
     fn must_leave(vp: &Vp<V, Self>) -> bool;
+    /// When the VP's LP goes on with work that is left over, in TSC ticks.
+    #[inline(always)]
+    fn work_due(_: &Vp<V, Self>) -> Option<u64> {
+        None
+    }
     /// Prepares an entry: what reached the LP meanwhile and is this VP's.
     fn before_entry(vp: &mut Vp<V, Self>);
     /// Whether the VP may have `value` in XCR0, if the processor takes it.

@@ -13,7 +13,7 @@ use crate::mm::owners;
 use crate::mm::pool::PoolFrames;
 use crate::partition::directory::{self, ChildRef};
 use crate::partition::state_page::StatePages;
-use crate::partition::{Partition, notices};
+use crate::partition::{Partition, notices, slots};
 use crate::scheduler;
 use crate::virt::Virt;
 
@@ -51,9 +51,10 @@ impl<V: Virt> ChildPartition<V> {
     /// # Errors
     /// None.
     pub fn finalize(&self, me: &LpArea) -> Result<Progress, HvError> {
-        {
+        let before = {
             let mut properties = self.properties.lock();
-            match properties.state {
+            let before = properties.state;
+            match before {
                 State::Created | State::Active => {
                     properties.state = State::Finalizing;
                     self.core.links.close();
@@ -63,6 +64,10 @@ impl<V: Virt> ChildPartition<V> {
                 State::Finalized => return Ok(Progress::Done),
                 State::Deleted => return Err(HvError::INVALID_PARTITION_STATE),
             }
+            before
+        };
+        if before != State::Finalizing {
+            slots::partition_ends(me, self);
         }
         let piece = self.exclusively(|| self.finalize_piece(me));
         Ok(piece.unwrap_or(Progress::Yield))

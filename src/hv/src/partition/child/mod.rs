@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "keeps objects in frames of pools")]
 
 mod end;
+mod freeze;
 pub mod memory;
 pub mod vp;
 
@@ -149,6 +150,8 @@ impl<V: Virt> ChildPartition<V> {
                 generation: 1.into(),
                 links: Links::new(id, false),
                 vmbus: VmBus::off(),
+                slot: AtomicU32::new(0),
+                tag: 0.into(),
             },
             slot,
             flags: creation.flags,
@@ -387,6 +390,10 @@ impl<V: Virt> ChildPartition<V> {
 impl<V: Virt> Partition for ChildPartition<V> {
     fn core(&self) -> &PartitionCore {
         &self.core
+    }
+
+    fn parent(&self) -> &dyn Partition {
+        self.parent
     }
 
     fn chunks(&self) -> FrameChunks<'_> {

@@ -192,7 +192,6 @@ pub fn signalled(partition: &dyn Partition, call: &SignalEvent) -> Result<Signal
 }
 
 /// Signals channel `relid` to `partition`. Does nothing when it is not open.
-#[expect(dead_code, reason = "signals go to children once slots carry them")]
 pub fn signal_client(me: &LpArea, partition: &dyn Partition, relid: Relid) {
     let target =
         || -> Option<EventTarget> { with_bus(partition, |bus| bus.event_target(relid)).ok()? };

@@ -124,10 +124,6 @@ fn offer(parent: &dyn Partition, channel: Channel) -> Result<(), HvError> {
 ///
 /// # Errors
 /// `INVALID_PARAMETER`: slots are added one after another. `INSUFFICIENT_MEMORY`: there are as many as can be.
-#[expect(
-    dead_code,
-    reason = "the control channel that takes SLOT_ADD is not served yet"
-)]
 pub fn add_slot(me: &LpArea, parent: &dyn Partition, number: u32) -> Result<(), HvError> {
     offer(parent, Channel::slot(number))?;
     settle(me, parent);
@@ -202,7 +198,7 @@ fn open<V: Virt>(me: &'static LpArea, parent: &dyn Partition, opening: &Opening)
     });
     let status = match ring {
         Ok(Ok(ring)) if usize::from(ring.pages) == pages.len() => {
-            slots::opened(me, channel, opening, &pages)
+            slots::opened(channel, opening, &pages)
         }
         _ => status::FAILURE,
     };

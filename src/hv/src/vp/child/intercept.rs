@@ -6,7 +6,7 @@ use vpcore::seam::{IoAccess, Register, SlatFault, VpBackend};
 use vpstate::intercept::{Context, Instruction};
 
 use super::ChildCore;
-use crate::partition::{Partition, notices};
+use crate::partition::{Partition, notices, slots};
 use crate::virt::Virt;
 use crate::vp::fetch::INSTRUCTION_MAX;
 
@@ -35,7 +35,9 @@ impl<V: Virt> ChildCore<V> {
             page.write(0, &image);
         }
         drop(pages);
-        if scheduled.suspend.raise_intercept() {
+        if scheduled.suspend.raise_intercept()
+            && !slots::intercepted(self.lp, self.partition, self.index)
+        {
             notices::post(self.lp, scheduled);
         }
     }

@@ -12,6 +12,7 @@ use core::sync::atomic::Ordering;
 use addr::{Gpa, Gpn, Spa, VpIndex};
 use apic::{Apic, BaseChange, Lvt};
 use hypercall::{Access, Body, Call, PartitionIdentity, Progress};
+use slot_proto::event::Faults;
 use spin::Once;
 use synic::{CrashReport, Overlay};
 use tlfs::HvError;
@@ -365,6 +366,7 @@ impl<V: Virt> Role<V> for Child<V> {
             vp.partition.core().id.get(),
             report.parameters
         ));
+        slots::fault(vp.lp, vp.partition, Faults::CRASHED);
     }
 
     fn post_to_server(vp: &mut ChildCore<V>, call: &PostMessage<'_>) -> Result<Progress, HvError> {

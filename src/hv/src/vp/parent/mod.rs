@@ -5,6 +5,7 @@ mod interrupts;
 mod io;
 mod memory;
 mod msr;
+mod sessions;
 
 use core::sync::atomic::Ordering;
 
@@ -27,6 +28,7 @@ use super::{Role, Vp};
 use crate::arch::x86::insn;
 use crate::arch::x86::local_apic::register;
 use crate::partition::messages::{Both, PortMessages};
+use crate::partition::slots::Work;
 use crate::partition::vmbus::parent::{self as server, Channel};
 use crate::partition::vmbus::{self, BusMessages};
 use crate::partition::{ParentPartition, notices, slots};
@@ -47,6 +49,8 @@ pub struct Parent<V: Virt> {
     missing: Missing,
     /// IA32_MTRR_DEF_TYPE as the guest wrote it.
     mtrr_default: Option<u64>,
+    /// Channels that it has signalled.
+    work: Work,
 }
 
 impl<V: Virt> Parent<V> {
@@ -57,6 +61,7 @@ impl<V: Virt> Parent<V> {
             open_levels: EoiStack::new(),
             missing,
             mtrr_default: None,
+            work: Work::new(),
         }
     }
 }
@@ -104,6 +109,12 @@ impl<V: Virt> Role<V> for Parent<V> {
 
     fn before_entry(vp: &mut ParentVp<V>) {
         vp.pass_on_what_the_host_took();
+        vp.serve_sessions();
+    }
+
+    #[inline(always)]
+    fn work_due(vp: &ParentVp<V>) -> Option<u64> {
+        vp.role.work.due()
     }
 
     #[inline]
@@ -308,7 +319,9 @@ impl<V: Virt> Role<V> for Parent<V> {
     }
 
     fn channel_signalled(vp: &mut ParentVp<V>, relid: Relid) {
-        slots::signalled(vp.lp, Channel::of(relid));
+        let channel = Channel::of(relid);
+        slots::signalled(channel);
+        vp.role.work.add(channel);
     }
 
     fn call(vp: &mut ParentVp<V>, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {

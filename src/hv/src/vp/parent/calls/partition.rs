@@ -2,7 +2,6 @@
 
 use core::sync::atomic::Ordering;
 
-use addr::VpIndex;
 use hypercall::{Body, Progress};
 use tlfs::HvError;
 use tlfs::call::{
@@ -11,7 +10,6 @@ use tlfs::call::{
 };
 use tlfs::property::{Bank, PropertyCode as P, SyntheticFeatures, VmmCapabilities};
 use vpcore::child_cpuid;
-use vpstate::Reasons;
 
 use super::super::ParentVp;
 use super::{Target, frame, frame_status};
@@ -22,10 +20,8 @@ use crate::partition::parent::PARENT;
 use crate::partition::state_page::PinnedPage;
 use crate::partition::vmbus::QUOTAS;
 use crate::partition::{Partition, PartitionCore};
-use crate::scheduler;
 use crate::virt::Virt;
 use crate::vp::child::layout;
-use crate::vp::hyperv::fill_overlay;
 
 /// One cap point of the property is this part of an LP.
 const CAP_OF_LP: u64 = 65_536;
@@ -176,13 +172,13 @@ impl<V: Virt> ParentVp<V> {
             }
             P::TIME_FREEZE if call.value <= 1 => {
                 drop(properties);
-                let frozen = child.exclusively(|| self.freeze(&child, call.value == 1));
+                let frozen = child.exclusively(|| child.freeze(self.lp, call.value == 1));
                 return Ok(frozen.map_or(Progress::Yield, |()| Progress::Done));
             }
             P::REFERENCE_TIME => {
                 let tsc = insn::rdtsc();
                 child.core().clock.set(synic::RefTime(call.value), tsc);
-                self.show_time(&child);
+                child.show_time();
                 for vp in child.core().vps.iter() {
                     vp.rescan.store(true, Ordering::SeqCst);
                     self.call(vp);
@@ -206,46 +202,6 @@ impl<V: Virt> ParentVp<V> {
             scheduled.entity.set_share(share);
         }
         Ok(Progress::Done)
-    }
-
-    /// Lets the clocks of `child` stand still, and its VPs with them, or go on.
-    fn freeze(&mut self, child: &ChildPartition<V>, is_frozen: bool) {
-        if child.is_frozen.swap(is_frozen, Ordering::SeqCst) == is_frozen {
-            return;
-        }
-        let clock = &child.core().clock;
-        if !is_frozen {
-            clock.set_stopped(false, insn::rdtsc());
-            self.show_time(child);
-        }
-        for vp in child.vps() {
-            let Some(scheduled) = vp.scheduled() else {
-                continue;
-            };
-            if is_frozen {
-                let _ = scheduled.suspend.set(Reasons::PARTITION);
-                // Not running when the call returns.
-                drop(vp.core(self.lp));
-            } else {
-                let _ = scheduled.suspend.clear(Reasons::PARTITION);
-                // Also one that is halted: its timers were not served meanwhile.
-                vp.shared.rescan.store(true, Ordering::SeqCst);
-                vp.shared.attention.store(true, Ordering::SeqCst);
-                scheduler::wake(self.lp, &vp.shared);
-            }
-        }
-        if is_frozen {
-            clock.set_stopped(true, insn::rdtsc());
-            self.show_time(child);
-        }
-    }
-
-    /// Writes the reference TSC page of a child whose clock has changed.
-    fn show_time(&self, child: &ChildPartition<V>) {
-        let kind = synic::Overlay::ReferenceTsc;
-        if let Some(frame) = child.overlay_frame(kind, VpIndex::new(0)) {
-            fill_overlay::<V>(kind, frame, &child.core().clock);
-        }
     }
 
     pub(super) fn map_statistics(&mut self, body: &Body<'_>) -> Result<(), HvError> {

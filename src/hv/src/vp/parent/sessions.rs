@@ -1,0 +1,54 @@
+//! The parent's VP as the one for whom requests of channels are carried out.
+
+use hypercall::{Body, CALLS, Call, Handler, Outcome, Progress};
+use tlfs::{Control, HvError};
+
+use super::ParentVp;
+use crate::arch::x86::insn;
+use crate::arch::x86::lp::LpArea;
+use crate::partition::slots::{Attachable, Host};
+use crate::partition::{Partition, directory};
+use crate::virt::Virt;
+
+impl<V: Virt> ParentVp<V> {
+    /// Goes on with the work in channels that is due.
+    #[inline(always)]
+    pub(super) fn serve_sessions(&mut self) {
+        if self.role.work.due().is_some_and(|due| due <= insn::rdtsc()) {
+            // Nothing is added meanwhile: it is this VP that signals.
+            let mut work = core::mem::take(&mut self.role.work);
+            work.serve(self);
+            self.role.work = work;
+        }
+    }
+}
+
+impl<V: Virt> Host for ParentVp<V> {
+    fn lp(&self) -> &'static LpArea {
+        self.lp
+    }
+
+    fn parent(&self) -> &'static dyn Partition {
+        self.partition
+    }
+
+    fn call(&mut self, control: Control, input: &[u8], output: &mut [u8]) -> (Outcome, usize) {
+        let privileges = self.identity.privileges;
+        hypercall::dispatch_buffers(&CALLS, privileges, control, input, output, &mut Calls(self))
+    }
+
+    fn child_at(&self, at: usize, then: &mut dyn FnMut(&dyn Attachable)) {
+        if let Some(child) = directory::at::<V>(at) {
+            then(&*child);
+        }
+    }
+}
+
+/// The calls about children; those that a guest makes about itself mean the VP that makes them.
+struct Calls<'a, V: Virt>(&'a mut ParentVp<V>);
+
+impl<V: Virt> Handler<Call> for Calls<'_, V> {
+    fn handle(&mut self, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
+        self.0.parent_call(call, body)
+    }
+}
