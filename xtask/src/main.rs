@@ -12,6 +12,7 @@ mod image;
 mod initramfs;
 mod layers;
 mod lint;
+mod profile;
 mod root_disk;
 mod run;
 mod setup;
@@ -56,6 +57,8 @@ enum Verb {
     Size,
     /// Measure what the hypervisor costs, and write docs/benchmarks.md
     Bench(bench::Options),
+    /// Show which functions the instructions of a measurement go to
+    Profile(profile::Options),
     /// Turn the addresses of a panic record into functions, files and lines
     Symbolize(symbolize::Options),
     /// Everything that CI runs
@@ -90,6 +93,7 @@ fn run() -> Result<()> {
         Verb::Lint => lint::run(),
         Verb::Size => size::run(),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Profile(options) => profile::run(&options),
         Verb::Symbolize(options) => symbolize::run(&options),
         Verb::Ci => ci::run(),
     }

@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 const FIRST_LINE: &str = "=== verdigris: hypervisor panic";
 const LAST_LINE: &str = "=== end of panic record";
 /// Where `linker.ld` puts the hypervisor; what lies elsewhere is no address of its code.
-const IMAGE: std::ops::Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_c000_0000;
+pub const IMAGE: std::ops::Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_c000_0000;
 
 /// What `cargo xtask symbolize` can be told.
 #[derive(Args)]
@@ -175,14 +175,22 @@ impl fmt::Display for Frame {
 }
 
 /// The hypervisor's file with its line tables.
-struct Image(Loader);
+pub struct Image(Loader);
 
 impl Image {
-    fn open(path: &Path) -> Result<Self> {
+    /// Reads the line tables of an ELF file.
+    pub fn open(path: &Path) -> Result<Self> {
         let loader = Loader::new(path)
             .map_err(|error| anyhow!("{error}"))
             .with_context(|| format!("reading the line tables of {}", path.display()))?;
         Ok(Self(loader))
+    }
+
+    /// The function that an instruction belongs to, and the one that it was inlined into, if any.
+    pub fn functions(&self, address: u64) -> Result<(String, String)> {
+        let frames = self.frames(address, address)?;
+        let name = |frame: Option<&Frame>| frame.map_or("?", |frame| &frame.function).to_owned();
+        Ok((name(frames.first()), name(frames.last())))
     }
 
     fn backtrace(&self, record: &Record) -> Result<Vec<Frame>> {

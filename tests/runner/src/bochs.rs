@@ -38,9 +38,13 @@ pub fn command(
         files.bochs_configuration(),
         configuration(emulators, machine, files, com1)?,
     )?;
-    // The debugger is compiled in, and wants to be told to go on.
+    // Versions with a debugger that is always active want to be told to go on.
     let commands = files.directory().join("bochs-commands");
-    fs::write(&commands, "c\n")?;
+    let words = match &machine.debugger[..] {
+        [] => "c\n".to_owned(),
+        lines => lines.join("\n") + "\n",
+    };
+    fs::write(&commands, words)?;
     let mut bochs = emulators.bochs.command();
     bochs
         .arg("-q")
@@ -48,6 +52,9 @@ pub fn command(
         .arg(files.bochs_configuration())
         .arg("-rc")
         .arg(commands);
+    if !machine.debugger.is_empty() {
+        bochs.arg("-debugger");
+    }
     Ok(bochs)
 }
 
@@ -118,6 +125,9 @@ fn configuration(
     writeln!(text, "info: action=report")?;
     writeln!(text, "debug: action=ignore")?;
     writeln!(text, "port_e9_hack: enabled=1")?;
+    if !machine.debugger.is_empty() {
+        writeln!(text, "magic_break: enabled=1")?;
+    }
     Ok(text)
 }
 

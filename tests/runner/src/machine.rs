@@ -122,6 +122,8 @@ pub struct Machine {
     pub qemu_arguments: Vec<String>,
     /// Whether KVM may be used, if it is able to nest.
     pub may_use_kvm: bool,
+    /// What Bochs' debugger is told, a line each. A guest stops at XCHG BX, BX where there are any but the usual one.
+    pub debugger: Vec<String>,
 }
 
 impl Machine {
@@ -137,6 +139,7 @@ impl Machine {
             ends_at_reset: true,
             qemu_arguments: Vec::new(),
             may_use_kvm: false,
+            debugger: Vec::new(),
         }
     }
 }

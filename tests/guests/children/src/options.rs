@@ -79,6 +79,8 @@ impl Options {
             self.part = part;
         } else if let Some(seconds) = number("seconds=") {
             self.seconds = seconds;
+        } else if let Some(name) = word.strip_prefix("mark=") {
+            machine::mark::want(name);
         } else if word.ends_with(".efi") || word.ends_with(".EFI") {
             // A shell's first word is the name of the program.
         } else {

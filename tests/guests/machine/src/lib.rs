@@ -8,6 +8,7 @@ pub mod clock;
 pub mod console;
 pub mod cpu;
 pub mod insn;
+pub mod mark;
 pub mod page;
 pub mod paging;
 pub mod platform;

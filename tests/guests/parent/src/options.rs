@@ -100,6 +100,8 @@ impl Options {
             .and_then(|number| number.parse().ok())
         {
             self.rounds = rounds;
+        } else if let Some(name) = word.strip_prefix("mark=") {
+            machine::mark::want(name);
         } else if names_a_program(word) {
             // A shell's first word is the name of the program.
         } else {

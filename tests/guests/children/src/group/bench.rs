@@ -5,6 +5,7 @@
 use core::sync::atomic::Ordering;
 
 use machine::insn;
+use machine::mark::mark;
 use machine::platform::Platform;
 use machine::verdict::{check, note};
 use tlfs::register::RegisterName as N;
@@ -36,7 +37,10 @@ pub fn run(_: &Options, _: &Platform) {
             format_args!("bench: {name}"),
             guest.start(0, Mode::Long, program, &[]),
         );
-        if stopped(format_args!("bench: {name} ends"), guest.run(0)).is_some() {
+        mark(name);
+        let stop = guest.run(0);
+        mark(name);
+        if stopped(format_args!("bench: {name} ends"), stop).is_some() {
             note(format_args!("bench {name} {}", guest.reg(0, N::RAX) / RUNS));
         }
     }
@@ -108,6 +112,7 @@ fn round_trip(guest: &mut Guest) {
     for n in 0..=RUNS {
         if n == 1 {
             // The first answered what the warm-up left.
+            mark("child-intercept-round-trip");
             start = insn::rdtsc();
         }
         let word = if n == 0 {
@@ -122,6 +127,7 @@ fn round_trip(guest: &mut Guest) {
         done = n;
     }
     let ticks = insn::rdtsc() - start;
+    mark("child-intercept-round-trip");
     check("bench: a thousand round trips", done == RUNS);
     note(format_args!(
         "bench child-intercept-round-trip {}",
@@ -130,14 +136,14 @@ fn round_trip(guest: &mut Guest) {
     // The block of one register read.
     let _ = guest.reg(0, N::RIP);
     let control = Control::simple(CallCode::GET_VP_REGISTERS).0 | 1 << 32;
+    mark("get-register");
     let start = insn::rdtsc();
     for _ in 0..RUNS {
         call::plain(control, input);
     }
-    note(format_args!(
-        "bench get-register {}",
-        (insn::rdtsc() - start) / RUNS
-    ));
+    let ticks = insn::rdtsc() - start;
+    mark("get-register");
+    note(format_args!("bench get-register {}", ticks / RUNS));
 }
 
 fn x2apic(shared: &Shared) {
@@ -180,7 +186,9 @@ fn ping_pong(guest: &mut Guest) {
     let shared = guest.shared(1);
     crate::client::synic::sleep_until(PATIENCE, || shared.result(0) == 1);
     need("bench: VP 0", guest.start_entry(0, ping, &[]));
+    mark("child-ipi-round-trip");
     let stop = guest.run_for(0, 4 * PATIENCE);
+    mark("child-ipi-round-trip");
     if stopped("bench: IPIs end", stop).is_some() {
         let ticks = guest.shared(0).result(0);
         note(format_args!("bench child-ipi-round-trip {}", ticks / RUNS));
@@ -286,7 +294,9 @@ fn synic() {
     let shared = guest.shared(1);
     synic::sleep_until(PATIENCE, || shared.result(0) == 1);
     need("bench: VP 0", guest.start_entry(0, post_and_signal, &[]));
+    mark("child-event-round-trip");
     let stop = guest.run_for(0, 4 * PATIENCE);
+    mark("child-event-round-trip");
     if stopped("bench: messages and events end", stop).is_some() {
         let shared = guest.shared(0);
         check(

@@ -13,6 +13,7 @@ use x86::msr::{IA32_APIC_BASE, apic_base};
 
 use crate::group::hypercall::page::{self, Page};
 use crate::options::Options;
+use machine::mark::mark;
 use machine::platform::Platform;
 use machine::verdict::{check, note, skip};
 use machine::{apic, cpu, insn, probe};
@@ -109,7 +110,9 @@ fn call(address: u64, control: u64, input: u64) {
 }
 
 fn report(name: &str, empty: u64, operation: impl FnMut()) {
+    mark(name);
     let (min, average) = measure(empty, operation);
+    mark(name);
     note(format_args!("bench {name} {average}"));
     note(format_args!("bench {name}.min {min}"));
 }
