@@ -133,31 +133,26 @@ impl Message {
 
     /// The whole message as it lies in a page of its own, flags clear.
     pub fn image(&self) -> [u8; MESSAGE_BYTES] {
+        // What `new` and `timer_expired` left behind the payload is 0.
         let mut image = [0; MESSAGE_BYTES];
-        let head = self.kind.0.to_le_bytes().into_iter();
-        let bytes = head
-            .chain(self.header_tail(0))
-            .chain(self.payload().iter().copied());
-        image
-            .iter_mut()
-            .zip(bytes)
-            .for_each(|(to, from)| *to = from);
+        let (header, payload) = image.split_at_mut(offset::PAYLOAD);
+        header.copy_from_slice(&self.header(0).to_le_bytes());
+        payload.copy_from_slice(&self.payload);
         image
     }
 
     /// Bytes 4 to 15 of the slot: everything of the header but the type, with `flags`.
-    pub fn header_tail(&self, flags: u8) -> [u8; 12] {
-        let mut bytes = [0; 12];
-        let word = u64::from(self.payload_size) | u64::from(flags) << 8;
-        for (to, from) in bytes.iter_mut().zip(
-            word.to_le_bytes()
-                .into_iter()
-                .take(4)
-                .chain(self.origin.to_le_bytes()),
-        ) {
-            *to = from;
-        }
-        bytes
+    pub const fn header_tail(&self, flags: u8) -> [u8; 12] {
+        let [_, _, _, _, tail @ ..] = self.header(flags).to_le_bytes();
+        tail
+    }
+
+    /// The header as a number whose low byte comes first in the slot.
+    const fn header(&self, flags: u8) -> u128 {
+        self.kind.0 as u128
+            | (self.payload_size as u128) << (8 * offset::PAYLOAD_SIZE)
+            | (flags as u128) << (8 * offset::FLAGS)
+            | (self.origin as u128) << (8 * offset::ORIGIN)
     }
 }
 
