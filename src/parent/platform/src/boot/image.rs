@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
 
+use child_layout::GRANULE;
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
@@ -182,7 +183,7 @@ fn check_room(needed: Range<u64>, ram: &Ram) -> Result<(), LoadError> {
     }
     if needed.end > ram.low_end {
         return Err(LoadError::KernelRoom {
-            needed: ((needed.end >> 20) + 2) & !1,
+            needed: needed.end.div_ceil(GRANULE) * (GRANULE >> 20),
         });
     }
     Ok(())
