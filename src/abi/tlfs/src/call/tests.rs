@@ -569,9 +569,12 @@ proptest! {
         bytes[bit / 8] ^= 1 << (bit % 8);
         if let Ok(got) = (case.again)(&bytes) {
             let ignored = case.ignored.iter().any(|range| range.contains(&(bit / 8)));
-            // Bit 4 of a VTL says that the VTL counts, and is not kept: there is one VTL.
-            let is_vtl = case.reserved.iter().any(|(at, _, mask)| *at == bit / 8 && *mask == 0xEF)
-                || (case.name, bit) == ("Translate", 8 * 0x17 + 4);
+            // Bit 4 of a VTL says that the VTL counts, and is not kept: there is one VTL, and other bits are refused.
+            let is_vtl = bit % 8 == 4 && (0..8).filter(|other| *other != 4).all(|other| {
+                let mut bytes = case.bytes.clone();
+                bytes[bit / 8] ^= 1 << other;
+                (case.again)(&bytes).is_err()
+            });
             // A shorter payload loses its end; a doorbell for any value loses its value.
             let is_shortened = matches!((case.name, bit / 8), ("PostMessageDirect", 0x18) | ("ConnectPort", 0x3B));
             prop_assert!(got == bytes || ignored || is_vtl || is_shortened, "{} bit {bit}", case.name);
