@@ -4,4 +4,5 @@ pub mod call;
 pub mod intercept;
 pub mod partition;
 pub mod synic;
+pub mod vmbus;
 pub mod vp;

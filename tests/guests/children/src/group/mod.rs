@@ -23,6 +23,7 @@ mod ports;
 mod reset;
 mod run;
 mod smp;
+mod vmbus;
 mod weights;
 
 /// A group of tests.
@@ -44,7 +45,7 @@ const fn group(name: &'static str, is_usual: bool, run: fn(&Options, &Platform))
 }
 
 /// The groups in their order.
-pub static GROUPS: [Group; 12] = [
+pub static GROUPS: [Group; 13] = [
     group("life", true, life::run),
     group("run", true, run::run),
     group("memory", true, memory::run),
@@ -57,6 +58,7 @@ pub static GROUPS: [Group; 12] = [
     group("weights", false, weights::run),
     group("bench", false, bench::run),
     group("ports", true, ports::run),
+    group("vmbus", true, vmbus::run),
 ];
 
 /// The value of `result`; an error is a failed test.
