@@ -1,7 +1,7 @@
 //! Disk images that a firmware boots: a GPT with one EFI system partition, as on a USB stick.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Cursor, Seek, SeekFrom, Write};
+use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -53,11 +53,13 @@ pub fn write(image: &Path, entries: &[Entry]) -> Result<()> {
 
 /// The same with a second partition, which holds the file system in `root`.
 pub fn write_with_root(image: &Path, entries: &[Entry], root: Option<&Path>) -> Result<()> {
-    let root = match root {
-        Some(path) => fs::read(path).with_context(|| format!("reading {}", path.display()))?,
-        None => Vec::new(),
+    let mut root = root
+        .map(|path| File::open(path).with_context(|| format!("reading {}", path.display())))
+        .transpose()?;
+    let root_len = match &root {
+        Some(file) => file.metadata()?.len().next_multiple_of(MIB),
+        None => 0,
     };
-    let root_len = (root.len() as u64).next_multiple_of(MIB);
     let content: usize = entries.iter().map(|entry| entry.content.len()).sum();
     let wanted = content as u64 + content as u64 / 16 + 4 * MIB;
     let partition = wanted.next_multiple_of(MIB).max(PARTITION_MIN);
@@ -72,8 +74,11 @@ pub fn write_with_root(image: &Path, entries: &[Entry], root: Option<&Path>) -> 
     file.set_len(partition + root_len + 2 * MARGIN)?;
     partition_table(&mut file, partition, root_len)?;
     let system = file_system(partition, entries)?;
-    write_sparsely(&mut file, MARGIN, &system)?;
-    write_sparsely(&mut file, MARGIN + partition, &root)
+    write_sparsely(&mut file, MARGIN, Cursor::new(system))?;
+    match &mut root {
+        Some(root) => write_sparsely(&mut file, MARGIN + partition, root),
+        None => Ok(()),
+    }
 }
 
 fn partition_table(file: &mut File, partition: u64, root: u64) -> Result<()> {
@@ -134,21 +139,27 @@ fn file_system(size: u64, entries: &[Entry]) -> Result<Vec<u8>> {
 }
 
 /// Leaves out what is zero, so that the image takes little room.
-fn write_sparsely(file: &mut File, offset: u64, content: &[u8]) -> Result<()> {
-    const CHUNK: usize = 64 * 1024;
-    for (number, chunk) in content.chunks(CHUNK).enumerate() {
-        if chunk.iter().any(|&byte| byte != 0) {
-            file.seek(SeekFrom::Start(offset + (number * CHUNK) as u64))?;
-            file.write_all(chunk)?;
+fn write_sparsely(file: &mut File, offset: u64, mut content: impl Read) -> Result<()> {
+    const CHUNK: u64 = 64 * 1024;
+    let mut chunk = Vec::new();
+    let mut place = offset;
+    loop {
+        chunk.clear();
+        let length = content.by_ref().take(CHUNK).read_to_end(&mut chunk)? as u64;
+        if length == 0 {
+            return Ok(());
         }
+        if chunk.iter().any(|&byte| byte != 0) {
+            file.seek(SeekFrom::Start(place))?;
+            file.write_all(&chunk)?;
+        }
+        place += length;
     }
-    Ok(())
 }
 
 #[cfg(test)]
 /// Reads one file back out of an image that [`write`] made.
 pub fn read(image: &Path, path: &str) -> Result<Vec<u8>> {
-    use std::io::Read;
     let mut whole = fs::read(image)?;
     let partition = whole.split_off(usize::try_from(MARGIN)?);
     let system = fatfs::FileSystem::new(Cursor::new(partition), fatfs::FsOptions::new())?;

@@ -71,6 +71,9 @@ const PAM: [(&str, &str); 5] = [
     ),
 ];
 
+/// Units that would complain: there is no cache of libraries, and the module of automatic mounts is not in the root.
+const MASKED: [&str; 2] = ["ldconfig.service", "proc-sys-fs-binfmt_misc.automount"];
+
 const LOGIN: &str = "[Service]\nExecStart=\nExecStart=-/usr/sbin/agetty --autologin root --noclear \
     --keep-baud 115200,57600,38400,9600 - vt220\n";
 
@@ -105,6 +108,9 @@ fn configure(tree: &Path, edits: &mut Edits) -> Result<()> {
     edits.file("/var/.updated", 0o644, "")?;
     for (name, content) in PAM {
         edits.file(&format!("/etc/pam.d/{name}"), 0o644, content)?;
+    }
+    for unit in MASKED {
+        edits.symlink(&format!("/etc/systemd/system/{unit}"), "/dev/null")?;
     }
     let getty = "/etc/systemd/system/serial-getty@.service.d";
     edits.directory(getty);
