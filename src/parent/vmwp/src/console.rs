@@ -53,11 +53,16 @@ impl Console {
     /// What to wait for now, and where.
     pub fn interest(&self, devices: &Devices) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::OUT, !self.output.kept().is_empty());
+        flags.set(PollFlags::OUT, self.has_output());
         flags.set(PollFlags::IN, devices.console_room() > 0);
         (!flags.is_empty())
             .then(|| Some((self.socket.as_ref()?.as_fd(), flags)))
             .flatten()
+    }
+
+    /// Whether the child wrote something that is still here.
+    pub fn has_output(&self) -> bool {
+        !self.output.kept().is_empty()
     }
 
     /// Moves what can be moved both ways, without waiting.

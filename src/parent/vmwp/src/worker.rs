@@ -6,7 +6,7 @@ mod daemon;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use platform::mmio::Registers;
 use platform::{Devices, Interrupt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -30,8 +30,12 @@ pub use daemon::tell;
 
 /// How long requests on their way to a disk may hold up an end.
 const END_PATIENCE: Duration = Duration::from_secs(60);
+/// The longest sleep.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Turns of the loop without sleep after the last packet of the child: the next one is often near.
-const LOOKS: u32 = 50;
+const LOOKS: u32 = 10;
+/// Busy turns of the loop after which sockets are looked at all the same.
+const TURNS: u32 = 64;
 
 /// The link to the daemon.
 pub type ToDaemon = Link<FromWorker, ToWorker>;
@@ -95,6 +99,10 @@ pub struct Worker {
     is_linked: bool,
     /// Faults of instructions that were written to the log.
     faults: u32,
+    /// Something is there at the console, or it takes more.
+    console_is_ready: bool,
+    /// The daemon said something.
+    link_is_ready: bool,
 }
 
 /// Log lines about instructions that cannot be carried out, at most.
@@ -109,6 +117,8 @@ impl Worker {
             said: FromWorker::Ready,
             is_linked: true,
             faults: 0,
+            console_is_ready: true,
+            link_is_ready: true,
         };
         worker.say(FromWorker::Ready);
         worker
@@ -131,39 +141,54 @@ impl Worker {
     }
 
     fn serve(&mut self) -> Result<StopReason> {
-        let mut looks = 0;
+        let (mut looks, mut turns) = (0, 0);
         loop {
             self.parts.slot.drain()?;
             if let Some(reason) = self.look_at_vps()? {
                 return Ok(reason);
             }
-            let bus = &mut self.parts.bus;
-            let mut is_busy = false;
-            self.parts.watcher.take_signals(|relid| {
-                is_busy = true;
-                bus.signalled(relid);
-            });
-            while let Some(notice) = self.next_notice()? {
-                self.parts.bus.notice(&notice, &mut self.parts.slot)?;
-            }
-            is_busy |= self.parts.bus.run(&mut self.parts.slot)?;
+            let is_busy = self.run_bus()?;
             self.finish_pause();
-            self.parts.console.run(&mut self.parts.devices);
+            if std::mem::take(&mut self.console_is_ready) || self.parts.console.has_output() {
+                self.parts.console.run(&mut self.parts.devices);
+            }
             self.send_interrupts()?;
-            if let Some(reason) = self.hear()? {
+            if std::mem::take(&mut self.link_is_ready)
+                && let Some(reason) = self.hear()?
+            {
                 return Ok(reason);
             }
+            turns += 1;
             looks = if is_busy { 0 } else { looks + 1 };
-            if looks > LOOKS || (looks > 0 && self.state != State::Running) {
-                looks = LOOKS;
-                self.sleep()?;
+            if looks > LOOKS || (!is_busy && self.state != State::Running) {
+                if !self.parts.slot.arm()? && !self.parts.watcher.has_news() {
+                    self.wait(PATIENCE)?;
+                }
+                (looks, turns) = (LOOKS, 0);
+            } else if turns > TURNS {
+                self.wait(Duration::ZERO)?;
+                turns = 0;
             }
         }
     }
 
-    fn next_notice(&mut self) -> Result<Option<slot_proto::Notice>> {
-        let notice = self.parts.watcher.next_notice();
-        notice.map_err(|error| anyhow::anyhow!("the event area is broken: {error:?}"))
+    /// Carries out notices and serves channels. Whether the child uses them right now.
+    fn run_bus(&mut self) -> Result<bool> {
+        let parts = &mut self.parts;
+        let mut is_busy = false;
+        parts.watcher.take_signals(|relid| {
+            is_busy = true;
+            parts.bus.signalled(relid);
+        });
+        while let Some(notice) = parts
+            .watcher
+            .next_notice()
+            .map_err(|error| anyhow!("the event area is broken: {error:?}"))?
+        {
+            parts.bus.notice(&notice, &mut parts.slot)?;
+        }
+        is_busy |= parts.bus.run(&mut parts.slot)?;
+        Ok(is_busy)
     }
 
     /// Answers intercepts and faults. A reason when the child is over.
@@ -272,29 +297,29 @@ impl Worker {
         suspended
     }
 
-    /// Sleeps until something is to be done.
-    fn sleep(&mut self) -> Result<()> {
+    /// Waits until something is to be done, and notes where.
+    fn wait(&mut self, time: Duration) -> Result<()> {
         let parts = &mut self.parts;
-        if parts.slot.arm()? || parts.watcher.has_news() {
-            return Ok(());
-        }
         let mut fds = vec![
             PollFd::new(&*parts.channel, PollFlags::IN),
             PollFd::new(&parts.bell, PollFlags::IN),
         ];
-        if let Some((socket, flags)) = parts.console.interest(&parts.devices) {
-            fds.push(PollFd::from_borrowed_fd(socket, flags));
-        }
         if self.is_linked {
             fds.push(PollFd::new(&parts.link, PollFlags::IN));
         }
-        wait(&mut fds, Duration::from_secs(60))?;
-        let [slot, bell] = [fds.first(), fds.get(1)].map(|fd| fd.map(PollFd::revents));
-        if slot.is_some_and(|events| !events.is_empty()) {
+        if let Some((socket, flags)) = parts.console.interest(&parts.devices) {
+            fds.push(PollFd::from_borrowed_fd(socket, flags));
+        }
+        wait(&mut fds, time)?;
+        let is_ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        let (slot, bell) = (is_ready(0), is_ready(1));
+        self.link_is_ready |= self.is_linked && is_ready(2);
+        self.console_is_ready |= is_ready(2 + usize::from(self.is_linked));
+        if slot {
             // Also where the channel was taken back: that is an error here.
             parts.channel.take().map_err(SlotError::from)?;
         }
-        if bell.is_some_and(|events| !events.is_empty()) {
+        if bell {
             parts.bell.clear();
         }
         Ok(())
@@ -304,7 +329,7 @@ impl Worker {
 fn wait(fds: &mut [PollFd<'_>], time: Duration) -> Result<()> {
     let time = Timespec {
         tv_sec: time.as_secs() as i64,
-        tv_nsec: 0,
+        tv_nsec: time.subsec_nanos().into(),
     };
     match poll(fds, Some(&time)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
