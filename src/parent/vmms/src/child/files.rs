@@ -1,0 +1,123 @@
+//! The files of a child, opened with the daemon's rights and named by the fields they come from.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::description::{Description, Disk};
+
+/// `O_EXCL`, which without `O_CREAT` keeps others from a block device, or them from us (Linux, open(2)).
+const EXCLUSIVE: i32 = rustix::fs::OFlags::EXCL.bits() as i32;
+
+/// All of them.
+#[derive(Debug)]
+pub struct Files {
+    /// The kernel.
+    pub kernel: OwnedFd,
+    /// The initial RAM disk.
+    pub initrd: Option<OwnedFd>,
+    /// The disks, in the order of the description.
+    pub disks: Vec<OwnedFd>,
+}
+
+/// Opens them.
+///
+/// # Errors
+/// The field, what is wrong with it, and what helps.
+pub fn open(description: &Description) -> Result<Files, String> {
+    let kernel = regular("kernel", &description.kernel)?;
+    let initrd = match &description.initrd {
+        Some(path) => Some(regular("initrd", path)?),
+        None => None,
+    };
+    let disks = description.disks.iter().enumerate();
+    let disks = disks.map(|(index, file)| disk(&format!("disk {index}: path"), file));
+    Ok(Files {
+        kernel,
+        initrd,
+        disks: disks.collect::<Result<_, _>>()?,
+    })
+}
+
+fn regular(field: &str, path: &Path) -> Result<OwnedFd, String> {
+    let file = File::open(path).map_err(|error| told(field, path, &error))?;
+    let data = file.metadata().map_err(|error| told(field, path, &error))?;
+    if !data.is_file() || data.len() == 0 {
+        let what = if data.is_file() { "empty" } else { "no file" };
+        return Err(format!(
+            "{field} = {path:?}: it is {what}; give the path of one from a Debian package or of your own"
+        ));
+    }
+    Ok(file.into())
+}
+
+fn disk(field: &str, disk: &Disk) -> Result<OwnedFd, String> {
+    let path = &disk.path;
+    let data = std::fs::metadata(path).map_err(|error| told(field, path, &error))?;
+    let kind = data.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(format!(
+            "{field} = {path:?}: it is neither a file nor a block device; give one of these"
+        ));
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(!disk.read_only);
+    if kind.is_block_device() && !disk.read_only {
+        options.custom_flags(EXCLUSIVE);
+    }
+    let file = options
+        .open(path)
+        .map_err(|error| told(field, path, &error))?;
+    Ok(file.into())
+}
+
+fn told(field: &str, path: &Path, error: &io::Error) -> String {
+    let cure = match error.kind() {
+        ErrorKind::NotFound => "correct the path, or make the file",
+        ErrorKind::PermissionDenied => "run vmms as root",
+        ErrorKind::ReadOnlyFilesystem => "set read_only = true, or move the file",
+        ErrorKind::ResourceBusy => "unmount the device, or stop the child that has it",
+        _ => "look at the file",
+    };
+    format!("{field} = {path:?}: {error}; {cure}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named_with_its_cure() {
+        let directory = tempfile::tempdir().unwrap();
+        let kernel = directory.path().join("vmlinuz");
+        let describe = |more: &str| {
+            let text = format!(
+                "name = \"web\"\nmemory = \"2M\"\nkernel = {:?}\n{more}",
+                kernel.display().to_string()
+            );
+            Description::parse(&text).unwrap()
+        };
+        let error = open(&describe("")).unwrap_err();
+        assert!(
+            error.contains("kernel = ") && error.contains("correct the path"),
+            "{error}"
+        );
+        std::fs::write(&kernel, "").unwrap();
+        assert!(open(&describe("")).unwrap_err().contains("it is empty"));
+        std::fs::write(&kernel, "MZ").unwrap();
+        let error = open(&describe("initrd = \"/tmp\"")).unwrap_err();
+        assert!(
+            error.contains("initrd") && error.contains("no file"),
+            "{error}"
+        );
+        let error = open(&describe("[[disk]]\npath = \"/dev/null\"")).unwrap_err();
+        assert!(
+            error.contains("disk 0: path") && error.contains("block device"),
+            "{error}"
+        );
+        let text = format!("[[disk]]\npath = {:?}\n", kernel.display().to_string());
+        assert_eq!(open(&describe(&text)).unwrap().disks.len(), 1);
+    }
+}

@@ -1,0 +1,457 @@
+//! The thread of one child.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmms_proto::{ChildInfo, ChildState};
+use worker_link::{FromWorker, LinkError, ToWorker};
+
+use super::build::{Existing, Machine, adopt, build, take_apart};
+use super::console::Console;
+use super::info::{fill, reached};
+use super::{Command, Goal, Outcome};
+use crate::description::{Description, Restart};
+use crate::life::{Action, Event, Life};
+use crate::log::Log;
+use crate::partition::deposit_more;
+use crate::record::Record;
+
+/// What a place in the list of descriptors is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Wake,
+    Process,
+    Link,
+    Log,
+    Console,
+    Viewer,
+}
+
+/// All there is of a child.
+pub struct Thread {
+    machine: Arc<Machine>,
+    name: String,
+    commands: Receiver<Command>,
+    wake: Arc<OwnedFd>,
+    info: Arc<Mutex<ChildInfo>>,
+    life: Life,
+    description: Option<Description>,
+    existing: Option<Existing>,
+    /// What is to be taken apart.
+    begun: Option<Record>,
+    console: Console,
+    log: Log,
+    /// Those who wait, and for what.
+    waiting: Vec<(Goal, SyncSender<Outcome>)>,
+    /// Those who wait for a disk to be looked at.
+    resizing: Vec<(u8, SyncSender<Outcome>)>,
+    deadline: Option<Instant>,
+    /// Nobody can reach it any more.
+    is_over: bool,
+}
+
+impl Thread {
+    /// Of a child that does not exist yet.
+    pub fn new(
+        machine: Arc<Machine>,
+        name: &str,
+        commands: Receiver<Command>,
+        wake: Arc<OwnedFd>,
+        info: Arc<Mutex<ChildInfo>>,
+    ) -> Self {
+        let log = Log::open(&machine.paths.log, name);
+        Self {
+            machine,
+            name: name.to_owned(),
+            commands,
+            wake,
+            info,
+            life: Life::new(Restart::default()),
+            description: None,
+            existing: None,
+            begun: None,
+            console: Console::default(),
+            log,
+            waiting: Vec::new(),
+            resizing: Vec::new(),
+            deadline: None,
+            is_over: false,
+        }
+    }
+
+    /// Lives until nobody knows the child. `record`: of a child that one before made.
+    pub fn run(mut self, record: Option<Record>) {
+        if let Some(record) = record {
+            self.find_again(record);
+        }
+        while !self.is_over {
+            self.wait();
+        }
+    }
+
+    fn find_again(&mut self, record: Record) {
+        self.life = Life::adopted(record.description.restart, record.starts);
+        self.description = Some(record.description.clone());
+        self.begun = Some(record.clone());
+        match adopt(&self.machine, record) {
+            Ok(existing) => {
+                self.note("found again after a restart of vmms");
+                self.existing = Some(existing);
+                self.tell(&ToWorker::Report);
+                self.happens(Event::Built);
+            }
+            Err(why) => {
+                self.note(&format!("what is left of it is taken apart: {why}"));
+                self.happens(Event::BuildFailed(why));
+            }
+        }
+    }
+
+    /// Waits for something, once, and takes note of it.
+    fn wait(&mut self) {
+        let ready = match self.poll() {
+            Ok(ready) => ready,
+            Err(error) => {
+                self.note(&format!("waiting: {error}"));
+                std::thread::sleep(Duration::from_millis(100));
+                return;
+            }
+        };
+        for source in ready {
+            match source {
+                Source::Wake => self.commanded(),
+                // What the worker said before its end comes first.
+                Source::Link => self.listen(),
+                Source::Process => {
+                    self.listen();
+                    self.read_log();
+                    self.happens(Event::WorkerGone);
+                }
+                Source::Log => self.read_log(),
+                Source::Console => self.relay(),
+                Source::Viewer => self.console.serve(),
+            }
+        }
+        if self.deadline.is_some_and(|time| time <= Instant::now()) {
+            self.deadline = None;
+            self.happens(Event::Time);
+        }
+    }
+
+    /// What can be read, or written where something waits to be.
+    fn poll(&self) -> rustix::io::Result<Vec<Source>> {
+        let reads = PollFlags::IN;
+        let writes = |waits: bool| {
+            if waits {
+                PollFlags::OUT
+            } else {
+                PollFlags::empty()
+            }
+        };
+        let mut places = vec![(Source::Wake, self.wake.as_fd(), reads)];
+        if let Some(existing) = &self.existing {
+            // Once it is over, only its end is of interest.
+            if self.life.state() != ChildState::Stuck {
+                places.push((Source::Process, existing.worker.process.as_fd(), reads));
+                places.push((Source::Link, existing.worker.link.as_fd(), reads));
+                let log = existing.log.as_ref();
+                places.extend(log.map(|log| (Source::Log, log.as_fd(), reads)));
+            }
+            if let Some(com1) = &existing.console {
+                let flags = reads | writes(self.console.has_typed());
+                places.push((Source::Console, com1.as_fd(), flags));
+            }
+        }
+        let typing = match self.console.takes_typing() {
+            true => reads,
+            false => PollFlags::empty(),
+        };
+        for (viewer, waits) in self.console.viewers() {
+            places.push((Source::Viewer, viewer, typing | writes(waits)));
+        }
+        let mut fds: Vec<_> = places
+            .iter()
+            .map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags))
+            .collect();
+        let left = self
+            .deadline
+            .map(|time| time.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, left.as_ref()) {
+            Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut ready: Vec<Source> = Vec::new();
+        for ((source, _, _), fd) in places.iter().zip(&fds) {
+            // All viewers are served together.
+            if !fd.revents().is_empty() && ready.last() != Some(source) {
+                ready.push(*source);
+            }
+        }
+        Ok(ready)
+    }
+
+    fn commanded(&mut self) {
+        let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Start(description, reply) => {
+                    let is_new =
+                        matches!(self.life.state(), ChildState::Stopped | ChildState::Waiting);
+                    if is_new {
+                        self.life.restart = description.restart;
+                        self.description = Some(*description);
+                    }
+                    self.wished(Event::Start, Goal::Running, reply);
+                }
+                Command::Wish(event, goal, reply) => self.wished(event, goal, reply),
+                Command::Resize(lun, reply) => {
+                    match self.life.state() {
+                        ChildState::Running | ChildState::Paused => {
+                            self.resizing.push((lun, reply));
+                            self.tell(&ToWorker::ResizeDisk { lun });
+                        }
+                        state => drop(reply.send(Err(format!("it is {state}, not running")))),
+                    };
+                }
+                Command::View(stream) => self.console.attach(stream),
+                Command::End => self.is_over = true,
+            }
+        }
+        self.console.serve();
+    }
+
+    fn wished(&mut self, event: Event, goal: Goal, reply: SyncSender<Outcome>) {
+        match self.life.on(event) {
+            Err(why) => drop(reply.send(Err(why))),
+            Ok(actions) => {
+                self.waiting.push((goal, reply));
+                self.carry_out(actions);
+            }
+        }
+    }
+
+    /// Takes note of an event that is nobody's wish.
+    fn happens(&mut self, event: Event) {
+        let actions = self.life.on(event).unwrap_or_default();
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        let mut actions = VecDeque::from(actions);
+        self.changed();
+        while let Some(action) = actions.pop_front() {
+            let event = match action {
+                Action::Tell(message) => {
+                    self.tell(&message);
+                    continue;
+                }
+                Action::Wake(after) => {
+                    self.deadline = Some(Instant::now() + after);
+                    continue;
+                }
+                Action::NoWake => {
+                    self.deadline = None;
+                    continue;
+                }
+                Action::Build => self.build(),
+                Action::TakeApart => self.take_apart(),
+            };
+            actions.extend(self.life.on(event).unwrap_or_default());
+            self.changed();
+        }
+    }
+
+    fn build(&mut self) -> Event {
+        let Some(description) = self.description.clone() else {
+            return Event::BuildFailed("it has no description".to_owned());
+        };
+        self.note("starting");
+        match build(
+            &self.machine,
+            &description,
+            self.life.starts,
+            &mut self.begun,
+        ) {
+            Ok(existing) => {
+                let (partition, slot) = (existing.partition, existing.record.slot);
+                let pid = existing.worker.pid;
+                self.note(&format!(
+                    "partition {:#x}, slot {slot}, worker {pid}",
+                    partition.get()
+                ));
+                self.existing = Some(existing);
+                Event::Built
+            }
+            Err(why) => Event::BuildFailed(why),
+        }
+    }
+
+    fn take_apart(&mut self) -> Event {
+        if let Some(end) = self.life.last_end.clone() {
+            self.note(&format!("ended: {end}"));
+        }
+        self.relay();
+        let ran = self
+            .existing
+            .as_ref()
+            .map_or(Duration::ZERO, |existing| existing.since.elapsed());
+        if let Some(record) = &self.begun
+            && let Err(why) = take_apart(&self.machine, record)
+        {
+            self.note(&format!("it could not be taken apart: {why}"));
+            return Event::Stuck(why);
+        }
+        self.read_log();
+        self.begun = None;
+        self.existing = None;
+        for (_, reply) in self.resizing.drain(..) {
+            let _ = reply.send(Err("it ended".to_owned()));
+        }
+        Event::Gone(ran)
+    }
+
+    /// Hears all that the worker has said.
+    fn listen(&mut self) {
+        while let Some(existing) = &self.existing {
+            match existing.worker.link.receive() {
+                Ok((message, _)) => self.hear(message),
+                Err(LinkError::WouldBlock) => return,
+                // Its end comes by its process; until then there is nothing to hear.
+                Err(LinkError::Closed) => return self.happens(Event::WorkerGone),
+                Err(error) => {
+                    self.note(&format!("its worker: {error}"));
+                    return self.happens(Event::WorkerGone);
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, message: FromWorker) {
+        match &message {
+            FromWorker::Error { text } => {
+                let text = format!("worker: {text}");
+                self.note(&text);
+                for (_, reply) in self.resizing.drain(..) {
+                    let _ = reply.send(Err(text.clone()));
+                }
+            }
+            FromWorker::Resized { lun, bytes } => {
+                self.note(&format!("disk {lun} has {bytes} bytes now"));
+                for (wanted, reply) in std::mem::take(&mut self.resizing) {
+                    if wanted == *lun {
+                        let _ = reply.send(Ok(()));
+                    } else {
+                        self.resizing.push((wanted, reply));
+                    }
+                }
+            }
+            FromWorker::DepositLow => self.deposit(),
+            _ => {}
+        }
+        self.happens(Event::Said(message));
+    }
+
+    /// Gives the hypervisor some more memory for the child's tables. The supply is bounded, as the worker may ask for
+    /// any reason.
+    fn deposit(&mut self) {
+        let Some(existing) = &mut self.existing else {
+            return;
+        };
+        let pool = &mut existing.memory.pool;
+        if let Err(why) = deposit_more(&self.machine.calls, existing.partition, pool) {
+            self.note(&format!(
+                "no more memory for the hypervisor's tables: {why}"
+            ));
+        }
+    }
+
+    fn tell(&mut self, message: &ToWorker) {
+        let Some(existing) = &self.existing else {
+            return;
+        };
+        match existing.worker.link.send(message, &[]) {
+            // Its death is seen by its process.
+            Ok(()) | Err(LinkError::Closed) => {}
+            Err(error) => self.note(&format!("telling its worker: {error}")),
+        }
+    }
+
+    fn relay(&mut self) {
+        if let Some(existing) = &mut self.existing
+            && let Some(com1) = &existing.console
+            && !self.console.relay(com1)
+        {
+            existing.console = None;
+        }
+    }
+
+    fn read_log(&mut self) {
+        let mut buffer = [0; 4096];
+        // As with the console: bounded.
+        for _ in 0..16 {
+            let Some(log) = self.existing.as_mut().map(|existing| &mut existing.log) else {
+                return;
+            };
+            let Some(file) = &*log else { return };
+            match rustix::io::read(file, &mut buffer) {
+                Ok(0) => *log = None,
+                Ok(read) => self.log.take(buffer.get(..read).unwrap_or_default()),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        eprintln!("vmms: {}: {text}", self.name);
+        self.log.note(text);
+    }
+
+    /// Publishes what it is doing, and answers those who waited for it.
+    fn changed(&mut self) {
+        let state = self.life.state();
+        let info = self.describe();
+        let was = {
+            let mut shared = self.info.lock().unwrap_or_else(|error| error.into_inner());
+            std::mem::replace(&mut *shared, info).state
+        };
+        if state != was && matches!(state, ChildState::Running | ChildState::Paused) {
+            self.note(&format!("{state}"));
+        }
+        if state == ChildState::Stopped && was != state {
+            let end = self.life.last_end.clone().unwrap_or_default();
+            let word = format!("\r\n[{}: {end}]\r\n", self.name);
+            self.console.close(&word);
+        }
+        let end = self.life.last_end.clone().unwrap_or_default();
+        self.waiting
+            .retain(|(goal, reply)| match reached(*goal, state) {
+                None => true,
+                Some(true) => reply.send(Ok(())).is_err(),
+                Some(false) => reply.send(Err(end.clone())).is_err(),
+            });
+    }
+
+    fn describe(&self) -> ChildInfo {
+        let mut info = ChildInfo {
+            name: self.name.clone(),
+            state: self.life.state(),
+            starts: self.life.starts,
+            last_end: self.life.last_end.clone(),
+            ..ChildInfo::default()
+        };
+        if let Some(description) = &self.description {
+            fill(&mut info, description);
+        }
+        if let Some(existing) = &self.existing {
+            info.partition = Some(existing.partition.get());
+            info.slot = Some(existing.record.slot);
+            info.worker = Some(existing.worker.pid);
+        }
+        info
+    }
+}

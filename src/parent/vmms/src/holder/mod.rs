@@ -1,0 +1,91 @@
+//! The holder: a process that keeps files for the daemon, so that pinned memory and open channels outlive it.
+//!
+//! It does nothing else, so that it has no reason to die. Files are kept in sets under a name; `vmms` gives them before
+//! the hypervisor learns of the memory behind them, and takes them out when it has let go of it. Its socket is for root
+//! alone. Nothing of systemd is needed for it ([ADR 0015](../../../../../docs/adr/0015-holder.md)).
+
+mod client;
+mod server;
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{Holder, HolderError};
+pub use server::serve;
+
+/// What the daemon asks. Files go with [`Ask::Put`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Ask {
+    /// Keep these files under this name, instead of those that were there.
+    Put(String),
+    /// Give duplicates of the files of this name.
+    Get(String),
+    /// Close the files of this name.
+    Drop(String),
+    /// Which names there are.
+    List,
+}
+
+/// The answer. Files go with [`Told::Done`] of a [`Ask::Get`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Told {
+    /// It was done.
+    Done,
+    /// There is nothing of this name.
+    Nothing,
+    /// All names.
+    Names(Vec<String>),
+}
+
+/// Packets of names are short; so many sets are the most that one answer can name.
+const SETS_MAX: usize = 512;
+/// Bytes of the longest name.
+const NAME_MAX: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{Read, Seek, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn files_outlive_those_who_gave_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("holder.sock");
+        let listener = server::listen(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::thread::spawn(move || server::run(&listener));
+        {
+            let holder = Holder::connect(&path).unwrap();
+            assert!(holder.get("a").unwrap().is_empty());
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(b"kept").unwrap();
+            let other = tempfile::tempfile().unwrap();
+            holder.put("a", &[file.as_fd(), other.as_fd()]).unwrap();
+            holder.put("b", &[other.as_fd()]).unwrap();
+        }
+        let holder = Holder::connect(&path).unwrap();
+        assert_eq!(holder.names().unwrap(), ["a", "b"]);
+        let files = holder.get("a").unwrap();
+        assert_eq!(files.len(), 2);
+        let mut file = File::from(files.into_iter().next().unwrap());
+        let mut text = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "kept");
+        holder.drop_set("a").unwrap();
+        holder.drop_set("never").unwrap();
+        assert_eq!(holder.names().unwrap(), ["b"]);
+        assert!(holder.put(&"x".repeat(100), &[file.as_fd()]).is_err());
+        // The refusal ended the connection, and nothing but that.
+        assert_eq!(Holder::connect(&path).unwrap().names().unwrap(), ["b"]);
+    }
+
+    #[test]
+    fn without_a_holder_the_cure_is_named() {
+        let error = Holder::connect(std::path::Path::new("/nowhere/holder.sock")).unwrap_err();
+        assert!(error.to_string().contains("vmms holder"), "{error}");
+    }
+}

@@ -1,0 +1,177 @@
+//! The log of one child: what happened to it, and what its worker said. At most two files of [`FILE_MAX`] bytes.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Bytes of a file before the next is begun.
+const FILE_MAX: u64 = 1 << 20;
+/// Bytes of the longest line that is kept whole.
+const LINE_MAX: usize = 4096;
+
+/// A log.
+#[derive(Debug)]
+pub struct Log {
+    path: PathBuf,
+    file: Option<File>,
+    bytes: u64,
+    /// What came of a line that is not complete.
+    partial: Vec<u8>,
+}
+
+impl Log {
+    /// The log of child `name` in `directory`. What cannot be written is left out.
+    pub fn open(directory: &Path, name: &str) -> Self {
+        let mut log = Self {
+            path: directory.join(format!("{name}.log")),
+            file: None,
+            bytes: 0,
+            partial: Vec::new(),
+        };
+        log.begin();
+        log
+    }
+
+    fn begin(&mut self) {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.path);
+        self.file = file
+            .map_err(|error| eprintln!("vmms: {}: {error}", self.path.display()))
+            .ok();
+        let length = self.file.as_ref().and_then(|file| file.metadata().ok());
+        self.bytes = length.map_or(0, |data| data.len());
+    }
+
+    /// Notes one line of the daemon's own.
+    pub fn note(&mut self, text: &str) {
+        self.line(text.as_bytes());
+    }
+
+    /// Notes what the worker wrote, whole lines at a time.
+    pub fn take(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if *byte == b'\n' || self.partial.len() >= LINE_MAX {
+                let line = std::mem::take(&mut self.partial);
+                self.line(&line);
+            }
+            if *byte != b'\n' {
+                self.partial.push(*byte);
+            }
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        if self.bytes > FILE_MAX {
+            let _ = fs::rename(&self.path, old(&self.path));
+            self.begin();
+        }
+        let mut text = format!("{} ", now()).into_bytes();
+        // A worker may be in its child's hands: nothing of it reaches a terminal but text.
+        let is_text = |byte: &u8| (b' '..0x7F).contains(byte) || *byte == b'\t';
+        text.extend(
+            line.iter()
+                .map(|byte| if is_text(byte) { *byte } else { b'?' }),
+        );
+        text.push(b'\n');
+        self.bytes += text.len() as u64;
+        if let Some(file) = &mut self.file {
+            let _ = file.write_all(&text);
+        }
+    }
+}
+
+fn old(path: &Path) -> PathBuf {
+    path.with_extension("log.1")
+}
+
+/// The last `lines` lines of the log of child `name`.
+///
+/// # Errors
+/// What the file system says; a log that does not exist is empty.
+pub fn last(directory: &Path, name: &str, lines: usize) -> io::Result<String> {
+    let path = directory.join(format!("{name}.log"));
+    let mut bytes = fs::read(old(&path)).unwrap_or_default();
+    match fs::read(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        other => bytes.extend(other.unwrap_or_default()),
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let all: Vec<&str> = text.lines().collect();
+    let first = all.len().saturating_sub(lines);
+    Ok(all.get(first..).unwrap_or_default().join("\n"))
+}
+
+/// The time in UTC, as in RFC 3339.
+fn now() -> String {
+    let seconds = std::time::UNIX_EPOCH
+        .elapsed()
+        .unwrap_or_default()
+        .as_secs();
+    let (day, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = date(day);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of the day number `day` since 1970, by the Gregorian calendar.
+fn date(day: u64) -> (u64, u64, u64) {
+    // Years begin in March here, so that a leap day is the last of its year.
+    let day = day + 719_468;
+    let era = day / 146_097;
+    let of_era = day % 146_097;
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_kept_whole_and_harmless() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = Log::open(directory.path(), "web");
+        log.note("started");
+        log.take(b"one\ntw");
+        log.take(b"o\x1b[2J\nunfinished");
+        let text = last(directory.path(), "web", 2).unwrap();
+        let lines: Vec<_> = text.lines().map(|line| &line[21..]).collect();
+        assert_eq!(lines, ["one", "two?[2J"]);
+        assert_eq!(last(directory.path(), "web", 9).unwrap().lines().count(), 3);
+        assert_eq!(last(directory.path(), "other", 9).unwrap(), "");
+    }
+
+    #[test]
+    fn a_worker_that_talks_without_end_fills_two_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = Log::open(directory.path(), "web");
+        for _ in 0..4 {
+            log.take(&vec![b'x'; 1 << 20]);
+            log.take(b"\n");
+        }
+        let sizes = fs::read_dir(directory.path()).unwrap();
+        let sizes: Vec<u64> = sizes
+            .map(|entry| entry.unwrap().metadata().unwrap().len())
+            .collect();
+        assert_eq!(sizes.len(), 2);
+        assert!(
+            sizes.iter().all(|size| *size < FILE_MAX + 8192),
+            "{sizes:?}"
+        );
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), (1970, 1, 1));
+        assert_eq!(date(11_016), (2000, 2, 29));
+        assert_eq!(date(20_779), (2026, 11, 22));
+        assert_eq!(date(47_540), (2100, 2, 28));
+        assert_eq!(date(47_541), (2100, 3, 1));
+    }
+}

@@ -1,0 +1,174 @@
+//! `vmms`: the daemon of the parent partition. It makes children as files describe them, gives each a worker, keeps them
+//! as those files say, and takes them apart. `vmctl` tells it what to do.
+//!
+//! All that takes a frame or changes who owns one goes through here: workers name neither. What the daemon must not lose
+//! is elsewhere: files with the [`holder`], partitions with the hypervisor under a tag, and what was asked for in a
+//! [`record`] of each child. So it can die and be started again at any time.
+#![forbid(unsafe_code)]
+
+mod child;
+mod control;
+mod description;
+mod holder;
+mod inventory;
+mod life;
+mod log;
+mod memory;
+mod notify;
+mod partition;
+mod paths;
+mod record;
+mod server;
+mod slots;
+mod worker;
+
+use std::error::Error;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use child::Machine;
+use control::{Calls, ControlChannel};
+use holder::Holder;
+use inventory::Inventory;
+use memory::Pool;
+use paths::Paths;
+use slots::Slots;
+
+/// The daemon that makes child partitions of Verdigris and keeps them.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    /// Directory of descriptions, NAME.toml each.
+    #[arg(long, default_value = "/etc/verdigris/children")]
+    children: PathBuf,
+    /// Directory of sockets and records.
+    #[arg(long, default_value = "/run/verdigris", global = true)]
+    run: PathBuf,
+    /// Directory of logs.
+    #[arg(long, default_value = "/var/log/verdigris")]
+    log: PathBuf,
+    /// The worker's program [default: vmwp beside this one].
+    #[arg(long)]
+    worker: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Part>,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Keep open files for the daemon; to be started before it, and to be ended after all children.
+    Holder,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let result = match options.command {
+        Some(Part::Holder) => hold(&options),
+        None => serve(options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vmms: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn hold(options: &Options) -> Result<(), Box<dyn Error>> {
+    raise_limit();
+    make(&options.run)?;
+    // The last process that the kernel should think of when memory runs out.
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
+        eprintln!("vmms holder: /proc/self/oom_score_adj: {error}");
+    }
+    let path = options.run.join("holder.sock");
+    holder::serve(&path).map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+fn serve(options: Options) -> Result<(), Box<dyn Error>> {
+    raise_limit();
+    let worker = match options.worker {
+        Some(worker) => worker,
+        None => std::env::current_exe()?.with_file_name("vmwp"),
+    };
+    let paths = Paths {
+        children: options.children,
+        run: options.run,
+        log: options.log,
+        worker,
+    };
+    for directory in [&paths.run, &paths.records(), &paths.log] {
+        make(directory)?;
+    }
+    let socket = paths.socket();
+    let listener =
+        server::listen(&socket).map_err(|error| format!("{}: {error}", socket.display()))?;
+    let holder = Holder::connect(&paths.holder())?;
+    let bus = uio::Bus::default();
+    let control = connect(&bus, &holder)?;
+    forget_other_start(&paths, control.boot_id())?;
+    let calls = Calls(Arc::new(Mutex::new(control)));
+    let machine = Machine {
+        slots: Slots::new(bus, holder.clone(), calls.clone())?,
+        own_pool: Mutex::new(Pool::adopt(&holder, "parent")?),
+        paths,
+        calls,
+        holder,
+    };
+    let inventory = Arc::new(Inventory::new(machine)?);
+    notify::ready();
+    inventory.autostart();
+    server::run(&listener, &inventory)
+}
+
+/// The control channel: the one that a daemon before this one opened, when it is of use.
+fn connect(bus: &uio::Bus, holder: &Holder) -> Result<ControlChannel, Box<dyn Error>> {
+    if let Some(device) = holder.get("control")?.into_iter().next() {
+        match ControlChannel::resume(device) {
+            Ok(control) => return Ok(control),
+            Err(error) => eprintln!("vmms: the control channel is opened anew: {error}"),
+        }
+        // The device is closed when nobody has it, and only then opened again.
+        holder.drop_set("control")?;
+    }
+    let control = ControlChannel::open(bus)?;
+    holder.put("control", &[control.duplicate()?.as_fd()])?;
+    Ok(control)
+}
+
+/// Removes records of children of another start of the hypervisor: they are gone.
+fn forget_other_start(paths: &Paths, boot_id: u64) -> Result<(), Box<dyn Error>> {
+    let path = paths.run.join("boot-id");
+    let boot_id = format!("{boot_id:016x}");
+    if fs::read_to_string(&path).is_ok_and(|known| known == boot_id) {
+        return Ok(());
+    }
+    for record in record::Record::all(&paths.records()) {
+        record::Record::remove(&paths.records(), &record.description.name);
+    }
+    fs::write(&path, boot_id)?;
+    Ok(())
+}
+
+fn make(directory: &std::path::Path) -> Result<(), String> {
+    fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))
+}
+
+/// Each child takes a dozen files here and with the holder.
+fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        eprintln!("vmms: the limit of open files stays as it is: {error}");
+    }
+}

@@ -1,0 +1,87 @@
+//! What a later daemon must know of a child, beside what hypervisor and holder know: `/run/verdigris/children/NAME.json`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::description::Description;
+
+/// A child that exists, or is being made or taken apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The number that its partition has.
+    pub tag: u64,
+    /// Its slot.
+    pub slot: u32,
+    /// As it was started.
+    pub description: Description,
+    /// Times it was started.
+    pub starts: u32,
+    /// Process of its worker, once it has been told to start.
+    pub worker: Option<i32>,
+}
+
+impl Record {
+    /// Writes it, whole or not at all.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(&self, directory: &Path) -> io::Result<()> {
+        let name = &self.description.name;
+        let partial = directory.join(format!(".{name}.new"));
+        let mut file = fs::File::create(&partial)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        fs::rename(partial, path(directory, name))
+    }
+
+    /// All records. What cannot be read is none: its partition has a tag that nobody knows.
+    pub fn all(directory: &Path) -> Vec<Self> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries
+            .filter(|entry| entry.path().extension().is_some_and(|e| e == "json"))
+            .filter_map(|entry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok())
+            .collect()
+    }
+
+    /// Forgets child `name`.
+    pub fn remove(directory: &Path, name: &str) {
+        let _ = fs::remove_file(path(directory, name));
+    }
+}
+
+fn path(directory: &Path, name: &str) -> std::path::PathBuf {
+    directory.join(format!("{name}.json"))
+}
+
+/// A number that no partition has had.
+pub fn new_tag() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    // Two children are not made in the same nanosecond: starting one takes a lock.
+    (since.as_nanos() as u64).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_as_they_were() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = "name = \"web\"\nmemory = \"2M\"\nkernel = \"/k\"\n";
+        let record = Record {
+            tag: new_tag(),
+            slot: 3,
+            description: Description::parse(text).unwrap(),
+            starts: 2,
+            worker: Some(17),
+        };
+        record.save(directory.path()).unwrap();
+        record.save(directory.path()).unwrap();
+        fs::write(directory.path().join("bad.json"), "{").unwrap();
+        assert_eq!(Record::all(directory.path()), [record]);
+        Record::remove(directory.path(), "web");
+        assert!(Record::all(directory.path()).is_empty());
+    }
+}
