@@ -5,3 +5,4 @@ pub mod guest;
 pub mod image;
 pub mod layout;
 pub mod runtime;
+pub mod vmbus;

@@ -22,6 +22,7 @@ mod memory;
 mod ports;
 mod reset;
 mod run;
+mod slots;
 mod smp;
 mod vmbus;
 mod weights;
@@ -45,7 +46,7 @@ const fn group(name: &'static str, is_usual: bool, run: fn(&Options, &Platform))
 }
 
 /// The groups in their order.
-pub static GROUPS: [Group; 13] = [
+pub static GROUPS: [Group; 14] = [
     group("life", true, life::run),
     group("run", true, run::run),
     group("memory", true, memory::run),
@@ -59,6 +60,7 @@ pub static GROUPS: [Group; 13] = [
     group("bench", false, bench::run),
     group("ports", true, ports::run),
     group("vmbus", true, vmbus::run),
+    group("slots", true, slots::run),
 ];
 
 /// The value of `result`; an error is a failed test.
