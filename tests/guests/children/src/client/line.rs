@@ -36,6 +36,8 @@ pub struct Line {
     pub pages: Vec<u64>,
     /// What the hypervisor said of the session's end.
     pub over: Option<SessionOver>,
+    /// How long a completion may take, in microseconds.
+    pub patience: u64,
     connection: u32,
     buffer: Box<[u8; MAX_PACKET_BYTES]>,
 }
@@ -83,6 +85,7 @@ impl Line {
                 client,
                 relid,
                 over: None,
+                patience: PATIENCE,
                 connection: offer.connection,
                 buffer: Box::new([0; MAX_PACKET_BYTES]),
                 pages,
@@ -97,6 +100,7 @@ impl Line {
         if let Ok(client) = Client::new(generation, ring_of(up), ring_of(down)) {
             self.client = client;
             self.over = None;
+            self.patience = PATIENCE;
         }
     }
 
@@ -150,7 +154,7 @@ impl Line {
         let _ = self.client.flush();
         self.signal()?;
         let mut found = None;
-        synic::sleep_until(PATIENCE, || {
+        synic::sleep_until(self.patience, || {
             found = self.take(sent);
             found.is_some()
         });

@@ -178,7 +178,7 @@ fn calls(line: &mut Line) {
     };
     let mut back = Vec::new();
     while back.len() < FRAMES {
-        let taken = line.call(CallCode::WITHDRAW_MEMORY, &withdraw.encode(), 200);
+        let taken = line.call(CallCode::WITHDRAW_MEMORY, &withdraw.encode(), 100);
         match taken {
             Ok((done, output)) if done != 0 => {
                 check(

@@ -5,7 +5,6 @@ use ring::RingMem;
 use ring_proto::Control;
 use slot_proto::event::Faults;
 use slot_proto::{AttachFlags, NO_SLOT, Notice, RING_PAGES};
-use tlfs::HvError;
 use tlfs::property::PropertyCode;
 use vmbus_proto::Relid;
 
@@ -16,7 +15,7 @@ use crate::child::vmbus::{self as inside, out};
 use crate::client::line::{Line, ring_of};
 use crate::client::partition::{children, property_of};
 use crate::client::synic;
-use crate::group::{destroy, need, refused};
+use crate::group::{destroy, need};
 
 pub fn run(world: &World) {
     let Some(mut control) = world.control() else {
@@ -152,11 +151,7 @@ fn partition_goes(world: &World, control: &mut Line, mut guest: Guest) {
     destroy("gone", guest);
     worker.line.look();
     check("gone: the worker is told", worker.line.over.is_some());
-    refused(
-        "gone: it can do nothing",
-        worker.resume(),
-        HvError::INVALID_PARTITION_STATE,
-    );
+    check("gone: nobody answers it", worker.is_forgotten());
     check("gone: the slot closes", worker.line.close(&world.bus));
     worker.pages.free();
 }
@@ -201,6 +196,10 @@ pub fn death() {
         other.deposited.insert(pages[0]);
         destroy("death", other);
         guest.forget();
-        world.leave();
+        if is_contact {
+            world.leave();
+        } else {
+            world.bus.leave();
+        }
     }
 }
