@@ -2,7 +2,7 @@
 //!
 //! It does nothing else, so that it has no reason to die. Files are kept in sets under a name; `vmms` gives them before
 //! the hypervisor learns of the memory behind them, and takes them out when it has let go of it. Its socket is for root
-//! alone. Nothing of systemd is needed for it ([ADR 0015](../../../../../docs/adr/0015-holder.md)).
+//! alone. Nothing of systemd is needed for it ([ADR 0016](../../../../../docs/adr/0016-holder.md)).
 
 mod client;
 mod server;
