@@ -16,6 +16,9 @@ const FIRST_PAGES: usize = 26;
 /// Page numbers in each of the others.
 const NEXT_PAGES: usize = 28;
 
+/// What a client calls its openings.
+const OPEN_ID: u32 = 0x1234;
+
 /// A message of the server.
 #[derive(Clone, Copy)]
 pub struct Said {
@@ -123,6 +126,12 @@ impl<W: Wire> Client<W> {
 
     /// Makes contact: what the server answered within what it still had to say.
     pub fn contact(&mut self, version: Version) -> Option<Said> {
+        let status = self.ask_for_contact(version);
+        (status == 0).then(|| self.version()).flatten()
+    }
+
+    /// Asks for contact: the call's status.
+    pub fn ask_for_contact(&mut self, version: Version) -> u64 {
         let is_new = version >= Version::V5_0;
         let body = InitiateContact {
             version,
@@ -131,10 +140,11 @@ impl<W: Wire> Client<W> {
             ..InitiateContact::default()
         };
         self.connection = if is_new { 4 } else { 1 };
-        if self.send(MessageType::INITIATE_CONTACT, &body.encode()) != 0 {
-            return None;
-        }
-        // One message of the time before may be in the slot.
+        self.send(MessageType::INITIATE_CONTACT, &body.encode())
+    }
+
+    /// What the server answered to that. One message of the time before may be in the slot.
+    pub fn version(&mut self) -> Option<Said> {
         (0..2).find_map(|_| self.expect(MessageType::VERSION_RESPONSE))
     }
 
@@ -190,7 +200,18 @@ impl<W: Wire> Client<W> {
         downstream_page: u32,
         vp: u32,
     ) -> Option<u64> {
-        const OPEN_ID: u32 = 0x1234;
+        let status = self.ask_to_open(relid, ring, downstream_page, vp);
+        (status == 0).then(|| self.is_open(relid)).flatten()
+    }
+
+    /// Asks for a channel to be opened: the call's status.
+    pub fn ask_to_open(
+        &mut self,
+        relid: Relid,
+        ring: GpadlHandle,
+        downstream_page: u32,
+        vp: u32,
+    ) -> u64 {
         let body = OpenChannel {
             relid,
             open_id: OPEN_ID,
@@ -199,9 +220,11 @@ impl<W: Wire> Client<W> {
             downstream_page,
             ..OpenChannel::default()
         };
-        if self.send(MessageType::OPEN_CHANNEL, &body.encode()) != 0 {
-            return None;
-        }
+        self.send(MessageType::OPEN_CHANNEL, &body.encode())
+    }
+
+    /// The status in the answer to that.
+    pub fn is_open(&mut self, relid: Relid) -> Option<u64> {
         let said = self.expect(MessageType::OPEN_CHANNEL_RESULT)?;
         let is_it = said.word(0) == relid.0.into() && said.word(1) == OPEN_ID.into();
         is_it.then(|| said.word(2))

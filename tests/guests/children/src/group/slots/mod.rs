@@ -1,5 +1,6 @@
 //! Control channel and slots: what the parent's user space does through them, by hand.
 
+mod channels;
 mod control;
 mod ends;
 mod worker;
@@ -172,6 +173,7 @@ pub fn run(_: &Options, _: &Platform) {
     control::run(&world);
     worker::run(&world);
     ends::run(&world);
+    channels::run(&world);
     world.leave();
     ends::death();
 }

@@ -5,15 +5,18 @@ use machine::verdict::{check, equal};
 use tlfs::HvError;
 use tlfs::msr;
 use tlfs::property::PropertyCode;
+use tlfs::register::RegisterName;
 
 use super::conversation;
 use crate::child::code;
 use crate::child::guest::Guest;
 use crate::child::layout;
 use crate::child::runtime::{self, Shared};
+use crate::client::intercept::Intercept;
 use crate::client::partition::{Child, USUAL, withdraw_frames};
 use crate::client::vmbus::{Client, POST, SIGNAL, SINT, Said, Wire, post_input};
-use crate::group::{destroy, need, refused, run::skip};
+use crate::client::vp::set_registers;
+use crate::group::{destroy, need, refused};
 
 /// What the child's program is asked to do.
 mod order {
@@ -67,27 +70,54 @@ extern "sysv64" fn obey(shared: &'static Shared) -> ! {
     }
 }
 
-/// A child that obeys.
-pub struct Obedient {
-    /// The child.
-    pub guest: Guest,
+/// Who lets a child's VP 0 go on.
+pub trait Hand {
+    /// From `rip` on until it stops again.
+    fn go_on(&mut self, guest: &Guest, rip: u64) -> Option<Intercept>;
 }
 
-impl Obedient {
+/// By hypercalls.
+pub struct ByCalls;
+
+impl Hand for ByCalls {
+    fn go_on(&mut self, guest: &Guest, rip: u64) -> Option<Intercept> {
+        let status = set_registers(guest.id, 0, &[(RegisterName::RIP, rip.into())]).status;
+        status.ok().and_then(|()| guest.run(0))
+    }
+}
+
+/// A child that obeys.
+pub struct Obedient<H> {
+    /// The child.
+    pub guest: Guest,
+    /// Who lets it go on.
+    pub hand: H,
+}
+
+/// Starts the program in `guest`, up to where it waits for orders.
+pub fn teach(guest: &mut Guest) -> Option<()> {
+    need("obedient: its program", guest.start_entry(0, obey, &[]))?;
+    let is_there = guest.run(0).is_some_and(|stop| stop.is_out(code::PORT));
+    check("obedient: it waits", is_there).then_some(())
+}
+
+impl Obedient<ByCalls> {
     /// Starts the program in `guest`.
     pub fn start(mut guest: Guest) -> Option<Self> {
-        need("obedient: its program", guest.start_entry(0, obey, &[]))?;
-        let is_there = guest.run(0).is_some_and(|stop| stop.is_out(code::PORT));
-        check("obedient: it waits", is_there).then_some(Self { guest })
+        teach(&mut guest)?;
+        let hand = ByCalls;
+        Some(Self { guest, hand })
     }
+}
 
+impl<H: Hand> Obedient<H> {
     fn order(&mut self, words: [u64; 3]) -> u64 {
         let shared = self.guest.shared(0);
         for (n, word) in words.into_iter().enumerate() {
             shared.set_arg(n, word);
         }
         let at = self.guest.intercept_page(0);
-        let stop = skip(&self.guest, 0, &at, &[]);
+        let stop = self.hand.go_on(&self.guest, at.header().rip + at.length());
         if stop.is_some_and(|stop| stop.is_out(code::PORT)) {
             shared.result(0)
         } else {
@@ -97,7 +127,7 @@ impl Obedient {
     }
 }
 
-impl Wire for Obedient {
+impl<H: Hand> Wire for Obedient<H> {
     fn post(&mut self, connection: u32, kind: u32, payload: &[u8]) -> u64 {
         for (at, piece) in post_input(connection, kind, payload).chunks(8).enumerate() {
             let mut word = [0; 8];
@@ -187,7 +217,8 @@ fn without() {
 /// A child whose server may take `quota` frames.
 pub fn with_quota(quota: u64) -> Result<Guest, HvError> {
     Guest::with(USUAL, 1, |child| {
-        child.set_property(PropertyCode::VMBUS, quota)
+        child.set_property(PropertyCode::VMBUS, quota)?;
+        child.deposit(quota as usize)
     })
 }
 
@@ -214,7 +245,8 @@ fn talks() {
 /// A server that finds nothing in the pool refuses posts, and takes them when there is something.
 fn empty_pool() {
     const FULL: u64 = HvError::INSUFFICIENT_BUFFERS.0 as u64;
-    let guest = need("poor: with VMBus", with_quota(8));
+    let guest = Guest::with(USUAL, 1, |child| child.set_property(PropertyCode::VMBUS, 8));
+    let guest = need("poor: with VMBus", guest);
     let Some(mut obedient) = guest.and_then(Obedient::start) else {
         return;
     };

@@ -1,7 +1,7 @@
 //! VMBus: the server of the parent, whose back end is the hypervisor, and those of children.
 
-mod child;
-mod conversation;
+pub mod child;
+pub mod conversation;
 mod parent;
 
 use machine::platform::Platform;
