@@ -138,6 +138,15 @@ pub fn child_signalled(me: &LpArea, child: &dyn Partition, relid: Relid) {
     });
 }
 
+/// Whether the worker broke the queue of notices of `child`.
+pub fn is_broken(child: &dyn Partition) -> bool {
+    place_of(child.core()).is_some_and(|(place, _)| {
+        let link = place.link.lock();
+        let area = link.as_ref().and_then(|link| link.area.as_ref());
+        area.is_some_and(|area| area.is_broken)
+    })
+}
+
 /// An intercept message of `vp` lies in its page. False where no worker is told by this.
 pub fn intercepted(me: &LpArea, child: &dyn Partition, vp: VpIndex) -> bool {
     leave(me, child, &mut |area| {

@@ -173,6 +173,9 @@ impl Session {
         } = self;
         let Some(open) = open else { return false };
         let attachment = open.look_around(host);
+        if open.has_stopped {
+            return false;
+        }
         let tsc_hz = host.parent().core().tsc_hz;
         let end = insn::rdtsc().saturating_add(tsc_hz / STRETCHES);
         let mut is_left = false;
@@ -229,20 +232,25 @@ impl Session {
 
 impl Open {
     /// Takes the worker's signals, and gives it the notices that it has made room for. What its calls depend on.
-    fn look_around(&self, host: &dyn Host) -> Option<Attachment> {
+    fn look_around(&mut self, host: &dyn Host) -> Option<Attachment> {
         let attached = self.attached.as_ref()?;
         let lp = host.lp();
+        let mut is_broken = false;
         let seen = with_child(host, attached.partition, |child| {
             collect_signals(&attached.signals.words(), attached.generation, |relid| {
                 vmbus::signal_client(lp, child, relid);
             });
             area::notices(lp, child);
+            is_broken = area::is_broken(child);
             Attachment {
                 partition: attached.partition,
                 has_vmbus: child.core().vmbus.is_on(),
                 is_finalized: child.standing().state != PartitionState::ACTIVE,
             }
         });
+        if is_broken {
+            self.stop(host);
+        }
         seen.ok()
     }
 

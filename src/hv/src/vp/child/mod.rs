@@ -75,6 +75,9 @@ pub struct NewCore<V: Virt> {
 /// vector state.
 const MXCSR_BITS: u32 = 0xFFFF;
 
+/// With fewer free frames in the pool, whoever feeds it is told: each overlay page may take one.
+const LOW: u64 = 8;
+
 /// Where components lie in an image of vector state.
 pub fn layout() -> &'static Layout {
     static LAYOUT: Once<Layout> = Once::new();
@@ -348,7 +351,11 @@ impl<V: Virt> Role<V> for Child<V> {
         if let (Some(_), Some(frame)) = (page, vp.partition.overlay_frame(kind, vp.index)) {
             fill_overlay::<V>(kind, frame, &vp.partition.core().clock);
         }
-        match vp.partition.place_overlay(vp.lp, kind, vp.index, page) {
+        let placed = vp.partition.place_overlay(vp.lp, kind, vp.index, page);
+        if vp.partition.pool.lock().usage().0 < LOW {
+            slots::fault(vp.lp, vp.partition, Faults::DEPOSIT_LOW);
+        }
+        match placed {
             Ok(is_flush_needed) => {
                 if is_flush_needed {
                     vp.backend.flush_tlb();

@@ -1,9 +1,11 @@
 //! How sessions end: another worker, a slot that closes, a partition that goes, broken rings, the parent's own end.
 
+use core::sync::atomic::Ordering;
+
 use machine::verdict::{check, equal};
 use ring::RingMem;
 use ring_proto::Control;
-use slot_proto::event::Faults;
+use slot_proto::event::{AREA_PAGES, Faults, NOTICE_HEAD_WORD};
 use slot_proto::{AttachFlags, NO_SLOT, Notice, RING_PAGES};
 use tlfs::property::PropertyCode;
 use vmbus_proto::Relid;
@@ -12,7 +14,7 @@ use super::worker::{Worker, attach};
 use super::{World, child};
 use crate::child::guest::Guest;
 use crate::child::vmbus::{self as inside, out};
-use crate::client::line::{Line, ring_of};
+use crate::client::line::{Line, ring_of, words};
 use crate::client::partition::{children, property_of};
 use crate::client::synic;
 use crate::group::{destroy, need};
@@ -26,6 +28,15 @@ pub fn run(world: &World) {
     }
     if let Some(guest) = child() {
         broken_ring(world, &mut control, guest);
+    }
+    if let Some(guest) = child() {
+        broken_queue(world, &mut control, guest);
+    }
+    if let Some(guest) = child() {
+        control = match daemon_goes(world, control, guest) {
+            Some(control) => control,
+            None => return,
+        };
     }
     if let Some(guest) = child() {
         partition_goes(world, &mut control, guest);
@@ -139,6 +150,63 @@ fn broken_ring(world: &World, control: &mut Line, mut guest: Guest) {
         worker.pages.free();
     }
     destroy("broken", guest);
+}
+
+/// A head that no worker can have.
+fn broken_queue(world: &World, control: &mut Line, mut guest: Guest) {
+    let none = AttachFlags::default();
+    if let Some(mut worker) = attach(world, control, &guest, none) {
+        busy(&mut worker, &mut guest);
+        let area = words(worker.pages.at, AREA_PAGES);
+        area[NOTICE_HEAD_WORD].store(0x8000_0000, Ordering::SeqCst);
+        need("queue: the worker signals", worker.line.signal());
+        check("queue: the child stands still", stands(&guest));
+        let faults = worker.watcher.take_news().faults;
+        check(
+            format_args!("queue: the worker is told # {faults:?}"),
+            faults.contains(Faults::RING_STOPPED),
+        );
+        check("queue: nobody answers it", worker.is_forgotten());
+        check("queue: the slot closes", worker.line.close(&world.bus));
+        worker.pages.free();
+    }
+    destroy("queue", guest);
+}
+
+/// The daemon ends and comes again, while a worker and its child go on.
+fn daemon_goes(world: &World, mut control: Line, mut guest: Guest) -> Option<Line> {
+    let none = AttachFlags::default();
+    need("daemon: TAG", control.tag(&guest, 77));
+    let worker = attach(world, &mut control, &guest, none).and_then(|mut worker| {
+        busy(&mut worker, &mut guest)?;
+        Some(worker)
+    });
+    let before = control.hello().map(|done| done.boot_id);
+    check("daemon: its channel closes", control.close(&world.bus));
+    check("daemon: the child goes on", counts(&guest));
+    let mut control = world.control()?;
+    let after = control.hello().map(|done| done.boot_id);
+    check(
+        "daemon: the same hypervisor",
+        before.is_ok() && before == after,
+    );
+    let entry = control.entry(&guest);
+    let generation = worker
+        .as_ref()
+        .map(|worker| worker.line.client.generation());
+    check(
+        format_args!("daemon: it finds the child # {entry:?}"),
+        entry.is_some_and(|entry| {
+            entry.tag == 77 && entry.slot == 0 && Some(entry.generation) == generation
+        }),
+    );
+    if let Some(mut worker) = worker {
+        need("daemon: the worker's calls are answered", worker.resume());
+        check("daemon: the slot closes", worker.line.close(&world.bus));
+        worker.pages.free();
+    }
+    destroy("daemon", guest);
+    Some(control)
 }
 
 fn partition_goes(world: &World, control: &mut Line, mut guest: Guest) {
