@@ -56,11 +56,11 @@ pub fn obtain(workspace: &Workspace, kernels: &BTreeSet<ChildKernel>) -> Result<
     for (path, source) in &files {
         let place = tree.join(path);
         fs::create_dir_all(place.parent().context("a file lies in a directory")?)?;
-        // A link where both are on one file system: images are large.
-        let linked = fs::hard_link(source, &place);
-        linked
-            .or_else(|_| fs::copy(source, &place).map(|_| ()))
-            .with_context(|| format!("copying {}", source.display()))?;
+        let copied = fs::canonicalize(source).and_then(|source| {
+            // A link where both are on one file system: images are large.
+            fs::hard_link(&source, &place).or_else(|_| fs::copy(&source, &place).map(|_| ()))
+        });
+        copied.with_context(|| format!("copying {}", source.display()))?;
     }
     let made = partial.path().join("disk.img");
     E2fsprogs::new(e2fsprogs).make(&tree, &made, LABEL, SIZE)?;
