@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use slot_proto::Notice;
 use vm_memory::GuestMemoryMmap;
@@ -16,6 +17,12 @@ use crate::device::{Device, Done};
 use crate::events::{DeviceIndex, Event, Events, Wake};
 use crate::output::SignalChild;
 use crate::server::{BusError, Server, ServerError};
+
+/// Answers on one channel for which the child has no room, before no more of its packets are taken there. What the device
+/// has taken by then may still be added.
+const WAITING_MAX: usize = 256;
+/// How long a ring is looked at after its last packet, before the child is asked to signal the next one.
+const POLLED: Duration = Duration::from_micros(20);
 
 /// The channels of one child and the devices behind them. One thread owns it; devices wake that thread through [`Wake`],
 /// and it calls [`Bus::run`].
@@ -129,9 +136,18 @@ impl Bus {
             if !rings.has_work {
                 continue;
             }
+            if rings.output.waiting() > WAITING_MAX {
+                // The child reads none of its answers, and gets no more of them. It signals when it does.
+                rings.has_work = false;
+                continue;
+            }
             let pumped = rings.input.pump(device.as_mut(), channel.index);
             let outcome = pumped.and_then(|pumped| {
                 if pumped.taken > 0 {
+                    rings.last_packet = Instant::now();
+                    return Ok((pumped.signal, true));
+                }
+                if rings.last_packet.elapsed() < POLLED && !rings.input.is_blocked() {
                     return Ok((pumped.signal, true));
                 }
                 let (signal, is_there) = rings.input.arm()?;

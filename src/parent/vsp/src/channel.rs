@@ -1,6 +1,7 @@
 //! One channel.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ring::{Reader, Writer};
 use slot_proto::Opening;
@@ -22,6 +23,8 @@ pub(crate) struct Rings {
     pub output: Arc<Output>,
     /// The ring from the child may have packets.
     pub has_work: bool,
+    /// When it had some last.
+    pub last_packet: Instant,
 }
 
 pub(crate) enum State {
@@ -98,6 +101,7 @@ impl Channel {
             input: Input::new(reader),
             output,
             has_work: true,
+            last_packet: Instant::now(),
         });
         Ok(())
     }

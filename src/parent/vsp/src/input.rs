@@ -28,8 +28,6 @@ pub(crate) struct Pumped {
     pub taken: usize,
     /// Whether the child waits for room that it has now.
     pub signal: Signal,
-    /// There may be more to take at once.
-    pub has_more: bool,
 }
 
 impl Input {
@@ -39,6 +37,11 @@ impl Input {
             buffer: vec![0; PACKET_MAX],
             is_blocked: false,
         }
+    }
+
+    /// Whether the next packet waits for the device.
+    pub(crate) const fn is_blocked(&self) -> bool {
+        self.is_blocked
     }
 
     /// The device has room again.
@@ -69,7 +72,6 @@ impl Input {
         Ok(Pumped {
             taken,
             signal: self.reader.publish(),
-            has_more: taken == BATCH,
         })
     }
 

@@ -71,6 +71,32 @@ fn completions_wait_for_room() {
 }
 
 #[test]
+fn a_child_that_reads_no_answers_gets_no_more() {
+    let mut child = Child::new(Config::default());
+    child.open(1, 2);
+    child.shake_hands();
+    let mut sent = 0;
+    let mut idle = 0;
+    while idle < 50 && sent < 1000 {
+        let writer = &mut child.channels.get_mut(&1).unwrap().writer;
+        if writer.fits(200).unwrap() {
+            sent += 1;
+            idle = 0;
+            child.read(1, sent, 1);
+        } else {
+            idle += 1;
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        while child.bus.run(&mut child.server).unwrap() {}
+    }
+    // Those in its two rings, those that wait, and those that were on their way meanwhile.
+    assert!(sent < 256 + 64 + 64 + 64, "{sent} were taken");
+    let mut seen: Vec<u64> = (0..sent).map(|_| child.completed(1)).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=sent).collect::<Vec<u64>>());
+}
+
+#[test]
 fn a_channel_closes_when_its_requests_have_ended() {
     let mut child = Child::new(Config::default());
     child.open(1, 2);
