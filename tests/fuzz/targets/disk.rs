@@ -28,7 +28,10 @@ const FORMATS: [Format; 3] = [Format::Vhdx, Format::Vhd, Format::Qcow2];
 fn originals() -> &'static (TempDir, [Vec<u8>; 3]) {
     static ORIGINALS: OnceLock<(TempDir, [Vec<u8>; 3])> = OnceLock::new();
     ORIGINALS.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
+        // Flushes of a file that is in memory take no time.
+        let folder = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
         let files = FORMATS.map(|format| {
             let path = folder.path().join("original");
             create(&path, format, SIZE).unwrap();
