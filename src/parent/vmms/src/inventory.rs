@@ -110,6 +110,17 @@ impl Inventory {
         Ok(())
     }
 
+    /// Switches all children off at once.
+    pub fn kill_all(&self) {
+        let children: Vec<_> = self.children().values().cloned().collect();
+        std::thread::scope(|scope| {
+            for child in &children {
+                // What cannot be taken apart is told by its log.
+                scope.spawn(|| drop(child.wish(Event::Kill, Goal::Stopped)));
+            }
+        });
+    }
+
     fn children(&self) -> MutexGuard<'_, Children> {
         self.children
             .lock()

@@ -11,6 +11,8 @@ use crate::description::Restart;
 const START: Duration = Duration::from_secs(180);
 /// How long a worker may take to finish what is on its way to the disks.
 const FLUSH: Duration = Duration::from_secs(60);
+/// How long a worker may take to stop the VPs and end what is on its way.
+const PAUSE: Duration = Duration::from_secs(60);
 /// The first pause before a restart; it doubles up to [`RESTART_MAX`] with each end that comes soon.
 const RESTART_MIN: Duration = Duration::from_millis(250);
 const RESTART_MAX: Duration = Duration::from_secs(60);
@@ -145,7 +147,7 @@ impl Life {
 
             (Event::Pause, S::Running) => {
                 self.state = S::Pausing;
-                vec![Action::Tell(ToWorker::Pause)]
+                vec![Action::Tell(ToWorker::Pause), Action::Wake(PAUSE)]
             }
             (Event::Pause, S::Pausing | S::Paused) => vec![],
             (Event::Pause, state) => return Err(format!("it is {state}, not running")),
@@ -174,6 +176,10 @@ impl Life {
                 "it was switched off: its worker did not stop in time".into(),
                 false,
             ),
+            (Event::Time, S::Pausing) => {
+                self.state = S::Running;
+                vec![Action::Tell(ToWorker::Resume)]
+            }
             (Event::Time, S::Waiting) => self.build(),
             (Event::Gone(ran), S::Ending) => self.gone(ran),
             (Event::Stuck(why), S::Ending) => {

@@ -31,9 +31,10 @@ use std::sync::{Arc, Mutex};
 
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use slot_proto::Request;
 
 use child::Machine;
-use control::{Calls, ControlChannel};
+use control::{Answer, Broken, Calls, Control, ControlChannel};
 use holder::Holder;
 use inventory::Inventory;
 use memory::Pool;
@@ -114,18 +115,43 @@ fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     let bus = uio::Bus::default();
     let control = connect(&bus, &holder)?;
     forget_other_start(&paths, control.boot_id())?;
-    let calls = Calls(Arc::new(Mutex::new(control)));
+    let calls = Calls(Arc::new(Mutex::new(OrEnd(control))));
     let machine = Machine {
         slots: Slots::new(bus, holder.clone(), calls.clone())?,
         own_pool: Mutex::new(Pool::adopt(&holder, "parent")?),
         paths,
         calls,
-        holder,
+        holder: holder.clone(),
     };
     let inventory = Arc::new(Inventory::new(machine)?);
+    watch(holder, Arc::clone(&inventory))?;
     notify::ready();
     inventory.autostart();
     server::run(&listener, &inventory)
+}
+
+/// The control channel, with which the daemon ends: its children go on, and the next one finds them.
+struct OrEnd(ControlChannel);
+
+impl Control for OrEnd {
+    fn ask(&mut self, request: &Request<'_>) -> Result<Answer, Broken> {
+        self.0.ask(request).inspect_err(|error| {
+            eprintln!("vmms: {error}; vmms ends, its children go on: start it again");
+            std::process::exit(1);
+        })
+    }
+}
+
+/// Looks after the holder. Without one the pins of all memory end with this process, so no child may go on.
+fn watch(holder: Holder, inventory: Arc<Inventory>) -> std::io::Result<()> {
+    let name = "holder".to_owned();
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        if let Err(error) = holder.watch() {
+            eprintln!("vmms: all children are switched off: {error}");
+            inventory.kill_all();
+        }
+    });
+    thread.map(drop)
 }
 
 /// The control channel: the one that a daemon before this one opened, when it is of use.

@@ -2,17 +2,22 @@
 
 use vmms_proto::{ChildInfo, ChildState, DiskInfo};
 
-use super::Goal;
+use super::{Goal, Outcome};
 use crate::description::Description;
 
-/// Whether the goal is reached in this state: `None` when it still may be.
-pub fn reached(goal: Goal, state: ChildState) -> Option<bool> {
+/// Whether the goal is reached in this state: `None` when it still may be. `end` is how the child ended.
+pub fn reached(goal: Goal, state: ChildState, end: &str) -> Option<Outcome> {
     use ChildState as S;
     match (goal, state) {
         (Goal::Running, S::Running) | (Goal::Paused, S::Paused) | (Goal::Stopped, S::Stopped) => {
-            Some(true)
+            Some(Ok(()))
         }
-        (Goal::Running | Goal::Paused, S::Stopped | S::Waiting) | (_, S::Stuck) => Some(false),
+        (Goal::Paused, S::Running) => Some(Err(
+            "its worker could not end what was on its way to the disks; it goes on".to_owned(),
+        )),
+        (Goal::Running | Goal::Paused, S::Stopped | S::Waiting) | (_, S::Stuck) => {
+            Some(Err(end.to_owned()))
+        }
         _ => None,
     }
 }

@@ -428,12 +428,11 @@ impl Thread {
             self.console.close(&word);
         }
         let end = self.life.last_end.clone().unwrap_or_default();
-        self.waiting
-            .retain(|(goal, reply)| match reached(*goal, state) {
-                None => true,
-                Some(true) => reply.send(Ok(())).is_err(),
-                Some(false) => reply.send(Err(end.clone())).is_err(),
-            });
+        self.waiting.retain(|(goal, reply)| {
+            let outcome = reached(*goal, state, &end);
+            // Who does not wait any more is not told.
+            outcome.map(|outcome| reply.send(outcome)).is_none()
+        });
     }
 
     fn describe(&self) -> ChildInfo {

@@ -84,6 +84,28 @@ mod tests {
     }
 
     #[test]
+    fn a_holder_that_is_started_anew_gets_everything_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("holder.sock");
+        let listener = server::listen(&path).unwrap();
+        // It serves one request and dies.
+        let first = std::thread::spawn(move || {
+            let client = server::accept_one(&listener).unwrap();
+            server::serve_next(client);
+        });
+        let holder = Holder::connect(&path).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        holder.put("a", &[file.as_fd()]).unwrap();
+        first.join().unwrap();
+        let listener = server::listen(&path).unwrap();
+        std::thread::spawn(move || server::run(&listener));
+        let watched = holder.clone();
+        std::thread::spawn(move || watched.watch());
+        assert_eq!(holder.names().unwrap(), ["a"]);
+        assert_eq!(holder.get("a").unwrap().len(), 1);
+    }
+
+    #[test]
     fn without_a_holder_the_cure_is_named() {
         let error = Holder::connect(std::path::Path::new("/nowhere/holder.sock")).unwrap_err();
         assert!(error.to_string().contains("vmms holder"), "{error}");

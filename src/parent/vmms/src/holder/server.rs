@@ -16,7 +16,7 @@ use worker_link::{Link, LinkError};
 
 use super::{Ask, NAME_MAX, SETS_MAX, Told};
 
-type Client = Link<Told, Ask>;
+pub(super) type Client = Link<Told, Ask>;
 type Sets = BTreeMap<String, Vec<OwnedFd>>;
 
 /// Listens at `path` and keeps files for ever.
@@ -112,4 +112,20 @@ fn serve_one(client: &Client, sets: &mut Sets) -> Result<(), LinkError> {
         }
         Ask::List => client.send(&Told::Names(sets.keys().cloned().collect()), &[]),
     }
+}
+
+/// Takes one connection, which is served by [`serve_next`] alone: a holder that dies young.
+#[cfg(test)]
+pub(super) fn accept_one(listener: &OwnedFd) -> io::Result<Client> {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    poll(&mut fds, None)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(Link::new(accept_with(listener, flags)?))
+}
+
+/// Answers one request and closes the connection.
+#[cfg(test)]
+pub(super) fn serve_next(client: Client) {
+    let _ = client.wait(None);
+    let _ = serve_one(&client, &mut Sets::new());
 }

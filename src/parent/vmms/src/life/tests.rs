@@ -154,6 +154,13 @@ fn pausing_and_resuming() {
     run(&mut life, &[said(FromWorker::Running)]);
     assert_eq!(life.state(), S::Running);
     assert!(Life::new(Restart::Never).on(Event::Pause).is_err());
+    // A worker that cannot stop them lets them go on.
+    run(&mut life, &[Event::Pause]);
+    assert_eq!(
+        run(&mut life, &[Event::Time]),
+        [Action::Tell(ToWorker::Resume)]
+    );
+    assert_eq!(life.state(), S::Running);
 }
 
 #[test]
