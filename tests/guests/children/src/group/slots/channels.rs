@@ -53,7 +53,8 @@ fn instance(number: u32) -> Guid {
     Guid::numbered(class::SCSI, number)
 }
 
-fn plain(number: u32, sub_channel: u16) -> Offer {
+/// An offer of a disk controller.
+pub fn plain(number: u32, sub_channel: u16) -> Offer {
     Offer {
         class: class::SCSI,
         instance: instance(number),
@@ -64,28 +65,28 @@ fn plain(number: u32, sub_channel: u16) -> Offer {
 }
 
 impl Worker {
-    fn offer_of(&mut self, offer: Offer) -> Result<Relid, HvError> {
+    pub(super) fn offer_of(&mut self, offer: Offer) -> Result<Relid, HvError> {
         let body = self.line.ask(&Request::Offer(offer))?;
         OfferDone::decode(&body).map(|done| done.relid)
     }
 
-    fn plainly(&mut self, request: &Request<'_>) -> Result<(), HvError> {
+    pub(super) fn plainly(&mut self, request: &Request<'_>) -> Result<(), HvError> {
         self.line.ask(request).map(drop)
     }
 
-    fn rescind(&mut self, relid: Relid) -> Result<(), HvError> {
+    pub(super) fn rescind(&mut self, relid: Relid) -> Result<(), HvError> {
         self.plainly(&Request::Rescind(only(relid)))
     }
 
-    fn close_done(&mut self, relid: Relid) -> Result<(), HvError> {
+    pub(super) fn close_done(&mut self, relid: Relid) -> Result<(), HvError> {
         self.plainly(&Request::CloseDone(only(relid)))
     }
 
-    fn reset_done(&mut self) -> Result<(), HvError> {
+    pub(super) fn reset_done(&mut self) -> Result<(), HvError> {
         self.plainly(&Request::ResetDone)
     }
 
-    fn hold(&mut self, relid: Relid, handle: GpadlHandle) -> Result<(), HvError> {
+    pub(super) fn hold(&mut self, relid: Relid, handle: GpadlHandle) -> Result<(), HvError> {
         self.plainly(&Request::GpadlPages(GpadlPagesFrom {
             relid,
             handle,
@@ -94,7 +95,7 @@ impl Worker {
         }))
     }
 
-    fn gpadl_done(&mut self, relid: Relid, handle: GpadlHandle) -> Result<(), HvError> {
+    pub(super) fn gpadl_done(&mut self, relid: Relid, handle: GpadlHandle) -> Result<(), HvError> {
         self.plainly(&Request::GpadlDone(GpadlName { relid, handle }))
     }
 
@@ -185,7 +186,11 @@ fn begin(world: &World, control: &mut Line, quota: u64) -> Option<Child> {
 
 /// Takes a child apart whose channels are as they are.
 fn end(world: &World, child: Child) {
-    let Obedient { guest, mut hand } = child.wire;
+    end_of(world, child.wire.guest, child.wire.hand);
+}
+
+/// The same for a child and its worker.
+pub fn end_of(world: &World, guest: Guest, mut hand: Worker) {
     destroy("channels", guest);
     hand.line.look();
     check("channels: the worker is told", hand.line.over.is_some());

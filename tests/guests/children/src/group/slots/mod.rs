@@ -3,6 +3,7 @@
 mod channels;
 mod control;
 mod ends;
+mod noise;
 mod worker;
 
 use alloc::vec::Vec;
@@ -168,12 +169,13 @@ fn child() -> Option<Guest> {
 }
 
 /// Runs the group.
-pub fn run(_: &Options, _: &Platform) {
+pub fn run(options: &Options, _: &Platform) {
     let Some(world) = World::new() else { return };
     control::run(&world);
     worker::run(&world);
     ends::run(&world);
     channels::run(&world);
+    noise::run(&world, options.seed);
     world.leave();
     ends::death();
 }
