@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+
+/// A build that takes longer is announced.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// The workspace that this xtask belongs to.
 #[derive(Debug, Clone)]
@@ -55,15 +59,27 @@ impl Workspace {
         command
     }
 
-    /// `cargo build --release` with `arguments`.
+    /// `cargo build --release` with `arguments`. Says so when it takes longer than a moment.
     pub fn cargo_build(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
-        let status = self
+        let mut cargo = self
             .cargo()
             .args(["build", "--release", "--quiet"])
             .args(arguments)
             .envs(environment.iter().copied())
-            .status()
+            .spawn()
             .context("starting cargo")?;
+        let started = Instant::now();
+        let mut is_told = false;
+        let status = loop {
+            if let Some(status) = cargo.try_wait().context("waiting for cargo")? {
+                break status;
+            }
+            if !is_told && started.elapsed() > MOMENT {
+                is_told = true;
+                eprintln!("building: {} ...", arguments.join(" "));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
         ensure!(
             status.success(),
             "`cargo build {}` failed",
