@@ -10,6 +10,7 @@ mod child;
 mod control;
 mod description;
 mod holder;
+mod images;
 mod inventory;
 mod life;
 mod log;
@@ -36,6 +37,7 @@ use slot_proto::Request;
 use child::Machine;
 use control::{Answer, Broken, Calls, Control, ControlChannel};
 use holder::Holder;
+use images::Images;
 use inventory::Inventory;
 use memory::Pool;
 use paths::Paths;
@@ -118,6 +120,7 @@ fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     let calls = Calls(Arc::new(Mutex::new(OrEnd(control))));
     let machine = Machine {
         slots: Slots::new(bus, holder.clone(), calls.clone())?,
+        images: Images::default(),
         own_pool: Mutex::new(Pool::adopt(&holder, "parent")?),
         paths,
         calls,

@@ -116,6 +116,13 @@ impl Slots {
             self.calls.add_slot(number)?;
         }
         let channel = self.bus.open(instance, PATIENCE)?;
+        // Linux has the interrupts of all such channels go to processor 0.
+        let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+        if !number.is_multiple_of(cpus)
+            && let Err(error) = self.bus.set_cpu(instance, number % cpus)
+        {
+            eprintln!("vmms: slot {number}: {error}");
+        }
         let file = channel.duplicate()?;
         self.holder
             .put(&format!("slot/{number}"), &[file.as_fd()])?;

@@ -14,6 +14,7 @@ use super::files::{self, Files};
 use crate::control::Calls;
 use crate::description::Description;
 use crate::holder::Holder;
+use crate::images::Images;
 use crate::memory::{self, Memory, Pool};
 use crate::partition::{self, Plan, unmake};
 use crate::paths::Paths;
@@ -34,6 +35,8 @@ pub struct Machine {
     pub holder: Holder,
     /// The slots.
     pub slots: Slots,
+    /// Which child has which image.
+    pub images: Images,
     /// Memory for the parent's own pool; never taken back.
     pub own_pool: Mutex<Pool>,
 }
@@ -70,8 +73,12 @@ pub fn build(
 ) -> Result<Existing, String> {
     let name = &description.name;
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let files = files::open(description)?;
-    let (slot, slot_file) = machine.slots.take(name).map_err(|e| text(&e))?;
+    let files = files::open(description, &machine.images)?;
+    let taken = machine.slots.take(name);
+    let (slot, slot_file) = taken.map_err(|error| {
+        machine.images.release(name);
+        text(&error)
+    })?;
     let mut record = Record {
         tag: new_tag(),
         slot,
@@ -228,6 +235,7 @@ impl Ends {
 /// Why it cannot be gone on with; it is to be taken apart.
 pub fn adopt(machine: &Arc<Machine>, record: Record) -> Result<Existing, String> {
     let name = record.description.name.clone();
+    files::note(&record.description, &machine.images);
     let held = machine.calls.list().map_err(|error| error.to_string())?;
     let held = held
         .iter()
@@ -277,6 +285,7 @@ pub fn take_apart(machine: &Machine, record: &Record) -> Result<(), String> {
     // Nothing of it is the hypervisor's any more.
     memory::release(&machine.holder, name).map_err(|error| error.to_string())?;
     machine.slots.release(record.slot);
+    machine.images.release(name);
     Record::remove(&machine.paths.records(), name);
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::description::{Description, Disk};
+use crate::images::{Image, Images};
 
 /// `O_EXCL`, which without `O_CREAT` keeps others from a block device, or them from us (Linux, open(2)).
 const EXCLUSIVE: i32 = rustix::fs::OFlags::EXCL.bits() as i32;
@@ -22,22 +23,50 @@ pub struct Files {
     pub disks: Vec<OwnedFd>,
 }
 
-/// Opens them.
+/// Opens them, and notes in `images` which the child uses, until [`Images::release`].
 ///
 /// # Errors
-/// The field, what is wrong with it, and what helps.
-pub fn open(description: &Description) -> Result<Files, String> {
+/// The field, what is wrong with it, and what helps. Nothing is noted.
+pub fn open(description: &Description, images: &Images) -> Result<Files, String> {
+    let opened = open_all(description, images);
+    if opened.is_err() {
+        images.release(&description.name);
+    }
+    opened
+}
+
+/// Notes which images a child uses that a daemon before this one started.
+pub fn note(description: &Description, images: &Images) {
+    for disk in &description.disks {
+        if let Ok(data) = std::fs::metadata(&disk.path) {
+            let _ = images.claim(&description.name, Image::of(&data), !disk.read_only);
+        }
+    }
+}
+
+fn open_all(description: &Description, images: &Images) -> Result<Files, String> {
     let kernel = regular("kernel", &description.kernel)?;
     let initrd = match &description.initrd {
         Some(path) => Some(regular("initrd", path)?),
         None => None,
     };
     let disks = description.disks.iter().enumerate();
-    let disks = disks.map(|(index, file)| disk(&format!("disk {index}: path"), file));
+    let disks = disks.map(|(index, file)| {
+        let field = format!("disk {index}: path");
+        let (opened, image) = disk(&field, file)?;
+        let claimed = images.claim(&description.name, image, !file.read_only);
+        claimed.map_err(|other| {
+            let path = &file.path;
+            format!(
+                "{field} = {path:?}: the child {other} has it; give each its own, or set read_only = true for all"
+            )
+        })?;
+        Ok(opened)
+    });
     Ok(Files {
         kernel,
         initrd,
-        disks: disks.collect::<Result<_, _>>()?,
+        disks: disks.collect::<Result<_, String>>()?,
     })
 }
 
@@ -53,7 +82,7 @@ fn regular(field: &str, path: &Path) -> Result<OwnedFd, String> {
     Ok(file.into())
 }
 
-fn disk(field: &str, disk: &Disk) -> Result<OwnedFd, String> {
+fn disk(field: &str, disk: &Disk) -> Result<(OwnedFd, Image), String> {
     let path = &disk.path;
     let data = std::fs::metadata(path).map_err(|error| told(field, path, &error))?;
     let kind = data.file_type();
@@ -70,7 +99,8 @@ fn disk(field: &str, disk: &Disk) -> Result<OwnedFd, String> {
     let file = options
         .open(path)
         .map_err(|error| told(field, path, &error))?;
-    Ok(file.into())
+    let data = file.metadata().map_err(|error| told(field, path, &error))?;
+    Ok((file.into(), Image::of(&data)))
 }
 
 fn told(field: &str, path: &Path, error: &io::Error) -> String {
@@ -92,6 +122,8 @@ mod tests {
     fn what_is_missing_or_wrong_is_named_with_its_cure() {
         let directory = tempfile::tempdir().unwrap();
         let kernel = directory.path().join("vmlinuz");
+        let images = Images::default();
+        let open = |child: &Description| super::open(child, &images);
         let describe = |more: &str| {
             let text = format!(
                 "name = \"web\"\nmemory = \"2M\"\nkernel = {:?}\n{more}",
@@ -119,5 +151,14 @@ mod tests {
         );
         let text = format!("[[disk]]\npath = {:?}\n", kernel.display().to_string());
         assert_eq!(open(&describe(&text)).unwrap().disks.len(), 1);
+        let error = open(&describe(&text)).unwrap_err();
+        assert!(error.contains("child web has it"), "{error}");
+        // The refusal forgot the child's own use as well.
+        let twice = format!("{text}{text}");
+        assert!(
+            open(&describe(&twice))
+                .unwrap_err()
+                .contains("disk 1: path")
+        );
     }
 }
