@@ -8,6 +8,7 @@
 use std::io;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::durable::Flushes;
 use crate::image::{Image, ImageTraits, check_range, check_writable};
 use crate::raw::Raw;
 use crate::{IoVector, IoVectorMut};
@@ -44,6 +45,7 @@ pub(crate) struct Blocks<T: Table> {
     raw: Raw,
     pub(crate) table: RwLock<T>,
     shape: Shape,
+    flushes: Flushes,
     traits: ImageTraits,
 }
 
@@ -66,6 +68,7 @@ impl<T: Table> Blocks<T> {
             raw,
             table: RwLock::new(table),
             shape,
+            flushes: Flushes::default(),
             traits,
         }
     }
@@ -178,7 +181,7 @@ impl<T: Table> Image for Blocks<T> {
         if self.traits.is_read_only {
             return Ok(());
         }
-        self.table_mut().commit(&self.raw)
+        self.flushes.run(|| self.table_mut().commit(&self.raw))
     }
 
     fn resize(&self, _: u64) -> io::Result<()> {

@@ -22,6 +22,7 @@
 
 mod blocks;
 mod bytes;
+mod durable;
 mod format;
 mod image;
 mod lock;

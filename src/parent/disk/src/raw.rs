@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
 use nix::sys::stat::{major, minor};
 
+use crate::durable::Flushes;
 use crate::image::{Discard, Image, ImageTraits, check_range, check_writable, write_full_zeroes};
 use crate::{IoVector, IoVectorMut};
 
@@ -24,6 +25,7 @@ pub(crate) struct Raw {
     file: File,
     storage: imago::file::File,
     size: AtomicU64,
+    flushes: Flushes,
     traits: ImageTraits,
     is_device: bool,
     /// What memory and pieces of a buffer must be multiples of: `O_DIRECT` is strict.
@@ -64,6 +66,7 @@ impl Raw {
             storage,
             file,
             size: AtomicU64::new(0),
+            flushes: Flushes::default(),
             traits,
             is_device,
             alignment,
@@ -182,7 +185,7 @@ impl Image for Raw {
         if self.traits.is_read_only {
             return Ok(());
         }
-        self.file.sync_data()
+        self.flushes.run(|| self.file.sync_data())
     }
 
     fn resize(&self, size: u64) -> io::Result<()> {

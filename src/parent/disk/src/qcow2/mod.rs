@@ -17,6 +17,7 @@ use imago::{
 };
 use nix::fcntl::{FallocateFlags, fallocate};
 
+use crate::durable::Flushes;
 use crate::image::{Discard, Image, ImageTraits, check_range, check_writable, write_full_zeroes};
 use crate::open::Backing;
 use crate::raw::Buffered;
@@ -32,6 +33,7 @@ pub(crate) struct Qcow2 {
     has_zero_clusters: bool,
     /// Reads and writes share it. Freeing clusters must be alone: a request on its way may still use one.
     access: RwLock<FormatAccess<Storage>>,
+    flushes: Flushes,
     traits: ImageTraits,
 }
 
@@ -78,6 +80,7 @@ impl Qcow2 {
             file,
             has_zero_clusters,
             access: RwLock::new(access),
+            flushes: Flushes::default(),
             traits: ImageTraits {
                 is_read_only,
                 logical_block: SECTOR,
@@ -195,10 +198,12 @@ impl Image for Qcow2 {
         if self.traits.is_read_only {
             return Ok(());
         }
-        let access = self.shared();
-        // The tables first go to the file, then the file to the disk.
-        access.flush()?;
-        access.sync()
+        self.flushes.run(|| {
+            let access = self.shared();
+            // The tables first go to the file, then the file to the disk.
+            access.flush()?;
+            access.sync()
+        })
     }
 
     fn resize(&self, size: u64) -> io::Result<()> {
