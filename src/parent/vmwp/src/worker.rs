@@ -2,6 +2,7 @@
 //! daemon. Requests to disks run on a pool.
 
 mod daemon;
+mod pace;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,14 +29,14 @@ use crate::wake::Bell;
 
 pub use daemon::tell;
 
+use pace::{Next, Pace};
+
 /// How long requests on their way to a disk may hold up an end.
 const END_PATIENCE: Duration = Duration::from_secs(60);
 /// The longest sleep.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Turns of the loop without sleep after the last packet of the child: the next one is often near.
-const LOOKS: u32 = 10;
-/// Busy turns of the loop after which sockets are looked at all the same.
-const TURNS: u32 = 64;
+/// Notices that are carried out in one go.
+const NOTICES: usize = 64;
 
 /// The link to the daemon.
 pub type ToDaemon = Link<FromWorker, ToWorker>;
@@ -141,7 +142,7 @@ impl Worker {
     }
 
     fn serve(&mut self) -> Result<StopReason> {
-        let (mut looks, mut turns) = (0, 0);
+        let mut pace = Pace::default();
         loop {
             self.parts.slot.drain()?;
             if let Some(reason) = self.look_at_vps()? {
@@ -158,16 +159,17 @@ impl Worker {
             {
                 return Ok(reason);
             }
-            turns += 1;
-            looks = if is_busy { 0 } else { looks + 1 };
-            if looks > LOOKS || (!is_busy && self.state != State::Running) {
-                if !self.parts.slot.arm()? && !self.parts.watcher.has_news() {
-                    self.wait(PATIENCE)?;
+            let mut next = pace.next(is_busy, self.state == State::Running);
+            if next == Next::Sleep {
+                // The last look: a child that always has something must not keep us from the daemon.
+                if self.parts.slot.arm()? || self.parts.watcher.has_news() {
+                    next = pace.stay_awake();
                 }
-                (looks, turns) = (LOOKS, 0);
-            } else if turns > TURNS {
-                self.wait(Duration::ZERO)?;
-                turns = 0;
+            }
+            match next {
+                Next::Turn => {}
+                Next::Look => self.wait(Duration::ZERO)?,
+                Next::Sleep => self.wait(PATIENCE)?,
             }
         }
     }
@@ -180,11 +182,14 @@ impl Worker {
             is_busy = true;
             parts.bus.signalled(relid);
         });
-        while let Some(notice) = parts
-            .watcher
-            .next_notice()
-            .map_err(|error| anyhow!("the event area is broken: {error:?}"))?
-        {
+        // A child can have more of them made while these are answered.
+        for _ in 0..NOTICES {
+            let notice = parts.watcher.next_notice();
+            let notice = notice.map_err(|error| anyhow!("the event area is broken: {error:?}"))?;
+            let Some(notice) = notice else {
+                break;
+            };
+            is_busy = true;
             parts.bus.notice(&notice, &mut parts.slot)?;
         }
         is_busy |= parts.bus.run(&mut parts.slot)?;
