@@ -150,12 +150,14 @@ fn program() -> Result<BpfProgram> {
         ALLOWED.iter().map(|number| (*number, Vec::new())).collect();
     let (equal, masked) = (SeccompCmpOp::Eq, SeccompCmpOp::MaskedEq);
     let anonymous = (libc::MAP_ANONYMOUS | libc::MAP_PRIVATE) as u64;
-    let (executable, shared) = (libc::PROT_EXEC as u64, libc::MAP_SHARED as u64);
+    // No others: huge pages are there for children, and anybody may map them.
+    let harmless = (libc::MAP_FIXED | libc::MAP_NORESERVE | libc::MAP_STACK) as u64;
+    let executable = libc::PROT_EXEC as u64;
     rules.insert(
         libc::SYS_mmap,
         vec![all(vec![
             when(2, masked(executable), 0)?,
-            when(3, masked(anonymous | shared), anonymous)?,
+            when(3, masked(!harmless), anonymous)?,
         ])?],
     );
     rules.insert(
@@ -187,6 +189,7 @@ mod tests {
     use std::process::Command;
 
     use disk::{Format, Image, Options};
+    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
     use super::*;
 
@@ -203,6 +206,13 @@ mod tests {
         assert_eq!((bytes[0], bytes[1 << 20]), (7, 0));
         image.refresh().unwrap();
         image.flush().unwrap();
+    }
+
+    #[expect(unsafe_code, reason = "a mapping that nobody uses")]
+    fn map_anonymous(flags: MapFlags) -> std::io::Result<()> {
+        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
+        unsafe { mmap_anonymous(std::ptr::null_mut(), 4096, ProtFlags::READ, flags) }?;
+        Ok(())
     }
 
     /// In a process of its own: there is no way back.
@@ -265,6 +275,9 @@ mod tests {
         let opening = || File::open("/etc/passwd").map(drop);
         refused(opening());
         refused(uio::Mapping::new(&disk, 0, 4096).map(drop));
+        refused(map_anonymous(MapFlags::PRIVATE | MapFlags::HUGETLB));
+        refused(map_anonymous(MapFlags::SHARED));
+        map_anonymous(MapFlags::PRIVATE | MapFlags::NORESERVE).unwrap();
         refused(Command::new("/bin/true").spawn().map(drop));
         refused(std::os::unix::net::UnixStream::pair().map(drop));
         // Threads that there were before are bound as well, and live.
