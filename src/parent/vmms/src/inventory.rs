@@ -1,6 +1,6 @@
 //! All children: those that are described, and those that exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmms_proto::{ChildInfo, ChildState, Reply, Request};
 
-use crate::child::{Child, Goal, Machine, described};
+use crate::child::{Child, Goal, Machine, described, end_worker};
 use crate::control::ControlError;
 use crate::description::{self, Description};
 use crate::life::Event;
@@ -39,7 +39,7 @@ impl Inventory {
             let name = record.description.name.clone();
             match Child::adopt(&machine, record) {
                 Ok(child) => drop(children.insert(name, Arc::new(child))),
-                Err(error) => eprintln!("vmms: {name}: {error}"),
+                Err(error) => crate::say!("vmms: {name}: {error}"),
             }
         }
         Ok(Self {
@@ -55,7 +55,7 @@ impl Inventory {
             return;
         }
         if let Err(error) = fs::write(&mark, "") {
-            eprintln!("vmms: {}: {error}", mark.display());
+            crate::say!("vmms: {}: {error}", mark.display());
         }
         for (name, found) in description::all(&self.machine.paths.children) {
             if !found.is_ok_and(|description| description.autostart) {
@@ -65,7 +65,7 @@ impl Inventory {
             // All at once: the slowest disk does not keep the others.
             std::thread::spawn(move || {
                 if let Reply::Error(error) = this.answer(&Request::Start { name: name.clone() }) {
-                    eprintln!("vmms: {name}: {error}");
+                    crate::say!("vmms: {name}: {error}");
                 }
             });
         }
@@ -194,7 +194,9 @@ impl Inventory {
             is_there.then_some(()).ok_or(error)
         })?;
         let mut children = self.children();
-        if children.get(name).is_some_and(|child| !child.is_stopped()) {
+        // Whoever starts it holds it, from under this lock to the end of the start.
+        let is_used = |child: &Arc<Child>| !child.is_stopped() || Arc::strong_count(child) > 1;
+        if children.get(name).is_some_and(is_used) {
             return Err(format!(
                 "{name} is not stopped; `vmctl stop {name}` stops it"
             ));
@@ -263,30 +265,79 @@ impl Inventory {
 
 /// Takes apart partitions that have no record, and has the holder close what belongs to no record.
 fn clear(machine: &Machine, records: &[Record]) -> Result<(), ControlError> {
+    let owners = strangers(&machine.holder.names().unwrap_or_default(), records);
+    // First: a worker that lives has its slot's rings mapped, which the next child gets.
+    for owner in &owners {
+        if let Err(why) = end_worker(machine, owner) {
+            crate::say!("vmms: {owner}: {why}");
+        }
+    }
+    let mut is_clear = true;
     for held in machine.calls.list()? {
         if records.iter().any(|record| record.tag == held.tag) {
             continue;
         }
-        eprintln!(
+        crate::say!(
             "vmms: partition {:#x} belongs to nobody and is taken apart",
             held.partition.get()
         );
-        unmake(&machine.calls, held.partition)?;
-    }
-    for name in machine.holder.names().unwrap_or_default() {
-        let mut parts = name.split('/');
-        let (Some("child"), Some(owner)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        if records
-            .iter()
-            .any(|record| record.description.name == owner)
-        {
-            continue;
+        match unmake(&machine.calls, held.partition) {
+            Ok(_) => {}
+            Err(ControlError::Broken(error)) => return Err(error.into()),
+            Err(error) => {
+                crate::say!("vmms: it is still there: {error}");
+                is_clear = false;
+            }
         }
-        if let Err(error) = release(&machine.holder, owner) {
-            eprintln!("vmms: {name}: {error}");
+    }
+    if !is_clear {
+        // Nobody knows whose memory it has: all of it stays pinned.
+        return Ok(());
+    }
+    for owner in owners {
+        if let Err(error) = release(&machine.holder, &owner) {
+            crate::say!("vmms: {owner}: {error}");
         }
     }
     Ok(())
+}
+
+/// Children of which the holder has something, and that have no record.
+fn strangers(names: &[String], records: &[Record]) -> BTreeSet<String> {
+    let owners = names.iter().filter_map(|name| {
+        let mut parts = name.split('/');
+        (parts.next() == Some("child"))
+            .then(|| parts.next())
+            .flatten()
+    });
+    let has_record = |owner: &str| records.iter().any(|one| one.description.name == owner);
+    let strange = owners.filter(|owner| !has_record(owner));
+    strange.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_are_those_without_a_record() {
+        let text = "name = \"web\"\nmemory = \"2M\"\nkernel = \"/k\"\n";
+        let record = Record {
+            tag: 1,
+            slot: 0,
+            description: Description::parse(text).unwrap(),
+            starts: 1,
+            worker: None,
+        };
+        let names = [
+            "child/old/ram",
+            "child/old/worker",
+            "child/web/ram",
+            "slot/0",
+            "control",
+        ];
+        let names = names.map(str::to_owned);
+        let strange: Vec<_> = strangers(&names, &[record]).into_iter().collect();
+        assert_eq!(strange, ["old"]);
+    }
 }

@@ -6,6 +6,7 @@ use vmms_proto::ChildState;
 use worker_link::{FromWorker, StopReason, ToWorker};
 
 use crate::description::Restart;
+use crate::log::harmless;
 
 /// How long a worker may take to load a kernel.
 const START: Duration = Duration::from_secs(180);
@@ -16,6 +17,8 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// The first pause before a restart; it doubles up to [`RESTART_MAX`] with each end that comes soon.
 const RESTART_MIN: Duration = Duration::from_millis(250);
 const RESTART_MAX: Duration = Duration::from_secs(60);
+/// Letters of what a worker says of its end.
+const TEXT_MAX: usize = 1000;
 /// A child that ran so long did not end soon.
 pub const SOON: Duration = Duration::from_secs(60);
 
@@ -207,7 +210,8 @@ impl Life {
                 self.state = S::Running;
                 vec![Action::NoWake]
             }
-            (FromWorker::Paused, S::Starting | S::Pausing) => {
+            // Also to a daemon that came when it was on its way.
+            (FromWorker::Paused, S::Starting | S::Pausing | S::Running) => {
                 self.state = S::Paused;
                 vec![Action::NoWake]
             }
@@ -269,7 +273,8 @@ fn told(reason: &StopReason) -> String {
         StopReason::TripleFault { vp, rip } => format!("VP {vp} met a triple fault at {rip:#x}"),
         StopReason::Crash { parameters } => format!("its kernel crashed: {parameters:x?}"),
         StopReason::Stopped => "it was switched off".into(),
-        StopReason::Failed { text } => text.clone(),
+        // A worker may be in its child's hands: this goes to terminals, with that of all other children.
+        StopReason::Failed { text } => harmless(text).chars().take(TEXT_MAX).collect(),
     }
 }
 

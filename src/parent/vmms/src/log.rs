@@ -9,6 +9,32 @@ const FILE_MAX: u64 = 1 << 20;
 /// Bytes of the longest line that is kept whole.
 const LINE_MAX: usize = 4096;
 
+/// Writes a line to standard error, which may be a terminal: nothing but text reaches it. Unlike `eprintln!` it does not
+/// mind when nobody reads it: a full disk or a closed pipe would end the process, and the files it keeps with it.
+#[macro_export]
+macro_rules! say {
+    ($($part:tt)*) => {
+        $crate::log::say_to(&mut std::io::stderr(), &format!($($part)*))
+    };
+}
+
+/// What [`say!`](crate::say) does with standard error.
+pub fn say_to(mut to: impl Write, text: &str) {
+    let mut line = harmless(text);
+    line.push('\n');
+    // Nobody reads it: nothing helps.
+    let _ = to.write_all(line.as_bytes());
+}
+
+/// `text` without what a terminal would do more with than show it, on one line.
+pub fn harmless(text: &str) -> String {
+    let mark = |letter: char| if letter.is_control() { '?' } else { letter };
+    text.chars().map(mark).collect()
+}
+
+/// Bytes of the logs that are shown: with a mark before each quote it is still a line of the protocol.
+const SHOWN_MAX: usize = 480 * 1024;
+
 /// A log.
 #[derive(Debug)]
 pub struct Log {
@@ -38,7 +64,7 @@ impl Log {
             .append(true)
             .open(&self.path);
         self.file = file
-            .map_err(|error| eprintln!("vmms: {}: {error}", self.path.display()))
+            .map_err(|error| crate::say!("vmms: {}: {error}", self.path.display()))
             .ok();
         let length = self.file.as_ref().and_then(|file| file.metadata().ok());
         self.bytes = length.map_or(0, |data| data.len());
@@ -97,9 +123,12 @@ pub fn last(directory: &Path, name: &str, lines: usize) -> io::Result<String> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         other => bytes.extend(other.unwrap_or_default()),
     }
-    let text = String::from_utf8_lossy(&bytes);
+    let from = bytes.len().saturating_sub(SHOWN_MAX);
+    let text = String::from_utf8_lossy(bytes.get(from..).unwrap_or_default());
     let all: Vec<&str> = text.lines().collect();
-    let first = all.len().saturating_sub(lines);
+    // A line that is cut off is left out.
+    let cut = usize::from(from > 0);
+    let first = all.len().saturating_sub(lines).max(cut);
     Ok(all.get(first..).unwrap_or_default().join("\n"))
 }
 
@@ -148,6 +177,18 @@ mod tests {
     }
 
     #[test]
+    fn standard_error_may_be_gone_and_terminals_are_safe() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        say_to(&mut writer, "web: \x1b]0;x\x07\nvmms: forged");
+        drop(writer);
+        let text = std::io::read_to_string(reader).unwrap();
+        assert_eq!(text, "web: ?]0;x??vmms: forged\n");
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        drop(reader);
+        say_to(&mut writer, "nobody hears it");
+    }
+
+    #[test]
     fn a_worker_that_talks_without_end_fills_two_files() {
         let directory = tempfile::tempdir().unwrap();
         let mut log = Log::open(directory.path(), "web");
@@ -164,6 +205,9 @@ mod tests {
             sizes.iter().all(|size| *size < FILE_MAX + 8192),
             "{sizes:?}"
         );
+        let text = last(directory.path(), "web", usize::MAX).unwrap();
+        assert!(text.len() <= SHOWN_MAX && text.len() > SHOWN_MAX / 2);
+        assert!(text.lines().all(|line| line.len() > LINE_MAX));
     }
 
     #[test]

@@ -71,6 +71,8 @@ enum Part {
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    // Sockets are made before they get their mode.
+    let _ = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let result = match options.command {
         Some(Part::Holder) => hold(&options),
         None => serve(options),
@@ -78,7 +80,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vmms: {error}");
+            crate::say!("vmms: {error}");
             ExitCode::FAILURE
         }
     }
@@ -89,7 +91,7 @@ fn hold(options: &Options) -> Result<(), Box<dyn Error>> {
     make(&options.run)?;
     // The last process that the kernel should think of when memory runs out.
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
-        eprintln!("vmms holder: /proc/self/oom_score_adj: {error}");
+        crate::say!("vmms holder: /proc/self/oom_score_adj: {error}");
     }
     let path = options.run.join("holder.sock");
     holder::serve(&path).map_err(|error| format!("{}: {error}", path.display()).into())
@@ -139,7 +141,7 @@ struct OrEnd(ControlChannel);
 impl Control for OrEnd {
     fn ask(&mut self, request: &Request<'_>) -> Result<Answer, Broken> {
         self.0.ask(request).inspect_err(|error| {
-            eprintln!("vmms: {error}; vmms ends, its children go on: start it again");
+            crate::say!("vmms: {error}; vmms ends, its children go on: start it again");
             std::process::exit(1);
         })
     }
@@ -150,7 +152,7 @@ fn watch(holder: Holder, inventory: Arc<Inventory>) -> std::io::Result<()> {
     let name = "holder".to_owned();
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         if let Err(error) = holder.watch() {
-            eprintln!("vmms: all children are switched off: {error}");
+            crate::say!("vmms: all children are switched off: {error}");
             inventory.kill_all();
         }
     });
@@ -162,7 +164,7 @@ fn connect(bus: &uio::Bus, holder: &Holder) -> Result<ControlChannel, Box<dyn Er
     if let Some(device) = holder.get("control")?.into_iter().next() {
         match ControlChannel::resume(device) {
             Ok(control) => return Ok(control),
-            Err(error) => eprintln!("vmms: the control channel is opened anew: {error}"),
+            Err(error) => crate::say!("vmms: the control channel is opened anew: {error}"),
         }
         // The device is closed when nobody has it, and only then opened again.
         holder.drop_set("control")?;
@@ -198,6 +200,6 @@ fn raise_limit() {
         ..limit
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        eprintln!("vmms: the limit of open files stays as it is: {error}");
+        crate::say!("vmms: the limit of open files stays as it is: {error}");
     }
 }

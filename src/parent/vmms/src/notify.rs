@@ -16,6 +16,6 @@ pub fn ready() {
     let sent =
         address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address));
     if let Err(error) = sent {
-        eprintln!("vmms: telling {name} that it is ready: {error}");
+        crate::say!("vmms: telling {name} that it is ready: {error}");
     }
 }

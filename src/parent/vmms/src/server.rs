@@ -38,11 +38,11 @@ pub fn run(listener: &UnixListener, inventory: &Arc<Inventory>) -> ! {
                 let inventory = Arc::clone(inventory);
                 let spawned = thread::Builder::new().spawn(move || serve(stream, &inventory));
                 if let Err(error) = spawned {
-                    eprintln!("vmms: a connection has no thread: {error}");
+                    crate::say!("vmms: a connection has no thread: {error}");
                 }
             }
             Err(error) => {
-                eprintln!("vmms: accepting a connection: {error}");
+                crate::say!("vmms: accepting a connection: {error}");
                 thread::sleep(std::time::Duration::from_millis(100));
             }
         }

@@ -11,13 +11,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
-use worker_link::{FromWorker, Link, ToWorker};
+use worker_link::{FromWorker, Link, LinkError, ToWorker};
 
 /// The daemon's end of the link.
 pub type WorkerLink = Link<ToWorker, FromWorker>;
 
 /// How long a killed process may take to be gone: it may be in the middle of a write to a slow disk.
 const DEATH: Duration = Duration::from_secs(30);
+/// How much rather than others a worker is ended when memory runs out (Linux, proc(5): `oom_score_adj`). Its child's RAM
+/// is not what it is weighed by: huge pages do not count.
+const OOM_SCORE: &str = "500";
 /// Where control groups are.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
@@ -52,6 +55,9 @@ pub fn spawn(program: &Path, name: &str, errors: OwnedFd) -> io::Result<Worker> 
         })?;
     let pid = Pid::from_child(&child);
     let process = pidfd_open(pid, PidfdFlags::empty())?;
+    // When memory runs out, a worker goes before the daemon, whose mark it would have, and before the system.
+    let mark = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
+    let _ = fs::write(mark, OOM_SCORE);
     // Where there are no control groups, the worker's own confinement keeps it from making others.
     if let Some(group) = group(name) {
         let _ = fs::create_dir(&group);
@@ -62,6 +68,20 @@ pub fn spawn(program: &Path, name: &str, errors: OwnedFd) -> io::Result<Worker> 
         pid: pid.as_raw_nonzero().get(),
         link,
     })
+}
+
+/// What a worker has said, at most `most` messages, and whether it has hung up or says what it should not.
+pub fn said(link: &WorkerLink, most: usize) -> (Vec<FromWorker>, Option<LinkError>) {
+    let mut messages = Vec::new();
+    while messages.len() < most {
+        match link.receive() {
+            // Files that it sent are closed.
+            Ok((message, _)) => messages.push(message),
+            Err(LinkError::WouldBlock) => break,
+            Err(error) => return (messages, Some(error)),
+        }
+    }
+    (messages, None)
 }
 
 /// Kills all processes of child `name` and waits until they are gone.
@@ -113,10 +133,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_worker_that_never_stops_talking_is_heard_in_turns() {
+        let (daemon, worker) = WorkerLink::pair().unwrap();
+        let text = "a".to_owned();
+        for _ in 0..5 {
+            let text = text.clone();
+            worker.send(&FromWorker::Error { text }, &[]).unwrap();
+        }
+        let (first, end) = said(&daemon, 3);
+        assert_eq!((first.len(), end.is_none()), (3, true));
+        assert_eq!(said(&daemon, 3).0.len(), 2);
+        worker.send(&FromWorker::Ready, &[]).unwrap();
+        drop(worker);
+        let (last, end) = said(&daemon, 3);
+        assert_eq!(last, [FromWorker::Ready]);
+        assert!(matches!(end, Some(LinkError::Closed)));
+    }
+
+    #[test]
     fn a_worker_is_ended_and_its_link_closes() {
         let errors = || OwnedFd::from(tempfile::tempfile().unwrap());
         let worker = spawn(Path::new("/bin/cat"), "test-worker-end", errors()).unwrap();
         assert!(worker.pid > 1);
+        let mark = fs::read_to_string(format!("/proc/{}/oom_score_adj", worker.pid));
+        assert_eq!(mark.unwrap().trim(), OOM_SCORE);
         end(&worker.process, "test-worker-end").unwrap();
         end(&worker.process, "test-worker-end").unwrap();
         let gone = worker.link.receive().map(|_| ());

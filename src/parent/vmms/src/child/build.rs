@@ -58,6 +58,8 @@ pub struct Existing {
     pub console: Option<UnixStream>,
     /// When it was made, or found again.
     pub since: Instant,
+    /// Blocks that its worker had deposited since then.
+    pub deposits: u32,
 }
 
 /// Makes partition and worker of `description` and tells the worker to start. `begun` is what is to be given to
@@ -160,6 +162,7 @@ pub fn build(
         log: Some(ends.log_read),
         console: ends.console.map(|(ours, _)| ours),
         since: Instant::now(),
+        deposits: 0,
     })
 }
 
@@ -263,6 +266,7 @@ pub fn adopt(machine: &Arc<Machine>, record: Record) -> Result<Existing, String>
         log: Some(log),
         console: files.next().map(UnixStream::from),
         since: Instant::now(),
+        deposits: 0,
     })
 }
 
@@ -273,11 +277,7 @@ pub fn adopt(machine: &Arc<Machine>, record: Record) -> Result<Existing, String>
 /// What could not be done; everything after it was not done either.
 pub fn take_apart(machine: &Machine, record: &Record) -> Result<(), String> {
     let name = &record.description.name;
-    let set = machine.holder.get(&memory::set(name, "worker"));
-    let set = set.map_err(|error| error.to_string())?;
-    if let Some(process) = set.first() {
-        worker::end(process, name).map_err(|error| error.to_string())?;
-    }
+    end_worker(machine, name)?;
     let held = machine.calls.list().map_err(|error| error.to_string())?;
     for held in held.iter().filter(|held| held.tag == record.tag) {
         unmake(&machine.calls, held.partition).map_err(|error| error.to_string())?;
@@ -288,4 +288,17 @@ pub fn take_apart(machine: &Machine, record: &Record) -> Result<(), String> {
     machine.images.release(name);
     Record::remove(&machine.paths.records(), name);
     Ok(())
+}
+
+/// Ends the worker of child `name`, if the holder knows one, and waits until it is gone.
+///
+/// # Errors
+/// What the holder or the system says.
+pub fn end_worker(machine: &Machine, name: &str) -> Result<(), String> {
+    let set = machine.holder.get(&memory::set(name, "worker"));
+    let set = set.map_err(|error| error.to_string())?;
+    match set.first() {
+        Some(process) => worker::end(process, name).map_err(|error| error.to_string()),
+        None => Ok(()),
+    }
 }

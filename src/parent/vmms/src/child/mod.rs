@@ -18,7 +18,7 @@ use crate::description::Description;
 use crate::life::Event;
 use crate::record::Record;
 
-pub use build::Machine;
+pub use build::{Machine, end_worker};
 
 /// A child that is described and does not exist.
 pub fn described(name: &str, description: &Description) -> ChildInfo {

@@ -16,9 +16,10 @@ use super::info::{fill, reached};
 use super::{Command, Goal, Outcome};
 use crate::description::{Description, Restart};
 use crate::life::{Action, Event, Life};
-use crate::log::Log;
+use crate::log::{Log, harmless};
 use crate::partition::deposit_more;
 use crate::record::Record;
+use crate::worker::said;
 
 /// What a place in the list of descriptors is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,12 @@ enum Source {
     Console,
     Viewer,
 }
+
+/// Messages of a worker that are heard in one go: one that never stops must not keep others waiting.
+const MESSAGES: usize = 64;
+
+/// Blocks of 2 MiB that a worker can have deposited: each is one of the holder's sets, which all children share.
+const DEPOSITS_MAX: u32 = 16;
 
 /// All there is of a child.
 pub struct Thread {
@@ -125,9 +132,9 @@ impl Thread {
             match source {
                 Source::Wake => self.commanded(),
                 // What the worker said before its end comes first.
-                Source::Link => self.listen(),
+                Source::Link => self.listen(MESSAGES),
                 Source::Process => {
-                    self.listen();
+                    self.listen(usize::MAX);
                     self.read_log();
                     self.happens(Event::WorkerGone);
                 }
@@ -315,18 +322,22 @@ impl Thread {
         Event::Gone(ran)
     }
 
-    /// Hears all that the worker has said.
-    fn listen(&mut self) {
-        while let Some(existing) = &self.existing {
-            match existing.worker.link.receive() {
-                Ok((message, _)) => self.hear(message),
-                Err(LinkError::WouldBlock) => return,
-                // Its end comes by its process; until then there is nothing to hear.
-                Err(LinkError::Closed) => return self.happens(Event::WorkerGone),
-                Err(error) => {
-                    self.note(&format!("its worker: {error}"));
-                    return self.happens(Event::WorkerGone);
-                }
+    /// Hears at most so many messages of the worker.
+    fn listen(&mut self, most: usize) {
+        let Some(existing) = &self.existing else {
+            return;
+        };
+        let (messages, end) = said(&existing.worker.link, most);
+        for message in messages {
+            self.hear(message);
+        }
+        match end {
+            None => {}
+            // Its end comes by its process; until then there is nothing to hear.
+            Some(LinkError::Closed) => self.happens(Event::WorkerGone),
+            Some(error) => {
+                self.note(&format!("its worker: {error}"));
+                self.happens(Event::WorkerGone);
             }
         }
     }
@@ -334,7 +345,7 @@ impl Thread {
     fn hear(&mut self, message: FromWorker) {
         match &message {
             FromWorker::Error { text } => {
-                let text = format!("worker: {text}");
+                let text = harmless(&format!("worker: {text}"));
                 self.note(&text);
                 for (_, reply) in self.resizing.drain(..) {
                     let _ = reply.send(Err(text.clone()));
@@ -362,6 +373,10 @@ impl Thread {
         let Some(existing) = &mut self.existing else {
             return;
         };
+        if existing.deposits >= DEPOSITS_MAX {
+            return;
+        }
+        existing.deposits += 1;
         let pool = &mut existing.memory.pool;
         if let Err(why) = deposit_more(&self.machine.calls, existing.partition, pool) {
             self.note(&format!(
@@ -407,7 +422,7 @@ impl Thread {
     }
 
     fn note(&mut self, text: &str) {
-        eprintln!("vmms: {}: {text}", self.name);
+        crate::say!("vmms: {}: {text}", self.name);
         self.log.note(text);
     }
 

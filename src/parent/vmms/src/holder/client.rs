@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use worker_link::{Link, LinkError};
 use super::{Ask, NAME_MAX, Told};
 
 /// How long the holder may take; it has nothing else to do.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 
 /// Why files are not kept.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +166,7 @@ impl Holder {
                 Err(rustix::io::Errno::INTR) => continue,
                 other => other.map_err(|error| LinkError::Io(error.into()))?,
             };
-            eprintln!("vmms: the holder died");
+            crate::say!("vmms: the holder died");
             self.come_back(&mut self.state())?;
         }
     }
@@ -187,6 +188,11 @@ impl Holder {
             Err(HolderError::Link(LinkError::Closed)) => {
                 self.come_back(state)?;
                 ask_once(&state.link, ask, files)
+            }
+            Err(error) => {
+                // Its answer may still come, and would be taken for that to the next question: files of another name.
+                state.link = closed().map_err(LinkError::Io)?;
+                Err(error)
             }
             other => other,
         }
@@ -214,9 +220,15 @@ impl Holder {
             let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
             ask_once(&state.link, &Ask::Put(name.clone()), &files)?;
         }
-        eprintln!("vmms: another holder keeps {} sets", state.kept.len());
+        crate::say!("vmms: another holder keeps {} sets", state.kept.len());
         Ok(())
     }
+}
+
+/// A link that nobody is at the other end of: the next question begins with a new one.
+fn closed() -> io::Result<Link<Ask, Told>> {
+    let (link, _) = UnixStream::pair()?;
+    Ok(Link::new(link.into()))
 }
 
 fn link(path: &Path) -> Result<Link<Ask, Told>, HolderError> {

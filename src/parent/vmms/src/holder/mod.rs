@@ -106,6 +106,28 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_comes_late_is_not_taken_for_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("holder.sock");
+        let listener = server::listen(&path).unwrap();
+        std::thread::spawn(move || {
+            let slow = server::accept_one(&listener).unwrap();
+            std::thread::sleep(std::time::Duration::from_secs(3));
+            let _ = slow.send(&Told::Names(vec!["late".to_owned()]), &[]);
+            server::run(&listener)
+        });
+        let holder = Holder::connect(&path).unwrap();
+        assert!(holder.names().is_err());
+        let file = tempfile::tempfile().unwrap();
+        let mut tries = 0;
+        while let Err(error) = holder.put("a", &[file.as_fd()]) {
+            tries += 1;
+            assert!(tries < 9, "{error}");
+        }
+        assert_eq!(holder.names().unwrap(), ["a"]);
+    }
+
+    #[test]
     fn without_a_holder_the_cure_is_named() {
         let error = Holder::connect(std::path::Path::new("/nowhere/holder.sock")).unwrap_err();
         assert!(error.to_string().contains("vmms holder"), "{error}");

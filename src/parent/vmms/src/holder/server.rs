@@ -76,7 +76,10 @@ pub(super) fn run(listener: &OwnedFd) -> io::Result<()> {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             match accept_with(listener, flags) {
                 Ok(socket) => clients.push(Link::new(socket)),
-                Err(error) => eprintln!("vmms holder: accepting a connection: {error}"),
+                Err(error) => {
+                    crate::say!("vmms holder: accepting a connection: {error}");
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                }
             }
         }
     }

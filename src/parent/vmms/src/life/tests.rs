@@ -218,6 +218,31 @@ fn an_adopted_child_is_what_its_worker_says() {
 }
 
 #[test]
+fn a_pause_that_another_daemon_asked_for_is_taken_note_of() {
+    let mut life = Life::adopted(Restart::Never, 1);
+    run(
+        &mut life,
+        &[said(FromWorker::Running), said(FromWorker::Paused)],
+    );
+    assert_eq!(life.state(), S::Paused);
+    let actions = run(&mut life, &[Event::Resume]);
+    assert_eq!(actions, [Action::Tell(ToWorker::Resume)]);
+}
+
+#[test]
+fn what_a_worker_says_of_its_end_is_short_and_harmless() {
+    let mut life = Life::adopted(Restart::Never, 1);
+    let text = format!("\x1b[2J{}", "x".repeat(60_000));
+    run(&mut life, &[stopped(StopReason::Failed { text })]);
+    let end = life.last_end.unwrap();
+    assert!(
+        end.starts_with("?[2Jxx") && end.len() == 1000,
+        "{}",
+        end.len()
+    );
+}
+
+#[test]
 fn late_news_change_nothing() {
     let late = [
         Event::Built,
