@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 /// What a new viewer sees of the past.
 const PAST: usize = 64 * 1024;
 /// What waits for a viewer that does not read; older bytes are left out.
@@ -94,6 +96,11 @@ impl Console {
 }
 
 impl Viewer {
+    fn is_gone(&self) -> bool {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::empty())];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
     fn flush(&mut self) -> bool {
         drain(&mut self.waiting, &self.stream)
     }
@@ -103,7 +110,8 @@ impl Viewer {
         let mut buffer = [0; TYPED];
         let room = TYPED.saturating_sub(typed.len());
         let Some(buffer) = buffer.get_mut(..room).filter(|room| !room.is_empty()) else {
-            return true;
+            // What somebody left behind who is gone would be shown as something to be read for ever.
+            return !self.is_gone();
         };
         match (&self.stream).read(buffer) {
             Ok(0) => false,
@@ -201,5 +209,10 @@ mod tests {
         }
         assert_eq!(console.typed.len(), TYPED);
         assert!(!console.takes_typing());
+        assert_eq!(console.viewers().count(), 1);
+        // Somebody who typed too much and left is not waited for.
+        drop(idle);
+        console.serve();
+        assert_eq!(console.viewers().count(), 0);
     }
 }
