@@ -1,6 +1,6 @@
 //! The files of a child, opened with the daemon's rights and named by the fields they come from.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -11,6 +11,9 @@ use crate::images::{Image, Images};
 
 /// `O_EXCL`, which without `O_CREAT` keeps others from a block device, or them from us (Linux, open(2)).
 const EXCLUSIVE: i32 = rustix::fs::OFlags::EXCL.bits() as i32;
+
+/// `O_NONBLOCK`, which means nothing to a file.
+const AT_ONCE: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
 /// All of them.
 #[derive(Debug)]
@@ -71,7 +74,12 @@ fn open_all(description: &Description, images: &Images) -> Result<Files, String>
 }
 
 fn regular(field: &str, path: &Path) -> Result<OwnedFd, String> {
-    let file = File::open(path).map_err(|error| told(field, path, &error))?;
+    // A pipe without a writer would keep us waiting for ever.
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(AT_ONCE)
+        .open(path);
+    let file = opened.map_err(|error| told(field, path, &error))?;
     let data = file.metadata().map_err(|error| told(field, path, &error))?;
     if !data.is_file() || data.len() == 0 {
         let what = if data.is_file() { "empty" } else { "no file" };
@@ -144,6 +152,11 @@ mod tests {
             error.contains("initrd") && error.contains("no file"),
             "{error}"
         );
+        let pipe = directory.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let error = open(&describe(&format!("initrd = {pipe:?}"))).unwrap_err();
+        assert!(error.contains("no file"), "{error}");
         let error = open(&describe("[[disk]]\npath = \"/dev/null\"")).unwrap_err();
         assert!(
             error.contains("disk 0: path") && error.contains("block device"),
