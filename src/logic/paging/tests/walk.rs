@@ -114,6 +114,9 @@ fn pae() {
     );
     m.set(0x2000 + 0x1F7 * 8, 0xFEE0_0000 | P | W | PS);
     assert_eq!(gpa(&state, &m, 0xFEE1_2345), 0xFEE1_2345);
+    // What an emulated processor leaves in the table of four.
+    m.set(0x1038, 0x2000 | P | 1 << 5);
+    assert_eq!(gpa(&state, &m, 0xFEE1_2345), 0xFEE1_2345);
     m.set(0x2000 + 0x1F7 * 8, 0xFEE0_0000 | P | W | PS | 1 << 52);
     assert_eq!(
         code(&state, &m, 0xFEE0_0000, Access::Read),

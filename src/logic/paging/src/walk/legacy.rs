@@ -8,8 +8,9 @@ use super::{ADDRESS, Access, Fault, GuestPhysical, P, PS, PagingState, Translati
 
 /// Bits 62:52 of an entry, which PAE paging reserves.
 const PAE_RESERVED: u64 = 0x7FF0_0000_0000_0000;
-/// Bits of a PDPTE that are neither P, PWT, PCD, ignored nor address.
-const PDPTE_RESERVED: u64 = 0xFFF0_0000_0000_01E6;
+/// Bits of a PDPTE that are neither P, PWT, PCD, ignored nor address. Bit 5 is reserved too, and not counted: QEMU's
+/// emulated processor sets it like the accessed bit of other entries.
+const PDPTE_RESERVED: u64 = 0xFFF0_0000_0000_01C6;
 
 /// PAE paging: four PDPTEs, then two levels of 64-bit entries. The PDPTEs are read from memory; the processor
 /// keeps the copy that it took when CR3 was loaded.
