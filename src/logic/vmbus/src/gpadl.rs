@@ -262,25 +262,50 @@ impl<F: Frames> Bus<'_, F> {
     /// the pages.
     pub(crate) fn advance_teardowns(&mut self, relid: Relid) {
         let ring = self.channel(relid).map(|(_, channel)| channel.ring);
+        for number in 1..=self.server.gpadls.room {
+            self.advance_teardown(number, |gpadl| gpadl.relid == relid, |_, _| ring);
+        }
+    }
+
+    /// The same for all channels, with one look at each GPADL.
+    pub(crate) fn advance_all_teardowns(&mut self) {
+        for number in 1..=self.server.gpadls.room {
+            self.advance_teardown(
+                number,
+                |_| true,
+                |bus, relid| bus.channel(relid).map(|(_, channel)| channel.ring),
+            );
+        }
+    }
+
+    fn advance_teardown(
+        &mut self,
+        number: u16,
+        is_meant: impl Fn(&Gpadl) -> bool,
+        ring_of: impl Fn(&mut Self, Relid) -> Option<GpadlHandle>,
+    ) {
+        let waits = |gpadl: &Gpadl| {
+            gpadl.state == GpadlState::Tearing && gpadl.notice == NoticeState::Quiet
+        };
+        let gpadl = self.server.gpadls.get(number, self.frames).copied();
+        let Some(old) = gpadl.filter(|gpadl| waits(gpadl) && is_meant(gpadl)) else {
+            return;
+        };
+        if ring_of(self, old.relid) == Some(old.handle) {
+            return;
+        }
         let server = &mut *self.server;
-        for number in 1..=server.gpadls.room {
-            let Some(gpadl) = server.gpadls.get(number, self.frames) else {
-                continue;
-            };
-            let waits = gpadl.state == GpadlState::Tearing && gpadl.notice == NoticeState::Quiet;
-            if !waits || gpadl.relid != relid || ring == Some(gpadl.handle) {
-                continue;
-            }
-            if gpadl.is_held {
-                gpadl.notice = NoticeState::Due;
-                server.may_notify = true;
-            } else {
-                gpadl.state = GpadlState::Torn;
-                let (first, last) = (gpadl.first, gpadl.last);
-                (gpadl.first, gpadl.last) = (0, 0);
-                server.blocks.remove_chain(first, last, self.frames);
-                server.may_answer = true;
-            }
+        let Some(gpadl) = server.gpadls.get(number, self.frames) else {
+            return;
+        };
+        if gpadl.is_held {
+            gpadl.notice = NoticeState::Due;
+            server.may_notify = true;
+        } else {
+            gpadl.state = GpadlState::Torn;
+            (gpadl.first, gpadl.last) = (0, 0);
+            server.blocks.remove_chain(old.first, old.last, self.frames);
+            server.may_answer = true;
         }
     }
 

@@ -88,7 +88,7 @@ impl<F: Frames> Bus<'_, F> {
     ///
     /// # Errors
     /// [`HvError::INVALID_PARTITION_STATE`]: something was offered or said before. [`HvError::INVALID_PARAMETER`]: not the
-    /// next part, or not a state that a server can be in; the server is as new. [`HvError::INSUFFICIENT_MEMORY`]: beyond
+    /// next part, or not a state that a server can be in; a server that was being restored is as new. [`HvError::INSUFFICIENT_MEMORY`]: beyond
     /// the quota; the same.
     pub fn restore(
         &mut self,
@@ -99,6 +99,9 @@ impl<F: Frames> Bus<'_, F> {
     ) -> Result<bool, HvError> {
         if offset == 0 {
             self.begin_restore(total)?;
+        } else if !self.server.restoring.is_begun() {
+            // A server at work is left as it is.
+            return Err(HvError::INVALID_PARAMETER);
         }
         let outcome = self.continue_restore(total, offset, bytes, guest);
         match outcome {
@@ -321,9 +324,7 @@ impl<F: Frames> Bus<'_, F> {
         });
         (server.may_notify, server.may_answer) = (true, true);
         if server.connection.state != ConnectionState::Resetting {
-            for number in 1..=self.server.channels.room {
-                self.advance_teardowns(Relid(number.into()));
-            }
+            self.advance_all_teardowns();
         }
         self.check().map_err(|_| HvError::INVALID_PARAMETER)?;
         Ok(true)

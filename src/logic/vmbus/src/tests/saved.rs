@@ -84,6 +84,12 @@ fn it_is_taken_once_in_order_and_by_a_new_server() {
     let refused = world.bus().restore(total, 0, &state, &mut Machine);
     assert_eq!(refused, Err(HvError::INVALID_PARTITION_STATE));
     world.check();
+    // Nor does a part from the middle touch a server at work.
+    for (offset, part) in [(100, &state[100..]), (total, &[][..]), (1, &state[..1])] {
+        let refused = world.bus().restore(total, offset, part, &mut Machine);
+        assert_eq!(refused, Err(HvError::INVALID_PARAMETER));
+        assert_eq!(save(&mut world, 4088), state);
+    }
 
     let mut world = fresh();
     let bad = Err(HvError::INVALID_PARAMETER);
@@ -123,6 +129,39 @@ fn it_is_taken_once_in_order_and_by_a_new_server() {
         Err(HvError::INSUFFICIENT_MEMORY)
     );
     small.check();
+}
+
+/// What a worker sends in one packet must not cost the product of two tables, which stay as large as they ever were.
+#[test]
+fn an_empty_state_is_taken_in_time_linear_in_the_tables() {
+    let mut old = World::new(u32::from(u16::MAX), ResetRule::WhenInUse);
+    let mut offers = 0;
+    while old.bus().offer(&offer(offers + 1, 0)).is_ok() {
+        offers += 1;
+    }
+    old.say(&contact(0x5_0003));
+    old.say(&[3, 0]);
+    let mut handle = 0;
+    while old
+        .sent()
+        .iter()
+        .all(|message| message[0] != 10 || message[4] == 0)
+    {
+        handle += 1;
+        old.say(&gpadl(1, handle, 1)[0]);
+    }
+    assert!(offers > 500 && handle > 500, "{offers} {handle}");
+
+    let empty = save(&mut fresh(), 4088);
+    // A server that grew before the state was found to be wrong: its last record is of no kind.
+    let mut grown = World::new(u32::from(u16::MAX), ResetRule::WhenInUse);
+    let mut state = save(&mut old, 4088);
+    let end = state.len() - 8;
+    state[end] = 9;
+    assert!(restore(&mut grown, &state, 4088).is_err());
+    grown.pool.looks = 0;
+    restore(&mut grown, &empty, 4088).unwrap();
+    assert!(grown.pool.looks < 30_000, "{}", grown.pool.looks);
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::{Bus, Content, FrameId, Frames, Guest, Notice, Refused, ResetRule, Se
 pub struct Pool {
     frames: Vec<Option<Box<dyn Any>>>,
     pub used: BTreeSet<u32>,
+    /// Records that were looked at, which is what time is spent on.
+    pub looks: usize,
 }
 
 impl Frames for Pool {
@@ -30,6 +32,7 @@ impl Frames for Pool {
     }
 
     fn get<T: Content>(&mut self, frame: FrameId) -> Option<&mut T> {
+        self.looks += 1;
         if !self.used.contains(&frame.0) {
             return None;
         }
