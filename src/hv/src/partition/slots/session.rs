@@ -25,7 +25,7 @@ use crate::partition::{Partition, PartitionCore, vmbus};
 /// Requests in one stretch.
 const PACKETS: usize = 16;
 /// Parts of a second that a stretch lasts at most, but for the request that is under way then.
-const STRETCHES: u64 = 50_000;
+pub(super) const STRETCHES: u64 = 50_000;
 
 /// Room for one channel, open or not.
 pub struct Session {
@@ -198,6 +198,10 @@ impl Session {
                 // Nothing is outstanding that could be cancelled: one request at a time is carried out.
                 Turn::Answered(_) | Turn::Cancel(_) => {}
                 Turn::Run(ticket, Request::Call(call)) => {
+                    // What lies here may be another session's, and the elements before the first one are answered too.
+                    if call.control.rep_start() != 0 {
+                        output.fill(0);
+                    }
                     let start = call.input.as_ptr().addr().wrapping_sub(base);
                     let call = UnderWay {
                         ticket,

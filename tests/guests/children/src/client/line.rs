@@ -172,7 +172,22 @@ impl Line {
         input: &[u8],
         count: u16,
     ) -> Result<(u16, Vec<u8>), HvError> {
-        let control = Control(Control::simple(code).0 | u64::from(count) << 32);
+        self.call_from(code, input, 0, count)
+    }
+
+    /// The same, with the elements before number `start` done before.
+    ///
+    /// # Errors
+    /// The status.
+    pub fn call_from(
+        &mut self,
+        code: CallCode,
+        input: &[u8],
+        start: u16,
+        count: u16,
+    ) -> Result<(u16, Vec<u8>), HvError> {
+        let control =
+            Control(Control::simple(code).0 | u64::from(count) << 32).with_rep_start(start);
         let (result, mut body) = self.ask_raw(&Request::Call(Call { control, input }))?;
         result?;
         let done = bus::word(&body, 1) as u16 & 0xFFF;

@@ -252,6 +252,18 @@ fn bounds(worker: &mut Worker, guest: &Guest) {
                 .as_ref()
                 .is_ok_and(|(done, out)| *done == 1 && out.len() == 16),
     );
+    // The first of two elements was done before, says the caller: what its answer would lie in is nobody's.
+    let both = [read(PARTITION_SELF), N::RIP.0.to_le_bytes().to_vec()].concat();
+    let full = worker.line.call(call, &both, 2);
+    let half = worker.line.call_from(call, &both, 1, 2);
+    check(
+        format_args!("slot: no answer to what was not asked # {full:x?} {half:x?}"),
+        full.as_ref()
+            .is_ok_and(|(_, out)| out.iter().any(|byte| *byte != 0) && out.len() == 32)
+            && half.as_ref().is_ok_and(|(done, out)| {
+                *done == 2 && out.len() == 32 && out[..16].iter().all(|byte| *byte == 0)
+            }),
+    );
     let reserved = Zero;
     let list = Request::List(slot_proto::List { start: 0, reserved });
     refused(
