@@ -23,6 +23,7 @@ mod doorbell;
 mod events;
 mod outstanding;
 mod signals;
+mod turns;
 mod watcher;
 mod words;
 
@@ -33,5 +34,6 @@ pub use doorbell::{Doorbell, Flag};
 pub use events::{Events, NoticeError, NoticeQueue};
 pub use outstanding::{MAX_OUTSTANDING, Ticket};
 pub use signals::{SignalPage, collect_signals};
+pub use turns::Turns;
 pub use watcher::{BadArea, News, Watcher};
 pub use words::SharedWords;

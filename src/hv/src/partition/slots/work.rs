@@ -1,7 +1,9 @@
 //! The channels that the parent has signalled from one of its VPs, and that are not served yet.
 
+use slots::Turns;
+
 use super::host::Host;
-use super::session::serve;
+use super::session::{STRETCHES, serve};
 use super::{SLOTS, index_of};
 use crate::arch::x86::insn;
 use crate::partition::vmbus::parent::Channel;
@@ -10,31 +12,37 @@ const WORDS: usize = (SLOTS as usize + 1).div_ceil(64);
 
 /// Parts of a second for which the guest runs before it is interrupted for work that is left over.
 const REST: u64 = 10_000;
+/// Stretches after which no other channel has its turn before the guest has run: however many workers keep theirs
+/// busy, the VP on which they do goes on.
+const STRETCHES_AT_ONCE: u64 = 2;
 
 /// Work of one VP of the parent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Work {
-    channels: [u64; WORDS],
+    channels: Turns<WORDS>,
     /// When it is to go on, in TSC ticks.
     due: Option<u64>,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Work {
     /// None.
     pub const fn new() -> Self {
         Self {
-            channels: [0; WORDS],
+            channels: Turns::NONE,
             due: None,
         }
     }
 
     /// `channel` was signalled.
     pub fn add(&mut self, channel: Channel) {
-        let index = index_of(channel);
-        if let Some(word) = self.channels.get_mut(index / 64) {
-            *word |= 1 << (index % 64);
-            self.due = Some(0);
-        }
+        self.channels.add(index_of(channel));
+        self.due = Some(0);
     }
 
     /// When there is something to do, in TSC ticks; `None` for nothing.
@@ -43,27 +51,27 @@ impl Work {
         self.due
     }
 
-    /// Does a stretch of it at each channel.
+    /// Does a stretch of it at each channel, as far as there is time.
     #[inline(never)]
     pub fn serve(&mut self, host: &mut dyn Host) {
-        let mut is_left = false;
-        for (at, word) in self.channels.iter_mut().enumerate() {
-            for bit in 0..64 {
-                if *word >> bit & 1 == 0 {
-                    continue;
-                }
-                let channel = match at * 64 + bit {
-                    0 => Channel::CONTROL,
-                    index => Channel::slot(index as u32 - 1),
-                };
-                if serve(host, channel) {
-                    is_left = true;
-                } else {
-                    *word &= !(1 << bit);
-                }
+        let tsc_hz = host.parent().core().tsc_hz;
+        let end = insn::rdtsc().saturating_add(tsc_hz / STRETCHES * STRETCHES_AT_ONCE);
+        for _ in 0..self.channels.count() {
+            let Some(index) = self.channels.turn() else {
+                break;
+            };
+            let channel = match index.checked_sub(1) {
+                None => Channel::CONTROL,
+                Some(number) => Channel::slot(number as u32),
+            };
+            if !serve(host, channel) {
+                self.channels.remove(index);
+            }
+            if insn::rdtsc() >= end {
+                break;
             }
         }
-        let rest = host.parent().core().tsc_hz / REST;
-        self.due = is_left.then(|| insn::rdtsc().saturating_add(rest));
+        let is_left = !self.channels.is_empty();
+        self.due = is_left.then(|| insn::rdtsc().saturating_add(tsc_hz / REST));
     }
 }
