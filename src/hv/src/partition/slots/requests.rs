@@ -104,6 +104,11 @@ fn attach(host: &dyn Host, child: &dyn Attachable, request: &Attach) -> Answer {
     core.slot
         .compare_exchange(0, request.slot + 1, Ordering::SeqCst, Ordering::SeqCst)
         .map_err(|_| busy)?;
+    // Whoever takes it apart from here on finds the slot; who began before did not.
+    if child.standing().state != PartitionState::ACTIVE {
+        core.slot.store(0, Ordering::SeqCst);
+        return Err(busy);
+    }
     let generation = GENERATIONS.lock().fresh();
     let begun = generation.is_some_and(|generation| {
         session.attach(Attached {
