@@ -43,6 +43,10 @@ pub trait Link: Send + Sync {
     /// is room. No more than [`crate::Config::max_in_flight`] commands, and one step of the handshake, can be kept.
     fn complete(&self, channel: Channel, transaction_id: u64, payload: &[u8; PACKET_LEN]);
 
+    /// A request ended, with or without a completion: what was [`NotTaken::Full`](crate::NotTaken::Full) may be tried
+    /// again.
+    fn has_room(&self) {}
+
     /// Sends an in-band packet on the primary channel that asks for no completion, transaction id 0.
     fn notify(&self, payload: &[u8; PACKET_LEN]);
 

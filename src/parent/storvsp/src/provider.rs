@@ -116,6 +116,7 @@ impl Drop for Flight {
         }
         // Only now: whoever waits for this end may take the ring away.
         let ripe = self.shared.flights().finish(self.number);
+        self.shared.link.has_room();
         for done in ripe {
             done();
         }

@@ -99,7 +99,7 @@ enum Said {
     Offered(u16),
 }
 
-struct Wire(Mutex<Sender<Said>>);
+struct Wire(Mutex<Sender<Said>>, Arc<AtomicUsize>);
 
 impl Wire {
     fn say(&self, said: Said) {
@@ -114,6 +114,10 @@ impl Link for Wire {
         self.say(Said::Completed(channel, transaction_id, packet));
     }
 
+    fn has_room(&self) {
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn notify(&self, payload: &[u8; PACKET_LEN]) {
         self.say(Said::Noticed(Packet::decode(payload).unwrap().operation));
     }
@@ -126,6 +130,8 @@ impl Link for Wire {
 struct Child {
     provider: Provider,
     said: Receiver<Said>,
+    /// How often there was room again.
+    rooms: Arc<AtomicUsize>,
     image: Arc<Gated>,
     memory: Arc<GuestMemoryMmap>,
 }
@@ -142,16 +148,18 @@ fn child(config: Config, threads: usize) -> Child {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
     let memory = Arc::new(memory);
     let (sender, said) = mpsc::channel();
+    let rooms = Arc::new(AtomicUsize::new(0));
     let provider = Provider::new(
         Arc::new(target),
         memory.clone(),
-        Arc::new(Wire(Mutex::new(sender))),
+        Arc::new(Wire(Mutex::new(sender), rooms.clone())),
         Arc::new(Pool::new("test", threads).unwrap()),
         config,
     );
     Child {
         provider,
         said,
+        rooms,
         image,
         memory,
     }
@@ -394,6 +402,40 @@ fn only_so_many_commands_are_taken() {
     }
     child.read(0, 3, 0, 0, 512).unwrap();
     child.completed(0, 3);
+}
+
+#[test]
+fn room_is_told_of_where_no_completion_is_wanted() {
+    let config = Config {
+        max_in_flight: 2,
+        ..Config::default()
+    };
+    let child = child(config, 1);
+    child.shake_hands();
+    while child.rooms.load(Ordering::SeqCst) < 4 {
+        std::thread::yield_now();
+    }
+    child.image.shut(true);
+    let packet = srb(DataDirection::None, 0, &[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let silent = Incoming {
+        channel: Channel::PRIMARY,
+        transaction_id: 1,
+        wants_completion: false,
+        payload: &packet.encode(),
+        ranges: &[],
+    };
+    child.provider.receive(&silent).unwrap();
+    child.read(0, 2, 0, 0, 512).unwrap();
+    assert_eq!(child.provider.receive(&silent), Err(NotTaken::Full));
+    // Nobody hears of the ends of these.
+    child.provider.close(Channel::PRIMARY, || ());
+    child.image.shut(false);
+    while child.rooms.load(Ordering::SeqCst) < 6 {
+        std::thread::yield_now();
+    }
+    // It is told when there is some, not before.
+    assert_eq!(child.provider.in_flight(), 0);
+    assert!(child.said.try_recv().is_err());
 }
 
 #[test]

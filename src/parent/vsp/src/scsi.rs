@@ -54,6 +54,9 @@ impl Link for Wire {
         if let Some(output) = self.output(channel) {
             output.complete(transaction_id, payload);
         }
+    }
+
+    fn has_room(&self) {
         if self.is_full.swap(false, Ordering::SeqCst) {
             self.events.has_room();
         }
@@ -135,7 +138,7 @@ impl Device for Scsi {
         };
         let mut taken = self.provider.receive(&incoming);
         if taken == Err(storvsp::NotTaken::Full) {
-            // Once more: what was completed before the mark was set did not see it.
+            // Once more: what ended before the mark was set did not see it.
             self.wire.is_full.store(true, Ordering::SeqCst);
             taken = self.provider.receive(&incoming);
         }
