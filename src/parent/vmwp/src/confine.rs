@@ -232,8 +232,8 @@ mod tests {
     #[ignore = "needs root and namespaces; gives up everything"]
     fn nobody_sees_nothing() {
         let identity = Identity {
-            uid: 64_000,
-            gid: 64_001,
+            uid: 90_000,
+            gid: 90_001,
         };
         // Threads keep their own root and user here; the worker has one thread when it does this.
         std::thread::spawn(move || {
@@ -242,8 +242,8 @@ mod tests {
             assert!(std::path::Path::new("/sys/dev/block").exists());
             assert!(File::create("/file").is_err());
             assert!(File::create("/sys/power/state").is_err());
-            assert_eq!(nix::unistd::getuid().as_raw(), 64_000);
-            assert_eq!(nix::unistd::getegid().as_raw(), 64_001);
+            assert_eq!(nix::unistd::getuid().as_raw(), 90_000);
+            assert_eq!(nix::unistd::getegid().as_raw(), 90_001);
         })
         .join()
         .unwrap();

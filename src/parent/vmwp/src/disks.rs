@@ -115,6 +115,15 @@ impl Disks {
         disk.refresh().with_context(|| format!("disk {lun}"))
     }
 
+    /// Lets go of all images. With the last user of each, it is marked as closed.
+    pub fn close(&mut self) {
+        *self = Self {
+            target: Arc::default(),
+            disks: BTreeMap::new(),
+            images: Vec::new(),
+        };
+    }
+
     /// Makes all that was written durable.
     ///
     /// # Errors

@@ -137,6 +137,10 @@ impl Worker {
             self.tell(&FromWorker::Error {
                 text: format!("{error:#}"),
             });
+        } else {
+            // Images are marked as closed before the daemon hears of the end, and ends this process.
+            self.parts.bus.clear();
+            self.parts.disks.close();
         }
         self.say(FromWorker::Stopped { reason });
     }

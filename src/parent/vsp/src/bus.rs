@@ -189,6 +189,12 @@ impl Bus {
         self.is_settled
     }
 
+    /// Lets go of all devices and channels, for a bus that is settled and at its end. The child hears nothing of it.
+    pub fn clear(&mut self) {
+        self.channels.clear();
+        self.devices.clear();
+    }
+
     /// Undoes [`Bus::pause`].
     pub fn resume(&mut self) {
         (self.pause, self.is_settled) = (None, false);

@@ -38,7 +38,11 @@ impl Worker {
                 Err(LinkError::WouldBlock) => return Ok(None),
                 // The daemon is gone, and with it whoever kept the link for the next one. The child goes on.
                 Err(LinkError::Closed) => self.is_linked = false,
-                Err(error) => crate::log(&error.to_string()),
+                Err(error @ LinkError::Malformed(_)) => crate::log(&error.to_string()),
+                Err(error) => {
+                    crate::log(&error.to_string());
+                    return Ok(None);
+                }
             }
         }
         Ok(None)
