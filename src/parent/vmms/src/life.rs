@@ -10,8 +10,8 @@ use crate::log::harmless;
 
 /// How long a worker may take to load a kernel.
 const START: Duration = Duration::from_secs(180);
-/// How long a worker may take to finish what is on its way to the disks.
-const FLUSH: Duration = Duration::from_secs(60);
+/// How long a worker may take to finish what is on its way to the disks, for which it waits a minute itself, and to flush.
+const FLUSH: Duration = Duration::from_secs(90);
 /// How long a worker may take to stop the VPs and end what is on its way.
 const PAUSE: Duration = Duration::from_secs(60);
 /// The first pause before a restart; it doubles up to [`RESTART_MAX`] with each end that comes soon.

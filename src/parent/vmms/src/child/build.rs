@@ -22,8 +22,9 @@ use crate::record::{Record, new_tag};
 use crate::slots::Slots;
 use crate::worker::{self, Worker};
 
-/// User of the worker of slot 0; the others follow. Nobody else has these.
-const FIRST_USER: u32 = 64_000;
+/// User of the worker of slot 0; the others follow. Nobody else has these: they lie above Debian's own (Debian Policy,
+/// "UID and GID classes") and systemd's dynamic users (61,184 to 65,519), below subordinate ones (from 100,000).
+const FIRST_USER: u32 = 90_000;
 
 /// What all children share.
 pub struct Machine {
