@@ -5,7 +5,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use bootinfo::BootInfo;
-use diagnostics::{Header, LOG_WRITTEN_OFFSET, NAME_LEN};
+use diagnostics::{Header, LOG_WRITTEN_OFFSET, NAME_LEN, ROW_HEADER_LEN};
 use spin::Once;
 
 use crate::arch::x86::insn;
@@ -88,6 +88,13 @@ impl Area {
         debug_assert!(offset.is_multiple_of(8));
         // SAFETY: as for `byte`; all words are aligned by the layout.
         unsafe { &*self.base.wrapping_add(offset).cast() }
+    }
+
+    /// Offsets of the rows for VPs of children.
+    fn rows(&self) -> impl Iterator<Item = usize> + use<> {
+        let len = self.header.counters_stride as usize + ROW_HEADER_LEN;
+        let first = self.header.children_offset as usize;
+        (0..self.header.child_rows as usize).map(move |row| first + row * len)
     }
 }
 
@@ -178,9 +185,37 @@ impl Counters {
         Self(unsafe { &*area.base.wrapping_add(offset).cast() })
     }
 
-    /// Counters in the memory of a VP.
-    pub const fn at(words: &'static [AtomicU64; NAMES.len()]) -> Self {
-        Self(words)
+    /// A row of its own, all zero, for VP `vp` of the child `partition`; where all are taken, what it does is not
+    /// counted.
+    pub fn take_row(partition: u64, vp: u32) -> Self {
+        let Some(area) = AREA.get() else {
+            return Self(&NOWHERE);
+        };
+        for row in area.rows() {
+            let owner = area.word(row);
+            if owner
+                .compare_exchange(0, partition, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+            {
+                area.word(row + 8).store(vp.into(), Ordering::Relaxed);
+                // SAFETY: the layout keeps `NAMES.len()` aligned words in each row, after its header.
+                return Self(unsafe { &*area.base.wrapping_add(row + ROW_HEADER_LEN).cast() });
+            }
+        }
+        Self(&NOWHERE)
+    }
+
+    /// Gives the row of [`Counters::take_row`] back: the VP has ended, and nobody else counts there.
+    pub fn give_back(self) {
+        let Some(area) = AREA.get() else { return };
+        let own = self.0.as_ptr().addr().wrapping_sub(area.base.addr());
+        let row = area.rows().find(|row| row + ROW_HEADER_LEN == own);
+        if let Some(row) = row {
+            self.0
+                .iter()
+                .for_each(|word| word.store(0, Ordering::Relaxed));
+            area.word(row).store(0, Ordering::Release);
+        }
     }
 
     /// Counts one.

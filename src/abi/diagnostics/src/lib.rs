@@ -8,6 +8,7 @@
 //! | 0 | 64 | [`Header`] |
 //! | `names_offset` | 32 each | names of the counters, UTF-8, padded with zeroes |
 //! | `counters_offset` | `counters_stride` per VP | `counter_count` u64 each, the VP's number is the index |
+//! | `children_offset` | [`ROW_HEADER_LEN`] + `counters_stride` each | `child_rows` VPs of children: partition's number (0: nobody), VP's number, both u64; then, at [`ROW_HEADER_LEN`], the counters |
 //! | `log_offset` | `log_len` | log ring: byte n of the log lies at n modulo `log_len` |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -53,9 +54,17 @@ pub struct Header {
     pub log_written: u64,
     /// Frequency of the time-stamp counter in Hz.
     pub tsc_hz: u64,
-    /// Zero.
-    pub reserved: u64,
+    /// Number of rows for VPs of children.
+    pub child_rows: u32,
+    /// Offset of the first of these rows in bytes.
+    pub children_offset: u32,
 }
+
+/// Rows for VPs of children, where the area is large enough; those that find none are counted nowhere.
+pub const CHILD_ROWS: u32 = 256;
+
+/// Bytes at the start of a row of a child's VP, before its counters.
+pub const ROW_HEADER_LEN: usize = 64;
 
 /// Offset of [`Header::log_written`].
 pub const LOG_WRITTEN_OFFSET: usize = core::mem::offset_of!(Header, log_written);
@@ -73,8 +82,12 @@ pub fn layout(len: u64, vp_count: u32, counter_count: u32, tsc_hz: u64) -> Optio
         .checked_add(names_len)?
         .checked_next_multiple_of(64)?;
     let counters_stride = counter_count.checked_mul(8)?.checked_next_multiple_of(64)?;
-    let log_offset = counters_offset
-        .checked_add(counters_stride.checked_mul(vp_count)?)?
+    let children_offset = counters_offset.checked_add(counters_stride.checked_mul(vp_count)?)?;
+    let row_len = counters_stride.checked_add(ROW_HEADER_LEN as u32)?;
+    // The log is worth more where there is little room.
+    let child_rows = CHILD_ROWS.min(len / 4 / row_len);
+    let log_offset = children_offset
+        .checked_add(row_len * child_rows)?
         .checked_next_multiple_of(4096)?;
     let log_len = len.checked_sub(log_offset)?;
     (log_len >= 4096).then_some(Header {
@@ -89,7 +102,8 @@ pub fn layout(len: u64, vp_count: u32, counter_count: u32, tsc_hz: u64) -> Optio
         log_len,
         log_written: 0,
         tsc_hz,
-        reserved: 0,
+        child_rows,
+        children_offset,
     })
 }
 
@@ -101,8 +115,18 @@ mod tests {
     fn parts_follow_each_other_and_fill_the_area() {
         let header = layout(1 << 20, 4, 50, 1).unwrap();
         assert!(header.names_offset + 50 * 32 <= header.counters_offset);
-        assert!(header.counters_offset + 4 * header.counters_stride <= header.log_offset);
+        assert!(header.counters_offset + 4 * header.counters_stride <= header.children_offset);
+        assert_eq!(header.child_rows, CHILD_ROWS);
+        let row = header.counters_stride + ROW_HEADER_LEN as u32;
+        assert!(header.children_offset + header.child_rows * row <= header.log_offset);
         assert_eq!(header.log_offset + header.log_len, 1 << 20);
+    }
+
+    #[test]
+    fn a_small_area_has_fewer_rows_for_children() {
+        let header = layout(MIN_LEN, 2, 50, 1).unwrap();
+        assert!(header.child_rows > 0 && header.child_rows < CHILD_ROWS);
+        assert!(header.log_len > MIN_LEN as u32 / 2);
     }
 
     #[test]

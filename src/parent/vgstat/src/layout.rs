@@ -2,19 +2,30 @@
 
 use std::mem::offset_of;
 
-use anyhow::{Context, Result, ensure};
-use diagnostics::{Header, MAGIC, NAME_LEN, VERSION};
+use anyhow::{Context, Result, bail, ensure};
+use diagnostics::{Header, MAGIC, NAME_LEN, ROW_HEADER_LEN, VERSION};
 
 /// Length of the area's header in bytes.
 pub const HEADER_LEN: usize = size_of::<Header>();
 
-/// The counters of all virtual processors.
+/// The counters of virtual processors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counters {
     /// The names, in the hypervisor's order.
     pub names: Vec<String>,
-    /// One row for each VP, by its number, as long as `names`.
-    pub vps: Vec<Vec<u64>>,
+    /// The VPs.
+    pub vps: Vec<VpCounters>,
+}
+
+/// The counters of one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VpCounters {
+    /// The child's partition; `None` for the parent.
+    pub partition: Option<u64>,
+    /// Its number in the partition.
+    pub vp: u64,
+    /// As many as there are names.
+    pub values: Vec<u64>,
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -58,7 +69,8 @@ fn decode(bytes: &[u8]) -> Option<Header> {
         log_len: u32_at(bytes, offset_of!(Header, log_len))?,
         log_written: u64_at(bytes, offset_of!(Header, log_written))?,
         tsc_hz: u64_at(bytes, offset_of!(Header, tsc_hz))?,
-        reserved: u64_at(bytes, offset_of!(Header, reserved))?,
+        child_rows: u32_at(bytes, offset_of!(Header, child_rows))?,
+        children_offset: u32_at(bytes, offset_of!(Header, children_offset))?,
     })
 }
 
@@ -68,6 +80,8 @@ fn parts_fit(header: &Header, len: u64) -> bool {
     let names_end = u64::from(header.names_offset) + count * NAME_LEN as u64;
     let stride = u64::from(header.counters_stride);
     let counters = u64::from(header.counters_offset);
+    let children = u64::from(header.children_offset);
+    let row = stride + ROW_HEADER_LEN as u64;
     let log = u64::from(header.log_offset);
     // Words must not straddle the units in which the area is read.
     let is_aligned = counters.is_multiple_of(8) && stride.is_multiple_of(8);
@@ -78,32 +92,74 @@ fn parts_fit(header: &Header, len: u64) -> bool {
         && names_end <= counters
         && stride >= count * 8
         && counters + stride.saturating_mul(header.vp_count.into()) <= log
+        && children.is_multiple_of(8)
+        && (header.child_rows == 0 || children >= counters)
+        && children + row.saturating_mul(header.child_rows.into()) <= log
         && log + u64::from(header.log_len) <= len
 }
 
-/// Takes names and counters out of `bytes`, the area up to its log. `header` is [`header`]'s.
-pub fn counters(header: &Header, bytes: &[u8]) -> Result<Counters> {
-    let count = header.counter_count as usize;
+/// Names and the parent's counters out of `bytes`, the area up to its log. `header` is [`header`]'s.
+pub fn parent(header: &Header, bytes: &[u8]) -> Result<Counters> {
+    let stride = header.counters_stride as usize;
+    let vps = (0..header.vp_count as usize)
+        .map(|vp| {
+            let at = header.counters_offset as usize + vp * stride;
+            Some(VpCounters {
+                partition: None,
+                vp: vp as u64,
+                values: values(header, bytes, at)?,
+            })
+        })
+        .collect::<Option<_>>();
+    Ok(Counters {
+        names: names(header, bytes)?,
+        vps: vps.context("the counters are cut short")?,
+    })
+}
+
+/// The same of children that there are, sorted.
+pub fn children(header: &Header, bytes: &[u8]) -> Result<Counters> {
+    let row_len = header.counters_stride as usize + ROW_HEADER_LEN;
+    let mut vps = Vec::new();
+    for row in 0..header.child_rows as usize {
+        let at = header.children_offset as usize + row * row_len;
+        let owner = u64_at(bytes, at).zip(u64_at(bytes, at + 8));
+        let values = values(header, bytes, at + ROW_HEADER_LEN);
+        let (Some((partition, vp)), Some(values)) = (owner, values) else {
+            bail!("the counters of children are cut short");
+        };
+        if partition != 0 {
+            vps.push(VpCounters {
+                partition: Some(partition),
+                vp,
+                values,
+            });
+        }
+    }
+    vps.sort_by_key(|row| (row.partition, row.vp));
+    Ok(Counters {
+        names: names(header, bytes)?,
+        vps,
+    })
+}
+
+fn values(header: &Header, bytes: &[u8], at: usize) -> Option<Vec<u64>> {
+    (0..header.counter_count as usize)
+        .map(|index| u64_at(bytes, at + index * 8))
+        .collect()
+}
+
+fn names(header: &Header, bytes: &[u8]) -> Result<Vec<String>> {
     let name = |index: usize| {
         let at = header.names_offset as usize + index * NAME_LEN;
         let name = bytes.get(at..at + NAME_LEN)?;
         let end = name.iter().position(|byte| *byte == 0).unwrap_or(NAME_LEN);
         Some(String::from_utf8_lossy(&name[..end]).into_owned())
     };
-    let row = |vp: usize| {
-        let at = header.counters_offset as usize + vp * header.counters_stride as usize;
-        (0..count)
-            .map(|index| u64_at(bytes, at + index * 8))
-            .collect::<Option<Vec<_>>>()
-    };
-    let names = (0..count).map(name).collect::<Option<_>>();
-    let vps = (0..header.vp_count as usize)
-        .map(row)
+    let names = (0..header.counter_count as usize)
+        .map(name)
         .collect::<Option<_>>();
-    Ok(Counters {
-        names: names.context("the counters' names are cut short")?,
-        vps: vps.context("the counters are cut short")?,
-    })
+    names.context("the counters' names are cut short")
 }
 
 #[cfg(test)]
@@ -129,7 +185,10 @@ pub mod tests {
         ] {
             bytes.extend(word.to_le_bytes());
         }
-        for word in [header.log_written, header.tsc_hz, header.reserved] {
+        for word in [header.log_written, header.tsc_hz] {
+            bytes.extend(word.to_le_bytes());
+        }
+        for word in [header.child_rows, header.children_offset] {
             bytes.extend(word.to_le_bytes());
         }
         bytes
@@ -160,10 +219,31 @@ pub mod tests {
         let (laid, bytes) = area(3, &["exit.hlt", long, "entries"]);
         let header = header(&bytes, LEN).unwrap();
         assert_eq!(header, laid);
-        let counters = counters(&header, &bytes[..header.log_offset as usize]).unwrap();
+        let counters = parent(&header, &bytes[..header.log_offset as usize]).unwrap();
         assert_eq!(counters.names, ["exit.hlt", long, "entries"]);
-        assert_eq!(counters.vps[2], [2 << 40, 2 << 40 | 1, 2 << 40 | 2]);
+        assert_eq!(counters.vps[2].values, [2 << 40, 2 << 40 | 1, 2 << 40 | 2]);
         assert_eq!(counters.vps.len(), 3);
+    }
+
+    #[test]
+    fn rows_of_children_are_found_by_their_owners() {
+        let (laid, mut bytes) = area(2, &["exit.hlt", "entries"]);
+        for (row, partition, vp) in [(0, 3, 0), (2, 2, 1), (5, 2, 0)] {
+            let at = laid.children_offset as usize
+                + row * (laid.counters_stride as usize + ROW_HEADER_LEN);
+            for (offset, value) in [(0, partition), (8, vp), (ROW_HEADER_LEN + 8, 7_u64)] {
+                bytes[at + offset..at + offset + 8].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        let header = header(&bytes, LEN).unwrap();
+        let found = children(&header, &bytes[..header.log_offset as usize]).unwrap();
+        let owners: Vec<_> = found
+            .vps
+            .iter()
+            .map(|row| (row.partition, row.vp))
+            .collect();
+        assert_eq!(owners, [(Some(2), 0), (Some(2), 1), (Some(3), 0)]);
+        assert!(found.vps.iter().all(|row| row.values == [0, 7]));
     }
 
     #[test]
@@ -215,6 +295,14 @@ pub mod tests {
                 ..laid
             },
             Header {
+                child_rows: u32::MAX,
+                ..laid
+            },
+            Header {
+                children_offset: laid.log_offset,
+                ..laid
+            },
+            Header {
                 log_offset: laid.counters_offset,
                 ..laid
             },
@@ -236,7 +324,9 @@ pub mod tests {
             bytes.extend([0; 8]);
             if let Ok(header) = header(&bytes, LEN) {
                 prop_assert!(header.log_offset as usize + header.log_len as usize <= LEN);
-                prop_assert!(counters(&header, &vec![0; header.log_offset as usize]).is_ok());
+                let bytes = vec![0; header.log_offset as usize];
+                prop_assert!(parent(&header, &bytes).is_ok());
+                prop_assert!(children(&header, &bytes).is_ok());
             }
         }
     }

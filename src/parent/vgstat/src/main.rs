@@ -16,8 +16,9 @@ use anyhow::{Result, bail};
 use area::Area;
 
 const USAGE: &str = "\
-Usage: vgstat [--all] [--json]   counters of every virtual processor
-       vgstat log                the hypervisor's log, as far as its ring holds it
+Usage: vgstat [--all] [--json]            counters of every virtual processor of the parent
+       vgstat children [--all] [--json]   counters of every virtual processor of the children that there are
+       vgstat log                         the hypervisor's log, as far as its ring holds it
 
   --all    with counters that are 0 everywhere
   --json   one object for each virtual processor
@@ -27,10 +28,17 @@ Run it as root in the parent partition.
 /// What to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Request {
-    Table { all: bool },
-    Json,
+    Table { whose: Whose, all: bool },
+    Json(Whose),
     Log,
     Help,
+}
+
+/// Whose counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Parent,
+    Children,
 }
 
 fn main() -> ExitCode {
@@ -51,11 +59,18 @@ fn main() -> ExitCode {
 fn parse(words: &[String]) -> Option<Request> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        [] => Some(Request::Table { all: false }),
-        ["--all"] => Some(Request::Table { all: true }),
-        ["--json"] | ["--all", "--json"] | ["--json", "--all"] => Some(Request::Json),
         ["log"] => Some(Request::Log),
         ["--help" | "-h" | "help"] => Some(Request::Help),
+        ["children", ref options @ ..] => counters_of(Whose::Children, options),
+        ref options => counters_of(Whose::Parent, options),
+    }
+}
+
+fn counters_of(whose: Whose, options: &[&str]) -> Option<Request> {
+    match *options {
+        [] => Some(Request::Table { whose, all: false }),
+        ["--all"] => Some(Request::Table { whose, all: true }),
+        ["--json"] | ["--all", "--json"] | ["--json", "--all"] => Some(Request::Json(whose)),
         _ => None,
     }
 }
@@ -63,8 +78,8 @@ fn parse(words: &[String]) -> Option<Request> {
 fn run(request: Request) -> Result<()> {
     let text = match request {
         Request::Help => USAGE.into(),
-        Request::Table { all } => table::text(&counters()?, all).into_bytes(),
-        Request::Json => table::json(&counters()?).into_bytes(),
+        Request::Table { whose, all } => table::text(&counters(whose)?, all).into_bytes(),
+        Request::Json(whose) => table::json(&counters(whose)?).into_bytes(),
         Request::Log => log()?,
     };
     match std::io::stdout().lock().write_all(&text) {
@@ -74,10 +89,14 @@ fn run(request: Request) -> Result<()> {
     }
 }
 
-fn counters() -> Result<layout::Counters> {
+fn counters(whose: Whose) -> Result<layout::Counters> {
     let area = Area::open(&place::find()?)?;
     let header = layout::header(&area.read(0, layout::HEADER_LEN)?, area.len())?;
-    layout::counters(&header, &area.read(0, header.log_offset as usize)?)
+    let bytes = area.read(0, header.log_offset as usize)?;
+    match whose {
+        Whose::Parent => layout::parent(&header, &bytes),
+        Whose::Children => layout::children(&header, &bytes),
+    }
 }
 
 fn log() -> Result<Vec<u8>> {
@@ -107,8 +126,16 @@ mod tests {
 
     #[test]
     fn words_are_requests() {
-        assert_eq!(of(&[]), Some(Request::Table { all: false }));
-        assert_eq!(of(&["--json"]), Some(Request::Json));
+        let whose = Whose::Parent;
+        assert_eq!(of(&[]), Some(Request::Table { whose, all: false }));
+        assert_eq!(of(&["--json"]), Some(Request::Json(whose)));
+        let whose = Whose::Children;
+        assert_eq!(
+            of(&["children", "--all"]),
+            Some(Request::Table { whose, all: true })
+        );
+        assert_eq!(of(&["children", "--json"]), Some(Request::Json(whose)));
+        assert_eq!(of(&["--json", "children"]), None);
         assert_eq!(of(&["log"]), Some(Request::Log));
         assert_eq!(of(&["log", "--json"]), None);
         assert_eq!(of(&["logs"]), None);

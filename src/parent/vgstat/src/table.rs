@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::layout::Counters;
+use crate::layout::{Counters, VpCounters};
 
 /// A table: one line for each counter, one column for each VP. Counters that are 0 everywhere are left out unless
 /// `all` asks for them.
@@ -11,22 +11,21 @@ pub fn text(counters: &Counters, all: bool) -> String {
     let widths: Vec<usize> = counters
         .vps
         .iter()
-        .enumerate()
-        .map(|(vp, row)| {
-            let largest = row.iter().max().copied().unwrap_or(0);
-            largest.to_string().len().max(format!("vp{vp}").len())
+        .map(|row| {
+            let largest = row.values.iter().max().copied().unwrap_or(0);
+            largest.to_string().len().max(heading(row).len())
         })
         .collect();
     let mut text = format!("{:name_width$}", "counter");
-    for (vp, width) in widths.iter().enumerate() {
-        let _ = write!(text, "  {:>width$}", format!("vp{vp}"));
+    for (row, width) in counters.vps.iter().zip(&widths) {
+        let _ = write!(text, "  {:>width$}", heading(row));
     }
     text.push('\n');
     for (index, name) in counters.names.iter().enumerate() {
         let values: Vec<u64> = counters
             .vps
             .iter()
-            .filter_map(|row| row.get(index).copied())
+            .filter_map(|row| row.values.get(index).copied())
             .collect();
         if !all && values.iter().all(|value| *value == 0) {
             continue;
@@ -40,13 +39,25 @@ pub fn text(counters: &Counters, all: bool) -> String {
     text
 }
 
-/// `{"vps":[{"vp":0,"counters":{"exit.hlt":5}}]}`, with every counter.
+/// Of a column: `vp0`, or `0x2.vp0` for a child.
+fn heading(row: &VpCounters) -> String {
+    match row.partition {
+        Some(partition) => format!("{partition:#x}.vp{}", row.vp),
+        None => format!("vp{}", row.vp),
+    }
+}
+
+/// `{"vps":[{"vp":0,"counters":{"exit.hlt":5}}]}`, with every counter, and each child's with its `partition`.
 pub fn json(counters: &Counters) -> String {
     let mut text = String::from("{\"vps\":[");
-    for (vp, row) in counters.vps.iter().enumerate() {
-        let comma = if vp == 0 { "" } else { "," };
-        let _ = write!(text, "{comma}{{\"vp\":{vp},\"counters\":{{");
-        for (index, (name, value)) in counters.names.iter().zip(row).enumerate() {
+    for (index, row) in counters.vps.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let _ = write!(text, "{comma}{{");
+        if let Some(partition) = row.partition {
+            let _ = write!(text, "\"partition\":{partition},");
+        }
+        let _ = write!(text, "\"vp\":{},\"counters\":{{", row.vp);
+        for (index, (name, value)) in counters.names.iter().zip(&row.values).enumerate() {
             let comma = if index == 0 { "" } else { "," };
             let _ = write!(text, "{comma}\"{}\":{value}", printable(name));
         }
@@ -68,10 +79,18 @@ fn printable(name: &str) -> String {
 mod tests {
     use super::*;
 
+    fn row(partition: Option<u64>, vp: u64, values: &[u64]) -> VpCounters {
+        VpCounters {
+            partition,
+            vp,
+            values: values.to_vec(),
+        }
+    }
+
     fn sample() -> Counters {
         Counters {
             names: vec!["exit.hlt".into(), "exit.nmi".into(), "entries".into()],
-            vps: vec![vec![12, 0, 123_456], vec![0, 0, 7]],
+            vps: vec![row(None, 0, &[12, 0, 123_456]), row(None, 1, &[0, 0, 7])],
         }
     }
 
@@ -85,6 +104,22 @@ mod tests {
     }
 
     #[test]
+    fn children_are_told_by_their_partitions() {
+        let counters = Counters {
+            names: vec!["entries".into()],
+            vps: vec![row(Some(0x12), 1, &[5])],
+        };
+        assert_eq!(
+            text(&counters, false),
+            "counter  0x12.vp1\nentries         5\n"
+        );
+        assert_eq!(
+            json(&counters),
+            "{\"vps\":[{\"partition\":18,\"vp\":1,\"counters\":{\"entries\":5}}]}\n"
+        );
+    }
+
+    #[test]
     fn json_names_every_counter() {
         let expected = "{\"vps\":[{\"vp\":0,\"counters\":{\"exit.hlt\":12,\"exit.nmi\":0,\"entries\":123456}},\
                         {\"vp\":1,\"counters\":{\"exit.hlt\":0,\"exit.nmi\":0,\"entries\":7}}]}\n";
@@ -95,7 +130,7 @@ mod tests {
     fn a_damaged_name_stays_inside_its_string() {
         let counters = Counters {
             names: vec!["a\"b\\c\x1b\n".into()],
-            vps: vec![vec![1]],
+            vps: vec![row(None, 0, &[1])],
         };
         assert_eq!(
             json(&counters),

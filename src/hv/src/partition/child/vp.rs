@@ -1,7 +1,7 @@
 //! A VP of a child, as it lies in frames of its partition's pool.
 #![expect(unsafe_code, reason = "keeps VPs in frames of pools")]
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use addr::{PAGE_SIZE, Spa, VpIndex};
 use apic::{Apic, Inbox};
@@ -16,7 +16,6 @@ use super::{ChildPartition, Seat, VpShared, directory};
 use crate::arch::x86::extended::Extended;
 use crate::arch::x86::local_apic::own_vector;
 use crate::arch::x86::lp::{self, LpArea};
-use crate::diagnostics::NAMES;
 use crate::mm::{phys, pool};
 use crate::partition::state_page::StatePages;
 use crate::virt::Virt;
@@ -63,8 +62,6 @@ pub struct ChildVp<V: Virt> {
     pub message: Mutex<Message>,
     /// Pages that the parent and the hypervisor share about it.
     pub pages: Mutex<StatePages>,
-    /// Exits by reason.
-    pub counters: [AtomicU64; NAMES.len()],
     /// It is being deleted: nothing of another VP is kept in its overlay entries any more.
     pub is_ending: AtomicBool,
     /// Deleted before its partition was: where the next such is.
@@ -211,7 +208,6 @@ impl<V: Virt> ChildVp<V> {
             overlays: Mutex::new(overlays),
             message: Mutex::new(Message::EMPTY),
             pages: Mutex::new(StatePages::new()),
-            counters: [const { AtomicU64::new(0) }; NAMES.len()],
             is_ending: AtomicBool::new(false),
             next_deleted: AtomicPtr::new(core::ptr::null_mut()),
             queue,

@@ -114,7 +114,7 @@ impl<V: Virt> Child<V> {
             lp,
             apic,
             identity,
-            counters: Counters::at(&vp.counters),
+            counters: Counters::take_row(partition.core().id.get(), vp.shared.index.get()),
             role: Self {
                 vp,
                 scheduled,
@@ -213,8 +213,9 @@ impl<V: Virt> ChildCore<V> {
         }
     }
 
-    /// The frames of the control structure and of the vector state.
+    /// The VP has ended: the frames of the control structure and of the vector state.
     pub fn into_frames(self) -> (Spa, Spa) {
+        self.counters.give_back();
         (self.backend.into_frame(), self.role.extended.frame())
     }
 }
