@@ -23,7 +23,12 @@ pub fn command(
 ) -> Result<Command> {
     let firmware = &emulators.firmware;
     std::fs::copy(&firmware.variables, files.firmware_variables())?;
-    let is_kvm = machine.may_use_kvm && emulators.nested_kvm;
+    let is_kvm = machine.may_use_kvm && emulators.nested_kvm && !machine.counts_instructions;
+    let accelerator = match (is_kvm, machine.counts_instructions) {
+        (true, _) => "kvm",
+        (false, true) => "tcg,thread=single",
+        (false, false) => "tcg,thread=multi",
+    };
 
     let mut qemu = emulators.qemu.command();
     qemu.args([
@@ -35,7 +40,7 @@ pub fn command(
         "std",
     ])
     .args(["-machine", "q35", "-name", "verdigris"])
-    .args(["-accel", if is_kvm { "kvm" } else { "tcg,thread=multi" }])
+    .args(["-accel", accelerator])
     .args(["-cpu", &processor(machine, is_kvm)])
     .args(["-smp", &machine.processors.to_string()])
     .args(["-m", &machine.memory_mib.to_string()])
@@ -58,6 +63,10 @@ pub fn command(
     };
     qemu.arg("-serial")
         .arg(format!("file:{}", files.hypervisor_log().display()));
+    if machine.counts_instructions {
+        // While all processors sleep, time goes on at once to the next event.
+        qemu.args(["-icount", "shift=0,sleep=off"]);
+    }
     if machine.ends_at_reset {
         qemu.arg("-no-reboot");
     }

@@ -1,5 +1,7 @@
 //! The figures that `cargo xtask bench` measures: what each is called, means and may cost.
 
+mod child;
+
 /// Code lines of the privileged part, at most.
 pub const CODE_LINES_MAX: u64 = 15_000;
 /// Bytes of the hypervisor's image, code and data, at most.
@@ -25,6 +27,10 @@ pub enum Group {
     Children,
     /// Debian's boot in the parent.
     Boot,
+    /// A Debian child: its boot, and what the hypervisor keeps for it.
+    Child,
+    /// A Debian child's requests to its disk.
+    Storage,
     /// Bytes.
     Memory,
     /// Source text.
@@ -33,10 +39,12 @@ pub enum Group {
 
 impl Group {
     /// All, in the order of the page.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Exits,
         Self::Children,
         Self::Boot,
+        Self::Child,
+        Self::Storage,
         Self::Memory,
         Self::Code,
     ];
@@ -47,6 +55,8 @@ impl Group {
             Self::Exits => "exits",
             Self::Children => "children",
             Self::Boot => "boot",
+            Self::Child => "child",
+            Self::Storage => "storage",
             Self::Memory => "memory",
             Self::Code => "code",
         }
@@ -136,9 +146,14 @@ const fn code(
     }
 }
 
+/// All figures with a text of their own.
+pub fn all() -> impl Iterator<Item = &'static Figure> {
+    FIGURES.iter().chain(child::FIGURES)
+}
+
 /// The figures with a text of their own. Those that name sections, uses of memory and exit reasons come from what
 /// was measured and are listed after them.
-pub const FIGURES: &[Figure] = &[
+const FIGURES: &[Figure] = &[
     exit(
         "cpuid",
         Some(250),

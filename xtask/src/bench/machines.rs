@@ -7,19 +7,21 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use runner::emulator::Emulators;
 use runner::files::RunFiles;
-use runner::machine::{Machine, Model};
+use runner::machine::{Bus, Disk, Machine, Model};
 use runner::session::{self, End, Limits, Outcome};
 
 use super::logs::{self, Readings};
 use crate::boot_disk::{self, Guest};
 use crate::build::{self, Images};
 use crate::disk_image::{self, Entry};
-use crate::guest;
-use crate::setup::debian::Flavour;
+use crate::setup::debian::{ChildKernel, Flavour};
 use crate::workspace::Workspace;
+use crate::{child, guest};
 
 /// Generous: the host may be slow, and a run that hangs is rare.
 const TIMEOUT: Duration = Duration::from_secs(600);
+/// A Debian that boots in another.
+const CHILD_TIMEOUT: Duration = Duration::from_secs(3000);
 
 /// What the runs share.
 pub struct Bench<'a> {
@@ -117,6 +119,35 @@ impl Bench<'_> {
         Ok(readings)
     }
 
+    /// What a Debian child costs in the Debian parent: of `words` those groups that the test knows.
+    pub fn debian_child(&self, model: Model, words: &[&str]) -> Result<Readings> {
+        let extras = guest::Extras {
+            programs: true,
+            ..Default::default()
+        };
+        let arguments = format!("vg.test=bench-child vg.args={}", words.join(","));
+        let guest = guest::debian(self.workspace, Flavour::Cloud, extras, &arguments)?;
+        let children = child::disk(self.workspace, &[ChildKernel::Cloud].into())?;
+        let configuration = boot_disk::configuration(&guest, boot_disk::HYPERVISOR_SECTION);
+        let entries = boot_disk::with_hypervisor(&self.images, &guest, &configuration)?;
+        let (mut machine, files) = self.machine(model, &words.join("-"), &entries)?;
+        machine.disks.push(Disk::volatile(children, Bus::Virtio));
+        machine.counts_instructions = true;
+        let outcome = self.start(&machine, &files, CHILD_TIMEOUT)?;
+        let failed: Vec<&str> = outcome
+            .parent
+            .lines()
+            .filter(|line| line.starts_with("not ok"))
+            .collect();
+        ensure!(
+            failed.is_empty() && outcome.end == End::PowerOff,
+            "{model}: the child was not measured: {:?} {}",
+            outcome.end,
+            failed.join("; ")
+        );
+        Ok(logs::payload(&outcome.parent))
+    }
+
     fn above(&self, model: Model, name: &str, guest: &Guest) -> Result<Outcome> {
         let configuration = boot_disk::configuration(guest, boot_disk::HYPERVISOR_SECTION);
         let entries = boot_disk::with_hypervisor(&self.images, guest, &configuration)?;
@@ -124,7 +155,11 @@ impl Bench<'_> {
     }
 
     fn run(&self, model: Model, name: &str, entries: &[Entry]) -> Result<Outcome> {
-        println!("{model}: {name} ...");
+        let (machine, files) = self.machine(model, name, entries)?;
+        self.start(&machine, &files, TIMEOUT)
+    }
+
+    fn machine(&self, model: Model, name: &str, entries: &[Entry]) -> Result<(Machine, RunFiles)> {
         let directory = self
             .workspace
             .target()
@@ -132,14 +167,22 @@ impl Bench<'_> {
         let files = RunFiles::prepare(&directory)?;
         let disk = files.directory().join("disk.img");
         disk_image::write(&disk, entries)?;
-        let machine = Machine::new(model, disk);
+        Ok((Machine::new(model, disk), files))
+    }
+
+    fn start(&self, machine: &Machine, files: &RunFiles, timeout: Duration) -> Result<Outcome> {
+        let directory = files.directory();
+        let name = directory
+            .file_name()
+            .map_or_else(Default::default, |name| name.to_string_lossy());
+        println!("{name} ...");
         let limits = Limits {
-            timeout: TIMEOUT,
+            timeout,
             stop_lines: vec!["panicked at".to_owned(), "Kernel panic".to_owned()],
         };
-        let outcome = session::run(&self.emulators, &machine, &files, &limits)?;
+        let outcome = session::run(&self.emulators, machine, files, &limits)?;
         println!(
-            "{model}: {name}: {:?} after {:.0} s; logs in {}",
+            "{name}: {:?} after {:.0} s; logs in {}",
             outcome.end,
             outcome.elapsed.as_secs_f32(),
             directory.display()

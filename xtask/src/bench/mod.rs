@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use runner::machine::Model;
 
-use self::figures::{FIGURES, Group};
+use self::figures::Group;
 use self::logs::Readings;
 use self::machines::Bench;
 use self::page::Setting;
@@ -27,14 +27,16 @@ use crate::workspace::Workspace;
 
 /// The machines of the columns, in their order: AMD, Intel.
 const MACHINES: [Model; 2] = [Model::BochsSvm, Model::BochsVmx];
+/// The same where Debian has children. QEMU is faster, and counts instructions too.
+const WITH_CHILDREN: [Model; 2] = [Model::QemuSvm, Model::BochsVmx];
 
 /// What `cargo xtask bench` can be told.
 #[derive(Args)]
 pub struct Options {
-    /// Only this machine, `bochs-svm` or `bochs-vmx`; may be repeated
+    /// Only this machine: bochs-svm, bochs-vmx, or for the groups `child` and `storage` qemu-svm; may be repeated
     #[arg(long = "machine", value_name = "MACHINE")]
     machines: Vec<Model>,
-    /// Only this figure, or this group: exits, boot, memory, code; may be repeated
+    /// Only this figure, or this group: exits, children, boot, child, storage, memory, code; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Write the figures to this file as well
@@ -47,9 +49,6 @@ pub struct Options {
 
 /// Measures, prints, and, when everything was measured, writes `docs/benchmarks.md`.
 pub fn run(options: &Options) -> Result<()> {
-    if let Some(model) = options.machines.iter().find(|model| !model.is_bochs()) {
-        bail!("{model} does not count instructions; measure on bochs-svm and bochs-vmx");
-    }
     let groups = groups(&options.only)?;
     let workspace = Workspace::find()?;
     let bench = Bench {
@@ -59,15 +58,25 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let mut setting = setting(&workspace, &bench)?;
     let mut measured = [Readings::new(), Readings::new()];
-    let wanted = |model| options.machines.is_empty() || options.machines.contains(&model);
+    let wanted = &|model| options.machines.is_empty() || options.machines.contains(&model);
     // The machines do not disturb each other: they count instructions.
     std::thread::scope(|scope| {
         let (bench, groups) = (&bench, &groups);
         let runs: Vec<_> = MACHINES
             .into_iter()
+            .zip(WITH_CHILDREN)
             .zip(&mut measured)
-            .filter(|(model, _)| wanted(*model))
-            .map(|(model, readings)| scope.spawn(move || measure(bench, model, groups, readings)))
+            .map(|((model, with_children), readings)| {
+                scope.spawn(move || {
+                    if wanted(model) {
+                        measure(bench, model, groups, readings)?;
+                    }
+                    if wanted(with_children) {
+                        measure_child(bench, with_children, groups, readings)?;
+                    }
+                    Ok(())
+                })
+            })
             .collect();
         runs.into_iter().try_for_each(|run| {
             run.join()
@@ -140,6 +149,24 @@ fn measure(
     Ok(())
 }
 
+/// Runs on `model` what `groups` need of a Debian child, all in one run.
+fn measure_child(
+    bench: &Bench<'_>,
+    model: Model,
+    groups: &[Group],
+    readings: &mut Readings,
+) -> Result<()> {
+    let words: Vec<&str> = [Group::Child, Group::Storage]
+        .into_iter()
+        .filter(|group| groups.contains(group))
+        .map(Group::name)
+        .collect();
+    if !words.is_empty() {
+        readings.extend(bench.debian_child(model, &words)?);
+    }
+    Ok(())
+}
+
 /// The groups that hold what was asked for. Rows whose names come from a measurement are told by their first word.
 fn groups(only: &[String]) -> Result<Vec<Group>> {
     if only.is_empty() {
@@ -151,14 +178,15 @@ fn groups(only: &[String]) -> Result<Vec<Group>> {
             .into_iter()
             .find(|group| group.name() == name)
             .or_else(|| {
-                FIGURES
-                    .iter()
+                figures::all()
                     .find(|figure| figure.name == name)
                     .map(|figure| figure.group)
             })
             .or(match name.split(['-', ' ']).next() {
                 Some("memory" | "section") => Some(Group::Memory),
                 Some("boot") => Some(Group::Boot),
+                Some("child") => Some(Group::Child),
+                Some("storage") => Some(Group::Storage),
                 _ => None,
             })
             .with_context(|| format!("no figure or group is called `{name}`"))?;

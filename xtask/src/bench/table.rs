@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::figures::{FIGURES, Figure, Group, Peer};
+use super::figures::{self, Figure, Group, Peer};
 use super::image::Section;
 use super::logs::Readings;
 
@@ -98,7 +98,7 @@ pub fn rows(measured: &[Readings; 2], sections: &[Section], groups: &[Group]) ->
     };
     let mut rows = Vec::new();
     for &group in groups {
-        for figure in FIGURES.iter().filter(|figure| figure.group == group) {
+        for figure in figures::all().filter(|figure| figure.group == group) {
             let Figure {
                 name,
                 unit,
@@ -149,6 +149,31 @@ pub fn rows(measured: &[Readings; 2], sections: &[Section], groups: &[Group]) ->
                 });
                 rows.extend(exits);
             }
+            Group::Child | Group::Storage => {
+                let prefix = format!("{}-", group.name());
+                let mut parts: Vec<Row> = listed(&prefix)
+                    .into_iter()
+                    .filter_map(|name| {
+                        let (what, reason) = name.split_once('.')?;
+                        let (label, unit) = match reason.split_once('.') {
+                            Some((whose @ ("child" | "parent"), reason)) => {
+                                (format!("{what}.{whose} {reason}"), "per 1,000 requests")
+                            }
+                            _ => (format!("{what} {reason}"), "times"),
+                        };
+                        Some(Row::plain(label, group, unit, value(name)))
+                    })
+                    .collect();
+                let whose = |row: &Row| row.name.split(' ').next().unwrap_or("").to_owned();
+                parts.sort_by_key(|row| {
+                    (
+                        whose(row),
+                        !row.name.contains(" exit."),
+                        -row.values[0].or(row.values[1]).unwrap_or(0),
+                    )
+                });
+                rows.extend(parts);
+            }
             Group::Memory => {
                 for section in sections {
                     let bytes = Some(section.bytes as i64);
@@ -192,6 +217,37 @@ mod tests {
         assert!(rows[0].is_missed());
         assert_eq!(rows[0].value_text(0), "251 (!)");
         assert_eq!(rows[0].value_text(1), "");
+    }
+
+    #[test]
+    fn reasons_of_a_childs_exits_follow_its_figures() {
+        let measured: Readings = [
+            ("child-boot-init", 7),
+            ("child-boot.exit.io", 3),
+            ("child-boot.exit.hlt", 4),
+            ("child-boot.entries", 9),
+            ("child-cpuid", 1),
+            ("storage-read-1.parent.exit.io", 8),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        let rows = rows(
+            &[measured, Readings::new()],
+            &[],
+            &[Group::Child, Group::Storage],
+        );
+        let names: Vec<&str> = rows.iter().map(|row| &*row.name).collect();
+        assert_eq!(
+            names,
+            [
+                "child-boot-init",
+                "child-boot exit.hlt",
+                "child-boot exit.io",
+                "child-boot entries",
+                "storage-read-1.parent exit.io"
+            ]
+        );
     }
 
     #[test]

@@ -70,10 +70,12 @@ impl<V: Virt> Attachable for ChildPartition<V> {
             .lock()
             .as_ref()
             .map_or(0, |memory| memory.mapped);
+        let (free, deposited) = self.pool.lock().usage();
         Standing {
             state,
             is_frozen: self.is_frozen.load(Ordering::SeqCst),
-            deposited: self.pool.lock().usage().1,
+            deposited,
+            used: deposited.saturating_sub(free),
             mapped,
         }
     }

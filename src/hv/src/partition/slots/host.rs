@@ -26,6 +26,8 @@ pub struct Standing {
     pub is_frozen: bool,
     /// Frames in its pool, used or not.
     pub deposited: u64,
+    /// Those of them that are used.
+    pub used: u64,
     /// Pages mapped into it.
     pub mapped: u64,
 }

@@ -165,6 +165,14 @@ fn detach(host: &dyn Host, request: &Detach) -> Answer {
     let id = attached.partition;
     let detached = with_child(host, id, |child| {
         child.set_frozen(host.lp(), true);
+        let standing = child.standing();
+        log::info!(
+            "partition {:#x} ends with {} of its {} frames in use and {} pages mapped",
+            id.get(),
+            standing.used,
+            standing.deposited,
+            standing.mapped
+        );
         session.detach(place, Some(child.core()));
     });
     if detached.is_err() {
