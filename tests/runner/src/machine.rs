@@ -120,8 +120,6 @@ pub struct Machine {
     pub ends_at_reset: bool,
     /// More arguments for QEMU, as they are.
     pub qemu_arguments: Vec<String>,
-    /// Whether QEMU counts instructions: its time-stamp counter advances by one for each, and its processors take turns.
-    pub counts_instructions: bool,
     /// Whether KVM may be used, if it is able to nest.
     pub may_use_kvm: bool,
     /// What Bochs' debugger is told, a line each. A guest stops at XCHG BX, BX where there are any but the usual one.
@@ -140,7 +138,6 @@ impl Machine {
             disks: vec![Disk::new(boot_disk, Bus::Ahci)],
             ends_at_reset: true,
             qemu_arguments: Vec::new(),
-            counts_instructions: false,
             may_use_kvm: false,
             debugger: Vec::new(),
         }

@@ -23,12 +23,7 @@ pub fn command(
 ) -> Result<Command> {
     let firmware = &emulators.firmware;
     std::fs::copy(&firmware.variables, files.firmware_variables())?;
-    let is_kvm = machine.may_use_kvm && emulators.nested_kvm && !machine.counts_instructions;
-    let accelerator = match (is_kvm, machine.counts_instructions) {
-        (true, _) => "kvm",
-        (false, true) => "tcg,thread=single",
-        (false, false) => "tcg,thread=multi",
-    };
+    let is_kvm = machine.may_use_kvm && emulators.nested_kvm;
 
     let mut qemu = emulators.qemu.command();
     qemu.args([
@@ -40,7 +35,7 @@ pub fn command(
         "std",
     ])
     .args(["-machine", "q35", "-name", "verdigris"])
-    .args(["-accel", accelerator])
+    .args(["-accel", if is_kvm { "kvm" } else { "tcg,thread=multi" }])
     .args(["-cpu", &processor(machine, is_kvm)])
     .args(["-smp", &machine.processors.to_string()])
     .args(["-m", &machine.memory_mib.to_string()])
@@ -63,10 +58,6 @@ pub fn command(
     };
     qemu.arg("-serial")
         .arg(format!("file:{}", files.hypervisor_log().display()));
-    if machine.counts_instructions {
-        // While all processors sleep, time goes on at once to the next event.
-        qemu.args(["-icount", "shift=0,sleep=off"]);
-    }
     if machine.ends_at_reset {
         qemu.arg("-no-reboot");
     }

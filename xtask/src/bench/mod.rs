@@ -27,7 +27,7 @@ use crate::workspace::Workspace;
 
 /// The machines of the columns, in their order: AMD, Intel.
 const MACHINES: [Model; 2] = [Model::BochsSvm, Model::BochsVmx];
-/// The same where Debian has children. QEMU is faster, and counts instructions too.
+/// The same where Debian has children. QEMU is faster, and exits can be counted there.
 const WITH_CHILDREN: [Model; 2] = [Model::QemuSvm, Model::BochsVmx];
 
 /// What `cargo xtask bench` can be told.

@@ -135,13 +135,13 @@ fn note(group: Group) -> &'static str {
         Group::Child => {
             "\nDebian makes the child in the parent, with `vmctl`; both share the machine's one processor. The rows \
              `child-boot exit.NAME` are exits by reason until the first program, from `vgstat children`. Here *AMD* is QEMU, \
-             which counts instructions too (`-icount shift=0`).\n"
+             which counts no instructions.\n"
         }
         Group::Storage => {
             "\nfio in the child, random requests with `O_DIRECT`, one processor for child and parent together. The image lies in \
              the parent's memory, so that no device has a part in the figures. Each figure is the difference of a run of 2,200 \
              requests and one of 200. The rows `NAME.child REASON` and `NAME.parent REASON` say what the exits were and which \
-             interrupts came. Here *AMD* is QEMU with `-icount shift=0`.\n"
+             interrupts came. Here *AMD* is QEMU, which counts no instructions.\n"
         }
         Group::Memory => {
             "- **section NAME**: the parts of the hypervisor's file that are in memory; *zeroed* ones take no room in the \
