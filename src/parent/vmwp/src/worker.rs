@@ -158,12 +158,13 @@ impl Worker {
                 self.parts.console.run(&mut self.parts.devices);
             }
             self.send_interrupts()?;
-            if std::mem::take(&mut self.link_is_ready)
-                && let Some(reason) = self.hear()?
-            {
+            let was_told = std::mem::take(&mut self.link_is_ready);
+            if was_told && let Some(reason) = self.hear()? {
                 return Ok(reason);
             }
-            let mut next = pace.next(is_busy, self.state == State::Running);
+            // What the daemon wants done is done in the next turn: the interrupt of the power button, packets that came
+            // before a pause. Nothing of the child would wake us for it.
+            let mut next = pace.next(is_busy || was_told, self.state == State::Running);
             if next == Next::Sleep {
                 // The last look: a child that always has something must not keep us from the daemon.
                 if self.parts.slot.arm()? || self.parts.watcher.has_news() {
