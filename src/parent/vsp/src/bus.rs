@@ -137,8 +137,8 @@ impl Bus {
                 continue;
             }
             if rings.output.waiting() > WAITING_MAX {
-                // The child reads none of its answers, and gets no more of them. It signals when it does.
-                rings.has_work = false;
+                // The child reads none of its answers, and gets no more of them. It signals when it does, but not where an
+                // answer of another thread found the room first: its ring stays one to be looked at.
                 continue;
             }
             let pumped = rings.input.pump(device.as_mut(), channel.index);
