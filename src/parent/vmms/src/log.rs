@@ -1,11 +1,16 @@
 //! The log of one child: what happened to it, and what its worker said. At most two files of [`FILE_MAX`] bytes.
 
+use std::cmp::Ordering;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Bytes of a file before the next is begun.
 const FILE_MAX: u64 = 1 << 20;
+/// Lines of one minute: a worker that writes without end would keep the disk busy.
+const LINES_MAX: u32 = 2000;
+const MINUTE: Duration = Duration::from_secs(60);
 /// Bytes of the longest line that is kept whole.
 const LINE_MAX: usize = 4096;
 
@@ -43,6 +48,10 @@ pub struct Log {
     bytes: u64,
     /// What came of a line that is not complete.
     partial: Vec<u8>,
+    /// Since when lines are counted.
+    since: Instant,
+    /// Lines since then.
+    lines: u32,
 }
 
 impl Log {
@@ -53,6 +62,8 @@ impl Log {
             file: None,
             bytes: 0,
             partial: Vec::new(),
+            since: Instant::now(),
+            lines: 0,
         };
         log.begin();
         log
@@ -89,6 +100,18 @@ impl Log {
     }
 
     fn line(&mut self, line: &[u8]) {
+        if self.since.elapsed() >= MINUTE {
+            (self.since, self.lines) = (Instant::now(), 0);
+        }
+        self.lines = self.lines.saturating_add(1);
+        match self.lines.cmp(&LINES_MAX) {
+            Ordering::Less => self.write(line),
+            Ordering::Equal => self.write(b"more lines of this minute are left out"),
+            Ordering::Greater => {}
+        }
+    }
+
+    fn write(&mut self, line: &[u8]) {
         if self.bytes > FILE_MAX {
             let _ = fs::rename(&self.path, old(&self.path));
             self.begin();
@@ -208,6 +231,16 @@ mod tests {
         let text = last(directory.path(), "web", usize::MAX).unwrap();
         assert!(text.len() <= SHOWN_MAX && text.len() > SHOWN_MAX / 2);
         assert!(text.lines().all(|line| line.len() > LINE_MAX));
+    }
+
+    #[test]
+    fn a_minute_has_so_many_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = Log::open(directory.path(), "web");
+        log.take("a\n".repeat(5000).as_bytes());
+        let text = last(directory.path(), "web", usize::MAX).unwrap();
+        assert_eq!(text.lines().count(), LINES_MAX as usize);
+        assert!(text.ends_with("left out"), "{}", text.len());
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub struct Existing {
     pub since: Instant,
     /// Blocks that its worker had deposited since then.
     pub deposits: u32,
+    /// Errors that its worker told of since then.
+    pub errors: u32,
 }
 
 /// Makes partition and worker of `description` and tells the worker to start. `begun` is what is to be given to
@@ -164,6 +166,7 @@ pub fn build(
         console: ends.console.map(|(ours, _)| ours),
         since: Instant::now(),
         deposits: 0,
+        errors: 0,
     })
 }
 
@@ -268,6 +271,7 @@ pub fn adopt(machine: &Arc<Machine>, record: Record) -> Result<Existing, String>
         console: files.next().map(UnixStream::from),
         since: Instant::now(),
         deposits: 0,
+        errors: 0,
     })
 }
 

@@ -35,6 +35,8 @@ enum Source {
 /// Messages of a worker that are heard in one go: one that never stops must not keep others waiting.
 const MESSAGES: usize = 64;
 
+/// Errors of one worker that are told of.
+const ERRORS_MAX: u32 = 200;
 /// Blocks of 2 MiB that a worker can have deposited: each is one of the holder's sets, which all children share.
 const DEPOSITS_MAX: u32 = 16;
 
@@ -346,7 +348,14 @@ impl Thread {
         match &message {
             FromWorker::Error { text } => {
                 let text = harmless(&format!("worker: {text}"));
-                self.note(&text);
+                let existing = self.existing.as_mut();
+                let errors = existing.map_or(0, |existing| {
+                    existing.errors = existing.errors.saturating_add(1);
+                    existing.errors
+                });
+                if errors <= ERRORS_MAX {
+                    self.note(&text);
+                }
                 for (_, reply) in self.resizing.drain(..) {
                     let _ = reply.send(Err(text.clone()));
                 }
