@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use addr::PartitionId;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -57,6 +57,8 @@ pub struct Existing {
     pub log: Option<OwnedFd>,
     /// Its COM1.
     pub console: Option<UnixStream>,
+    /// How long it took to get its memory from the kernel, which clears it.
+    pub memory_took: Duration,
     /// When it was made, or found again.
     pub since: Instant,
     /// Blocks that its worker had deposited since then.
@@ -93,6 +95,7 @@ pub fn build(
     };
     *begun = Some(record.clone());
     save(machine, &record)?;
+    let began = Instant::now();
     let mut memory = Memory::allocate(
         &machine.holder,
         name,
@@ -100,6 +103,7 @@ pub fn build(
         description.vps,
     )
     .map_err(|e| text(&e))?;
+    let memory_took = began.elapsed();
     let plan = Plan {
         tag: record.tag,
         vps: description.vps,
@@ -164,6 +168,7 @@ pub fn build(
         worker,
         log: Some(ends.log_read),
         console: ends.console.map(|(ours, _)| ours),
+        memory_took,
         since: Instant::now(),
         deposits: 0,
         errors: 0,
@@ -269,6 +274,7 @@ pub fn adopt(machine: &Arc<Machine>, record: Record) -> Result<Existing, String>
         },
         log: Some(log),
         console: files.next().map(UnixStream::from),
+        memory_took: Duration::ZERO,
         since: Instant::now(),
         deposits: 0,
         errors: 0,

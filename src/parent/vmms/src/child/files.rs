@@ -15,6 +15,9 @@ const EXCLUSIVE: i32 = rustix::fs::OFlags::EXCL.bits() as i32;
 /// `O_NONBLOCK`, which means nothing to a file.
 const AT_ONCE: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
+/// Bytes of the smallest disk.
+const SECTOR: u64 = 512;
+
 /// All of them.
 #[derive(Debug)]
 pub struct Files {
@@ -99,6 +102,13 @@ fn disk(field: &str, disk: &Disk) -> Result<(OwnedFd, Image), String> {
             "{field} = {path:?}: it is neither a file nor a block device; give one of these"
         ));
     }
+    if kind.is_file() && data.len() < SECTOR {
+        return Err(format!(
+            "{field} = {path:?}: it has {} bytes, too few for a disk; `truncate -s 8G` makes a disk of it, if there is \
+             nothing in it",
+            data.len()
+        ));
+    }
     let mut options = OpenOptions::new();
     options.read(true).write(!disk.read_only);
     if kind.is_block_device() && !disk.read_only {
@@ -163,6 +173,9 @@ mod tests {
             "{error}"
         );
         let text = format!("[[disk]]\npath = {:?}\n", kernel.display().to_string());
+        let error = open(&describe(&text)).unwrap_err();
+        assert!(error.contains("2 bytes, too few"), "{error}");
+        std::fs::write(&kernel, [0; 512]).unwrap();
         assert_eq!(open(&describe(&text)).unwrap().disks.len(), 1);
         let error = open(&describe(&text)).unwrap_err();
         assert!(error.contains("child web has it"), "{error}");

@@ -290,8 +290,9 @@ impl Thread {
                 let (partition, slot) = (existing.partition, existing.record.slot);
                 let pid = existing.worker.pid;
                 self.note(&format!(
-                    "partition {:#x}, slot {slot}, worker {pid}",
-                    partition.get()
+                    "partition {:#x}, slot {slot}, worker {pid}; memory took {:.1?}",
+                    partition.get(),
+                    existing.memory_took
                 ));
                 self.existing = Some(existing);
                 Event::Built
