@@ -112,8 +112,8 @@ pub fn start(parent: &dyn Partition) -> Result<(), HvError> {
 /// `INVALID_PARAMETER`: slots are added one after another. `INSUFFICIENT_MEMORY`: there are as many as can be.
 fn offer(parent: &dyn Partition, channel: Channel) -> Result<(), HvError> {
     with_bus(parent, |bus| {
-        let previous = Relid(channel.relid().0.saturating_sub(1));
-        if previous.0 != 0 && !bus.has_channel(previous) {
+        // The lowest free number is given out: one that the parent has just let go of is not for another channel.
+        if !(1..channel.relid().0).all(|below| bus.has_channel(Relid(below))) {
             return Err(HvError::INVALID_PARAMETER);
         }
         bus.offer(&channel.offer()).map(|_| ())
