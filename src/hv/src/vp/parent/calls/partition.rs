@@ -176,9 +176,17 @@ impl<V: Virt> ParentVp<V> {
                 return Ok(frozen.map_or(Progress::Yield, |()| Progress::Done));
             }
             P::REFERENCE_TIME => {
-                let tsc = insn::rdtsc();
-                child.core().clock.set(synic::RefTime(call.value), tsc);
-                child.show_time();
+                // Not while another LP stops the clock or lets it go on.
+                let set = child.exclusively(|| {
+                    child
+                        .core()
+                        .clock
+                        .set(synic::RefTime(call.value), insn::rdtsc());
+                    child.show_time();
+                });
+                if set.is_none() {
+                    return Ok(Progress::Yield);
+                }
                 for vp in child.core().vps.iter() {
                     vp.rescan.store(true, Ordering::SeqCst);
                     self.call(vp);
