@@ -81,9 +81,10 @@ impl Log {
         self.bytes = length.map_or(0, |data| data.len());
     }
 
-    /// Notes one line of the daemon's own.
-    pub fn note(&mut self, text: &str) {
-        self.line(text.as_bytes());
+    /// Notes one line of the daemon's own. Whether there was room for it: where a worker makes it say much, it does not go
+    /// anywhere else either.
+    pub fn note(&mut self, text: &str) -> bool {
+        self.line(text.as_bytes())
     }
 
     /// Notes what the worker wrote, whole lines at a time.
@@ -99,7 +100,7 @@ impl Log {
         }
     }
 
-    fn line(&mut self, line: &[u8]) {
+    fn line(&mut self, line: &[u8]) -> bool {
         if self.since.elapsed() >= MINUTE {
             (self.since, self.lines) = (Instant::now(), 0);
         }
@@ -109,6 +110,7 @@ impl Log {
             Ordering::Equal => self.write(b"more lines of this minute are left out"),
             Ordering::Greater => {}
         }
+        self.lines < LINES_MAX
     }
 
     fn write(&mut self, line: &[u8]) {
@@ -241,6 +243,7 @@ mod tests {
         let text = last(directory.path(), "web", usize::MAX).unwrap();
         assert_eq!(text.lines().count(), LINES_MAX as usize);
         assert!(text.ends_with("left out"), "{}", text.len());
+        assert!(!log.note("nor told"));
     }
 
     #[test]

@@ -432,8 +432,9 @@ impl Thread {
     }
 
     fn note(&mut self, text: &str) {
-        crate::say!("vmms: {}: {text}", self.name);
-        self.log.note(text);
+        if self.log.note(text) {
+            crate::say!("vmms: {}: {text}", self.name);
+        }
     }
 
     /// Publishes what it is doing, and answers those who waited for it.

@@ -119,12 +119,11 @@ mod tests {
         let holder = Holder::connect(&path).unwrap();
         assert!(holder.names().is_err());
         let file = tempfile::tempfile().unwrap();
-        let mut tries = 0;
-        while let Err(error) = holder.put("a", &[file.as_fd()]) {
-            tries += 1;
-            assert!(tries < 9, "{error}");
-        }
-        assert_eq!(holder.names().unwrap(), ["a"]);
+        // A busy machine may keep it from any of these for longer than the patience.
+        let put = (0..9).find_map(|_| holder.put("a", &[file.as_fd()]).ok());
+        put.unwrap();
+        let names = (0..9).find_map(|_| holder.names().ok());
+        assert_eq!(names.unwrap(), ["a"]);
     }
 
     #[test]
