@@ -122,19 +122,22 @@ impl<F: Frames> Bus<'_, F> {
             if has_channels || self.server.connection != Connection::NONE {
                 return Err(HvError::INVALID_PARTITION_STATE);
             }
+        } else {
+            self.forget();
         }
-        self.forget();
         self.server.restoring.total = total;
         Ok(())
     }
 
     /// Back to the beginning, but for the frames.
     fn forget(&mut self) {
+        // Their page numbers go with them, whose table is the longest.
+        for number in 1..=self.server.gpadls.room {
+            self.drop_gpadl(number);
+        }
         let server = &mut *self.server;
         server.connection = Connection::NONE;
         server.channels.clear(self.frames);
-        server.gpadls.clear(self.frames);
-        server.blocks.clear(self.frames);
         server.answers.clear();
         server.restoring = Restoring::NOTHING;
     }

@@ -160,6 +160,10 @@ fn an_empty_state_is_taken_in_time_linear_in_the_tables() {
     state[end] = 9;
     assert!(restore(&mut grown, &state, 4088).is_err());
     grown.pool.looks = 0;
+    let refused = grown.bus().restore(16, 0, &[0; 16], &mut Machine);
+    assert_eq!(refused, Err(HvError::INVALID_PARAMETER));
+    assert!(grown.pool.looks < 6_000, "{}", grown.pool.looks);
+    grown.pool.looks = 0;
     restore(&mut grown, &empty, 4088).unwrap();
     assert!(grown.pool.looks < 30_000, "{}", grown.pool.looks);
 }
