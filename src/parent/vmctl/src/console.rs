@@ -40,7 +40,10 @@ impl Drop for Raw {
 pub fn relay(connection: &Connection, name: &str) -> Result<()> {
     let is_terminal = io::stdin().is_terminal();
     if is_terminal {
-        eprintln!("[console of {name}; Ctrl-] leaves it]");
+        crate::put(
+            io::stderr(),
+            &format!("[console of {name}; Ctrl-] leaves it]\n"),
+        )?;
     }
     let raw = Raw::new()?;
     let (mut stream, already) = connection.parts();
@@ -91,7 +94,7 @@ pub fn relay(connection: &Connection, name: &str) -> Result<()> {
     }
     drop(raw);
     if is_terminal {
-        eprintln!("\r\n[left the console of {name}]");
+        crate::put(io::stderr(), &format!("\r\n[left the console of {name}]\n"))?;
     }
     Ok(())
 }

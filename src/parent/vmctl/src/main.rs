@@ -6,7 +6,7 @@ mod console;
 mod options;
 mod show;
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -23,9 +23,10 @@ fn main() -> ExitCode {
         Err(error) => {
             if options.json {
                 let text = format!("{error:#}");
-                println!("{}", serde_json::json!({ "error": text }));
+                let value = serde_json::json!({ "error": text });
+                let _ = put(io::stdout(), &format!("{value}\n"));
             } else {
-                eprintln!("vmctl: {error:#}");
+                let _ = put(io::stderr(), &format!("vmctl: {error:#}\n"));
             }
             ExitCode::FAILURE
         }
@@ -151,20 +152,27 @@ fn print(options: &Options, reply: Reply) -> Result<()> {
             Reply::Text(text) => serde_json::json!({ "text": text }),
             Reply::Error(text) => bail!("{text}"),
         };
-        println!("{value}");
-        return Ok(());
+        return Ok(put(io::stdout(), &format!("{value}\n"))?);
     }
-    match reply {
-        Reply::Done | Reply::Console => {}
+    let text = match reply {
+        Reply::Done | Reply::Console => String::new(),
         Reply::Children(children) => match (&options.command, &children[..]) {
-            (Command::Show { .. }, [child]) => print!("{}", show::one(child)),
-            _ => print!("{}", show::table(&children)),
+            (Command::Show { .. }, [child]) => show::one(child),
+            _ => show::table(&children),
         },
-        Reply::Text(text) if text.is_empty() => {}
-        Reply::Text(text) => println!("{text}"),
+        Reply::Text(text) if text.is_empty() => text,
+        Reply::Text(text) => text + "\n",
         Reply::Error(text) => bail!("{text}"),
+    };
+    Ok(put(io::stdout(), &text)?)
+}
+
+/// Writes `text`, of which somebody may read only the beginning, as `head` does. `println!` would panic.
+fn put(mut to: impl Write, text: &str) -> io::Result<()> {
+    match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
     }
-    Ok(())
 }
 
 fn is_startable(child: &ChildInfo) -> bool {
@@ -173,4 +181,19 @@ fn is_startable(child: &ChildInfo) -> bool {
 
 fn is_alive(child: &ChildInfo) -> bool {
     child.state != ChildState::Stopped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_may_read_only_the_beginning() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        put(writer.try_clone().unwrap(), "web\n").unwrap();
+        let mut first = [0; 3];
+        reader.read_exact(&mut first).unwrap();
+        drop(reader);
+        put(writer, "more").unwrap();
+    }
 }
