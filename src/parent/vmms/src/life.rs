@@ -64,6 +64,8 @@ pub enum Action {
     Wake(Duration),
     /// No [`Event::Time`].
     NoWake,
+    /// To tell all who wait why they need not.
+    Refuse(String),
 }
 
 /// Where a child is in its life.
@@ -154,7 +156,9 @@ impl Life {
             }
             (Event::Pause, S::Pausing | S::Paused) => vec![],
             (Event::Pause, state) => return Err(format!("it is {state}, not running")),
-            (Event::Resume, S::Paused) => vec![Action::Tell(ToWorker::Resume)],
+            (Event::Resume, S::Paused) => {
+                vec![Action::Tell(ToWorker::Resume), Action::Wake(PAUSE)]
+            }
             (Event::Resume, S::Running) => vec![],
             (Event::Resume, state) => return Err(format!("it is {state}, not paused")),
 
@@ -182,6 +186,10 @@ impl Life {
             (Event::Time, S::Pausing) => {
                 self.state = S::Running;
                 vec![Action::Tell(ToWorker::Resume)]
+            }
+            (Event::Time, S::Paused) => {
+                let why = "its worker does not let it go on; `vmctl logs` may tell why";
+                vec![Action::Refuse(why.into())]
             }
             (Event::Time, S::Waiting) => self.build(),
             (Event::Gone(ran), S::Ending) => self.gone(ran),

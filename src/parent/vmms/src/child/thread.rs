@@ -267,6 +267,12 @@ impl Thread {
                     self.deadline = None;
                     continue;
                 }
+                Action::Refuse(why) => {
+                    for (_, reply) in self.waiting.drain(..) {
+                        let _ = reply.send(Err(why.clone()));
+                    }
+                    continue;
+                }
                 Action::Build => self.build(),
                 Action::TakeApart => self.take_apart(),
             };

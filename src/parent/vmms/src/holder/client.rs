@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use worker_link::{Link, LinkError};
 
-use super::{Ask, NAME_MAX, Told};
+use super::{Ask, NAME_MAX, SETS_MAX, Told};
 
 /// How long the holder may take; it has nothing else to do.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
@@ -31,6 +31,9 @@ pub enum HolderError {
     /// The holder went away or says nothing.
     #[error("the holder: {0}")]
     Link(#[from] LinkError),
+    /// It keeps as much as it can.
+    #[error("the holder keeps {SETS_MAX} sets of files, which is all it can: stop another child")]
+    Full,
     /// An answer that cannot be.
     #[error("the holder's answer makes no sense")]
     Senseless,
@@ -92,6 +95,7 @@ impl Holder {
                 state.kept.insert(name.to_owned(), copies);
                 Ok(())
             }
+            (Told::Nothing, _) => Err(HolderError::Full),
             _ => Err(HolderError::Senseless),
         }
     }

@@ -94,8 +94,11 @@ fn serve_one(client: &Client, sets: &mut Sets) -> Result<(), LinkError> {
     match ask {
         Ask::Put(name) => {
             let is_new = !sets.contains_key(&name);
-            if name.len() > NAME_MAX || is_new && sets.len() >= SETS_MAX {
+            if name.len() > NAME_MAX {
                 return Err(LinkError::TooLong);
+            }
+            if is_new && sets.len() >= SETS_MAX {
+                return client.send(&Told::Nothing, &[]);
             }
             sets.insert(name, files);
             client.send(&Told::Done, &[])
