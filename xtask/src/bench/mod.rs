@@ -39,6 +39,9 @@ pub struct Options {
     /// Only this figure, or this group: exits, children, boot, child, storage, memory, code; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// After a partial run, renew its sections of `docs/benchmarks.md`
+    #[arg(long)]
+    page: bool,
     /// Write the figures to this file as well
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -108,9 +111,15 @@ pub fn run(options: &Options) -> Result<()> {
         fs::write(file, page::json(&setting, &rows))
             .with_context(|| format!("writing {}", file.display()))?;
     }
-    if options.only.is_empty() && options.machines.is_empty() {
+    let is_all = options.only.is_empty() && options.machines.is_empty();
+    if is_all || options.page {
         let place = workspace.root().join("docs/benchmarks.md");
-        fs::write(&place, page::markdown(&setting, &rows))?;
+        let text = if is_all {
+            page::markdown(&setting, &rows)
+        } else {
+            page::renewed(&fs::read_to_string(&place)?, &setting, &rows, &groups)
+        };
+        fs::write(&place, text)?;
         println!("\nwritten: docs/benchmarks.md");
     }
     let missed: Vec<&str> = rows

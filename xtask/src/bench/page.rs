@@ -64,31 +64,9 @@ pub fn markdown(setting: &Setting, rows: &[Row]) -> String {
          `memory`, `code` or the name of a figure measures less and leaves this page alone.\n",
     );
     for group in Group::ALL {
-        let of_group: Vec<&Row> = rows.iter().filter(|row| row.group == group).collect();
-        if of_group.is_empty() {
-            continue;
+        if let Some(section) = section(group, rows) {
+            text.push_str(&section);
         }
-        let _ = writeln!(text, "\n## {}\n", title(group));
-        text.push_str(
-            "| figure | unit | AMD | Intel | budget | peer |\n|---|---|--:|--:|--:|---|\n",
-        );
-        for row in of_group {
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | {} | {} | {} |",
-                row.name,
-                row.unit,
-                row.value_text(0),
-                row.value_text(1),
-                row.budget_text(),
-                row.peer_text()
-            );
-        }
-        text.push('\n');
-        for figure in figures::all().filter(|figure| figure.group == group) {
-            let _ = writeln!(text, "- **{}**: {}", figure.name, figure.meaning);
-        }
-        text.push_str(note(group));
     }
     if !setting.dependencies.is_empty() {
         let _ = writeln!(
@@ -99,6 +77,69 @@ pub fn markdown(setting: &Setting, rows: &[Row]) -> String {
     }
     let _ = write!(text, "\n## How the peers were measured\n\n{PEER}");
     text
+}
+
+/// The text of a group, with its heading, if anything of it was measured.
+fn section(group: Group, rows: &[Row]) -> Option<String> {
+    let of_group: Vec<&Row> = rows.iter().filter(|row| row.group == group).collect();
+    if of_group.is_empty() {
+        return None;
+    }
+    let mut text = format!("\n## {}\n\n", title(group));
+    text.push_str("| figure | unit | AMD | Intel | budget | peer |\n|---|---|--:|--:|--:|---|\n");
+    for row in of_group {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} |",
+            row.name,
+            row.unit,
+            row.value_text(0),
+            row.value_text(1),
+            row.budget_text(),
+            row.peer_text()
+        );
+    }
+    text.push('\n');
+    for figure in figures::all().filter(|figure| figure.group == group) {
+        let _ = writeln!(text, "- **{}**: {}", figure.name, figure.meaning);
+    }
+    text.push_str(note(group));
+    Some(text)
+}
+
+/// The page `old` with the sections of `groups` as they were measured now, each with its own date.
+pub fn renewed(old: &str, setting: &Setting, rows: &[Row], groups: &[Group]) -> String {
+    let mut parts: Vec<String> = old
+        .split("\n## ")
+        .enumerate()
+        .map(|(index, part)| {
+            let mark = if index == 0 { "" } else { "\n## " };
+            format!("{mark}{part}")
+        })
+        .collect();
+    for &group in groups {
+        let Some(mut text) = section(group, rows) else {
+            continue;
+        };
+        let _ = writeln!(
+            text,
+            "\nThis section was measured on {} for version `{}`.",
+            setting.date, setting.version
+        );
+        let is_of = |part: &str, group| part.starts_with(&format!("\n## {}\n", title(group)));
+        if let Some(part) = parts.iter_mut().find(|part| is_of(part, group)) {
+            *part = text;
+            continue;
+        }
+        // Before the first that comes later; what is no group's comes last.
+        let later = Group::ALL
+            .into_iter()
+            .skip_while(|&other| other != group)
+            .skip(1)
+            .find_map(|later| parts.iter().position(|part| is_of(part, later)));
+        parts.insert(later.unwrap_or(parts.len().saturating_sub(1).max(1)), text);
+    }
+    parts.concat()
 }
 
 fn title(group: Group) -> &'static str {
@@ -133,12 +174,12 @@ fn note(group: Group) -> &'static str {
              second. This AMD has no x2APIC, so that its EOIs are `eoi-xapic`: a page fault and a decoded instruction each.\n"
         }
         Group::Child => {
-            "\nDebian makes the child in the parent, with `vmctl`; both share the machine's one processor. The rows \
+            "\nDebian makes the child in the parent, with `vmctl`; both share the machine's one processor, or two on QEMU. The rows \
              `child-boot exit.NAME` are exits by reason until the first program, from `vgstat children`. Here *AMD* is QEMU, \
              which counts no instructions.\n"
         }
         Group::Storage => {
-            "\nfio in the child, random requests with `O_DIRECT`, one processor for child and parent together. The image lies in \
+            "\nfio in the child, random requests with `O_DIRECT`, one processor for child and parent together, or two on QEMU. The image lies in \
              the parent's memory, so that no device has a part in the figures. Each figure is the difference of a run of 2,200 \
              requests and one of 200. The rows `NAME.child REASON` and `NAME.parent REASON` say what the exits were and which \
              interrupts came. Here *AMD* is QEMU, which counts no instructions.\n"
@@ -198,4 +239,42 @@ pub fn json(setting: &Setting, rows: &[Row]) -> String {
         setting.date,
         figures.join(",\n")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::figures::Peer;
+    use super::*;
+
+    fn row(group: Group, value: i64) -> Row {
+        Row {
+            name: "cpuid".to_owned(),
+            group,
+            unit: "instructions",
+            values: [Some(value), None],
+            budget: None,
+            peer: Peer::None,
+        }
+    }
+
+    #[test]
+    fn a_partial_run_renews_its_sections_and_leaves_the_others() {
+        let setting = Setting {
+            date: "2026-01-02".to_owned(),
+            version: "v1".to_owned(),
+            versions: Vec::new(),
+            dependencies: Vec::new(),
+        };
+        let rows = [row(Group::Exits, 1), row(Group::Memory, 2)];
+        let old = markdown(&setting, &rows);
+        let rows = [row(Group::Exits, 3), row(Group::Storage, 4)];
+        let groups = [Group::Exits, Group::Storage, Group::Child];
+        let new = renewed(&old, &setting, &rows, &groups);
+        let at = |text: &str| new.find(text).unwrap();
+        assert!(new.contains("| cpuid | instructions | 3 |"));
+        assert!(!new.contains("| cpuid | instructions | 1 |"));
+        assert!(at("| 4 |") < at("## Memory") && at("| 2 |") > at("## Memory"));
+        assert!(at("## Memory") < at("## How the peers"));
+        assert_eq!(renewed(&new, &setting, &rows, &groups), new);
+    }
 }
