@@ -34,9 +34,22 @@ pub fn qemu_img() -> Option<PathBuf> {
     found
 }
 
+/// How the tool is started: one that was put aside with its libraries has its own loader.
+fn command(tool: &Path) -> Command {
+    let tree = tool.ancestors().nth(3).unwrap_or(tool);
+    let loader = tree.join("lib64/ld-linux-x86-64.so.2");
+    if tree == Path::new("/") || !loader.is_file() {
+        return Command::new(tool);
+    }
+    let mut command = Command::new(loader);
+    let libraries = tree.join("usr/lib/x86_64-linux-gnu");
+    command.arg("--library-path").arg(libraries).arg(tool);
+    command
+}
+
 /// Runs the tool: whether it was content, and what it said.
 pub fn run(tool: &Path, words: &[&str]) -> (bool, String) {
-    let output = Command::new(tool).args(words).output().unwrap();
+    let output = command(tool).args(words).output().unwrap();
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
     (output.status.success(), text)
