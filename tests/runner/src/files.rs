@@ -20,6 +20,7 @@ impl RunFiles {
             files.hypervisor_log(),
             files.emulator_log(),
             files.monitor(),
+            files.registers(),
         ] {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -57,6 +58,11 @@ impl RunFiles {
     /// Bochs' configuration.
     pub fn bochs_configuration(&self) -> PathBuf {
         self.directory.join("bochsrc")
+    }
+
+    /// What QEMU's processors were doing when the time was over.
+    pub fn registers(&self) -> PathBuf {
+        self.directory.join("registers.txt")
     }
 
     /// The socket of QEMU's machine protocol.

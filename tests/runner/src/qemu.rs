@@ -1,9 +1,11 @@
 //! QEMU: the command line of a machine, and the events it reports.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -100,8 +102,27 @@ fn processor(machine: &Machine, is_kvm: bool) -> String {
     text
 }
 
-/// Listens to QEMU's machine protocol until QEMU ends, and passes on what concerns a verdict.
-pub fn listen(monitor: &Path, events: &Sender<Event>) {
+/// The way to ask a running QEMU something, once [`listen`] has it.
+pub type Speaker = OnceLock<UnixStream>;
+
+/// Lets QEMU tell, twice, what each processor is doing: of one that hangs it is all there is to go by. [`listen`] writes
+/// the answers down. Takes a second.
+pub fn ask_for_registers(speaker: &Speaker) {
+    const QUESTION: &[u8] = b"{\"execute\":\"human-monitor-command\",\
+        \"arguments\":{\"command-line\":\"info registers -a\"}}\n";
+    let Some(mut stream) = speaker.get() else {
+        return;
+    };
+    for _ in 0..2 {
+        // Where it does not listen any more there is nothing to be had.
+        let _ = stream.write_all(QUESTION);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Listens to QEMU's machine protocol until QEMU ends, and passes on what concerns a verdict. What [`ask_for_registers`]
+/// is answered goes into the file `answers`.
+pub fn listen(monitor: &Path, events: &Sender<Event>, speaker: &Speaker, answers: &Path) {
     // QEMU makes the socket soon after it starts.
     let mut attempts = 0;
     let stream = loop {
@@ -121,13 +142,25 @@ pub fn listen(monitor: &Path, events: &Sender<Event>) {
     {
         return;
     }
+    let _ = speaker.set(writer);
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        if let Some(text) = answer(&line) {
+            let file = OpenOptions::new().create(true).append(true).open(answers);
+            let _ = file.and_then(|mut file| file.write_all(text.as_bytes()));
+        }
         if let Some(event) = parse_event(&line)
             && events.send(event).is_err()
         {
             return;
         }
     }
+}
+
+/// The text of an answer to a command of the human monitor.
+fn answer(line: &str) -> Option<String> {
+    let text = line.strip_prefix("{\"return\": \"")?;
+    let text = text.trim_end().strip_suffix("\"}")?;
+    Some(text.replace("\\r\\n", "\n") + "\n")
 }
 
 fn parse_event(line: &str) -> Option<Event> {
@@ -150,6 +183,13 @@ fn parse_event(line: &str) -> Option<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_of_the_monitor_is_text() {
+        let line = r#"{"return": "CPU#0\r\nRAX=0\r\n"}"#;
+        assert_eq!(answer(line).as_deref(), Some("CPU#0\nRAX=0\n\n"));
+        assert_eq!(answer(r#"{"return": {}}"#), None);
+    }
 
     #[test]
     fn a_reset_that_ends_the_machine_is_not_a_power_off() {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
@@ -89,9 +90,11 @@ pub fn run(
     let start = Instant::now();
     let mut emulator = Emulator::start(command)?;
     let (sender, events) = mpsc::channel();
+    let speaker = Arc::new(qemu::Speaker::new());
     if !is_bochs {
-        let monitor = files.monitor();
-        std::thread::spawn(move || qemu::listen(&monitor, &sender));
+        let (monitor, registers) = (files.monitor(), files.registers());
+        let speaker = speaker.clone();
+        std::thread::spawn(move || qemu::listen(&monitor, &sender, &speaker, &registers));
     }
 
     let mut watch = Watch::new(events);
@@ -100,6 +103,7 @@ pub fn run(
             break Some(status);
         }
         if start.elapsed() > limits.timeout {
+            qemu::ask_for_registers(&speaker);
             break None;
         }
         watch.collect();
