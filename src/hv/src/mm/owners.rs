@@ -5,8 +5,9 @@ use core::sync::atomic::AtomicU16;
 
 use addr::Spa;
 use bootinfo::{BootInfo, Status};
-use frames::{FrameState, FrameTable};
+use frames::{FrameError, FrameState, FrameTable};
 use spin::Once;
+use tlfs::HvError;
 
 use super::frames::{self as allocator, FrameUse};
 use super::phys;
@@ -39,6 +40,17 @@ pub fn init(info: &BootInfo) -> Result<(), Status> {
 /// The table. Before [`init`] an empty one, which refuses everything.
 pub fn table() -> FrameTable<'static> {
     TABLE.get().copied().unwrap_or(FrameTable::new(&[]))
+}
+
+/// What a call about a frame answers when the frame's state forbids it.
+pub const fn status(error: FrameError) -> HvError {
+    match error {
+        FrameError::NotRam => HvError::INVALID_PARAMETER,
+        FrameError::TooManyUses => HvError::NO_RESOURCES,
+        FrameError::Deposited | FrameError::InUse | FrameError::NotHeld => {
+            HvError::OPERATION_DENIED
+        }
+    }
 }
 
 /// Whether the frame of `spa` is RAM that the parent reads and writes. What is deposited is the hypervisor's.

@@ -9,7 +9,7 @@
 //! | the local APIC's page, the emulated PCI window | nothing: each access exits |
 //! | overlay pages | the hypervisor's frame |
 
-use ::frames::{FrameError, FrameState, Slot};
+use ::frames::{FrameState, Slot};
 use addr::{Gpa, Gpn, PAGE_SIZE, Spa, VpIndex};
 use bootinfo::{BootInfo, SpaRange, Status};
 use paging::mtrr::MtrrState;
@@ -269,12 +269,7 @@ impl<V: Virt> Slat<V> {
         if self.overlays.frame_at(page).is_some() {
             return Err(HvError::OPERATION_DENIED);
         }
-        owners::table()
-            .deposit(spa, slot)
-            .map_err(|error| match error {
-                FrameError::NotRam => HvError::INVALID_PARAMETER,
-                _ => HvError::OPERATION_DENIED,
-            })?;
+        owners::table().deposit(spa, slot).map_err(owners::status)?;
         let shown = self.table.map(
             &mut Tables(FrameUse::Slat),
             spa.get(),

@@ -70,7 +70,7 @@ impl Drop for RingPages {
 fn ring_of(pages: &[Spa]) -> Ring {
     let at = |index: usize| pages.get(index).copied().unwrap_or(Spa::new(0));
     let data = core::array::from_fn(|index| {
-        // SAFETY: as above.
+        // SAFETY: as in `control`.
         let page: &'static DataPage = unsafe { &*phys::pointer(at(index + 1)).cast() };
         page
     });
@@ -93,6 +93,7 @@ impl PinnedWords {
     ///
     /// # Errors
     /// `INVALID_PARAMETER`: not aligned to a page, or no RAM of the parent. `OPERATION_DENIED`: deposited.
+    /// `NO_RESOURCES`: a page has as many uses as can be counted.
     pub fn new(gpa: addr::Gpa, pages: usize) -> Result<Self, HvError> {
         let first = Spa::new(gpa.get());
         if !first.is_aligned(PAGE_SIZE) {
@@ -100,11 +101,7 @@ impl PinnedWords {
         }
         owners::table()
             .pin_range(first, pages as u64)
-            .map_err(|error| match error {
-                frames::FrameError::NotRam => HvError::INVALID_PARAMETER,
-                frames::FrameError::TooManyUses => HvError::NO_RESOURCES,
-                _ => HvError::OPERATION_DENIED,
-            })?;
+            .map_err(owners::status)?;
         Ok(Self { first, pages })
     }
 

@@ -13,7 +13,7 @@ use tlfs::call::{
 };
 
 use super::super::ParentVp;
-use super::{BURST, Target, frame, frame_status, word};
+use super::{BURST, Target, frame, word};
 use crate::mm::owners;
 use crate::partition::TableMemory;
 use crate::partition::child::State;
@@ -197,7 +197,9 @@ impl<V: Virt> ParentVp<V> {
                 if page.get() <= APIC_PAGE && APIC_PAGE - page.get() < unit {
                     return Err(HvError::INVALID_PARAMETER);
                 }
-                owners::table().pin_range(spa, unit).map_err(frame_status)?;
+                owners::table()
+                    .pin_range(spa, unit)
+                    .map_err(owners::status)?;
                 let target = Mapping {
                     spa,
                     size,

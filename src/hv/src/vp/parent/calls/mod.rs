@@ -124,14 +124,3 @@ fn word(input: &[u8]) -> u64 {
         .first_chunk()
         .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
-
-/// What a call about a frame answers when the frame's state forbids it.
-fn frame_status(error: frames::FrameError) -> HvError {
-    match error {
-        frames::FrameError::NotRam => HvError::INVALID_PARAMETER,
-        frames::FrameError::TooManyUses => HvError::NO_RESOURCES,
-        frames::FrameError::Deposited | frames::FrameError::InUse | frames::FrameError::NotHeld => {
-            HvError::OPERATION_DENIED
-        }
-    }
-}

@@ -12,8 +12,9 @@ use tlfs::property::{Bank, PropertyCode as P, SyntheticFeatures, VmmCapabilities
 use vpcore::child_cpuid;
 
 use super::super::ParentVp;
-use super::{Target, frame, frame_status};
+use super::{Target, frame};
 use crate::arch::x86::insn;
+use crate::mm::owners;
 use crate::partition::child::{ChildPartition, Creation, State};
 use crate::partition::directory::{self, CHILDREN};
 use crate::partition::parent::PARENT;
@@ -214,7 +215,7 @@ impl<V: Virt> ParentVp<V> {
 
     pub(super) fn map_statistics(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = MapStatsPage2::decode(body.header())?;
-        let page = PinnedPage::new(frame(call.page.get())?).map_err(frame_status)?;
+        let page = PinnedPage::new(frame(call.page.get())?).map_err(owners::status)?;
         // Counters come with the statistics themselves; a page of zeros says that nothing was counted.
         page.write(0, &[0; 4096]);
         self.statistics_slot(&call.object, |slot| match slot {

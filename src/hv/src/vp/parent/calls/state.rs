@@ -8,8 +8,9 @@ use tlfs::call::{MapStatePage, StatePageType, StateType, UnmapStatePage, VpState
 use tlfs::state::TimersState;
 
 use super::super::ParentVp;
-use super::{frame, frame_status, word};
+use super::{frame, word};
 use crate::arch::x86::insn;
+use crate::mm::owners;
 use crate::partition::Partition;
 use crate::partition::state_page::PinnedPage;
 use crate::virt::Virt;
@@ -23,7 +24,7 @@ impl<V: Virt> ParentVp<V> {
         if !call.is_placed {
             return Err(HvError::INVALID_PARAMETER);
         }
-        let page = PinnedPage::new(frame(call.page.get())?).map_err(frame_status)?;
+        let page = PinnedPage::new(frame(call.page.get())?).map_err(owners::status)?;
         page.write(0, &[0; PAGE_SIZE as usize]);
         let mut pages = vp.pages.lock();
         let slot = match call.kind {
@@ -162,13 +163,13 @@ fn one_page(body: &Body<'_>) -> Result<Spa, HvError> {
 
 fn read(page: Spa, buffer: &mut [u8]) -> Result<(), HvError> {
     // Pinned for the time of the copy: another processor may deposit it.
-    let page = PinnedPage::new(page).map_err(frame_status)?;
+    let page = PinnedPage::new(page).map_err(owners::status)?;
     page.read(0, buffer);
     Ok(())
 }
 
 fn write(page: Spa, bytes: &[u8]) -> Result<(), HvError> {
-    let page = PinnedPage::new(page).map_err(frame_status)?;
+    let page = PinnedPage::new(page).map_err(owners::status)?;
     page.write(0, bytes);
     Ok(())
 }
