@@ -2,7 +2,7 @@
 
 use tlfs::{Control, HvError, Privileges, ResultWord};
 
-use crate::dispatch::{Handler, Progress, check_control};
+use crate::dispatch::{Handler, answered, check_control, conclude};
 use crate::table::{RepSpec, Table};
 use crate::{Body, Outcome};
 
@@ -76,11 +76,6 @@ pub fn dispatch_buffers<K: Copy>(
     };
     let result = handler.handle(spec.kind, &mut body);
     let (done, written) = (body.done, body.written);
-    let bytes = match (shape.rep, result) {
-        (None, Ok(Progress::Done)) if shape.is_output_open => written,
-        (None, Ok(Progress::Done)) => output_bytes,
-        (None, _) => 0,
-        (Some(_), _) => bytes_out(done),
-    };
-    (crate::dispatch::conclude(control, result, done), bytes)
+    let answered = answered(shape, result, start..done, written, output_bytes);
+    (conclude(control, result, done), answered.end)
 }

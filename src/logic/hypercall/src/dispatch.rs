@@ -1,6 +1,6 @@
 //! From the registers of a caller to the result word: checks, one copy in, the handler, one copy out.
 
-use core::ops::DerefMut;
+use core::ops::{DerefMut, Range};
 
 use addr::{Gpa, PAGE_SIZE};
 use tlfs::{Control, HvError, Privileges, ResultWord};
@@ -250,16 +250,7 @@ fn slow<K: Copy>(
     let result = handler.handle(spec.kind, &mut body);
     let (done, written) = (body.done, body.written);
 
-    // A simple call writes its output when it succeeds, a rep call that of the elements done in this piece.
-    let written = match (shape.rep, result) {
-        (None, Ok(Progress::Done)) if shape.is_output_open => 0..written,
-        (None, Ok(Progress::Done)) => 0..output_bytes,
-        (None, _) => 0..0,
-        (Some(_), _) => {
-            usize::from(start) * usize::from(rep.output)
-                ..usize::from(done) * usize::from(rep.output)
-        }
-    };
+    let written = answered(shape, result, start..done, written, output_bytes);
     if let Some(bytes) = scratch.output.get(written.clone())
         && !bytes.is_empty()
     {
@@ -281,6 +272,27 @@ fn slow<K: Copy>(
 /// Whether a block may lie there: 8-byte aligned and within one page. An empty block may lie anywhere.
 fn is_placed(gpa: Gpa, bytes: usize) -> bool {
     bytes == 0 || (gpa.is_aligned(8) && gpa.page_offset() + bytes <= PAGE_BYTES)
+}
+
+/// The bytes of the output that a piece answers: a simple call all of it when it succeeds, of which an open one has
+/// `written` and others `output_bytes`; a rep call that of the elements done in the piece.
+#[inline(always)]
+pub(crate) fn answered(
+    shape: &Shape,
+    result: Result<Progress, HvError>,
+    done: Range<u16>,
+    written: usize,
+    output_bytes: usize,
+) -> Range<usize> {
+    match (shape.rep, result) {
+        (None, Ok(Progress::Done)) if shape.is_output_open => 0..written,
+        (None, Ok(Progress::Done)) => 0..output_bytes,
+        (None, _) => 0..0,
+        (Some(rep), _) => {
+            let bytes = |elements: u16| usize::from(elements) * usize::from(rep.output);
+            bytes(done.start)..bytes(done.end)
+        }
+    }
 }
 
 pub(crate) fn conclude(control: Control, result: Result<Progress, HvError>, done: u16) -> Outcome {
