@@ -61,6 +61,14 @@ counters! {
     UnlistedWrite "msr.unlisted_write"
     HiddenMemory "memory.hidden"
     LazyMap "memory.lazy_map"
+    Delivered "interrupt.delivered"
+    SpinWait "hypercall.spin_wait"
+    SynicCall "hypercall.synic"
+    MmuCall "hypercall.mmu"
+    InterruptCall "hypercall.interrupt"
+    MemoryCall "hypercall.memory"
+    VpCall "hypercall.vp"
+    PoolCall "hypercall.pool"
     Entries "entries"
 }
 
@@ -216,6 +224,16 @@ impl Counters {
                 .for_each(|word| word.store(0, Ordering::Relaxed));
             area.word(row).store(0, Ordering::Release);
         }
+    }
+
+    /// How often it was counted; 0 where it is counted nowhere.
+    pub fn get(self, counter: Counter) -> u64 {
+        if core::ptr::eq(self.0, &NOWHERE) {
+            return 0;
+        }
+        self.0
+            .get(counter as usize)
+            .map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
     /// Counts one.

@@ -24,7 +24,7 @@ use crate::arch::x86::{captured::Captured, idt, insn, msr, mtrr};
 use crate::diagnostics::Counters;
 use crate::mm::frames::{self, FrameUse, VpFrames};
 use crate::mm::{address_space, owners, phys};
-use crate::partition::{ParentPartition, Partition, slots, vmbus};
+use crate::partition::{ParentPartition, Partition, slots, statistics, vmbus};
 use crate::scheduler::{self, LpQueue, Processor};
 use crate::virt::{Svm, Virt, Vmx};
 use crate::vp::parent::{Parent, trap_ports};
@@ -177,7 +177,7 @@ fn prepare_partition<V: Virt>(
     Ok(partition)
 }
 
-/// A run queue for each LP.
+/// For each LP a run queue, and room for pages of statistics.
 fn init_queues(info: &BootInfo) -> Result<(), Status> {
     let count = info.lp_count as usize;
     let published = frames::place_slice(FrameUse::Lp, count, |_| Published::new());
@@ -187,7 +187,7 @@ fn init_queues(info: &BootInfo) -> Result<(), Status> {
         Some(LpQueue::new(index as u32, info.tsc_hz, published))
     });
     scheduler::init(queues.ok_or(Status::NO_MEMORY)?);
-    Ok(())
+    statistics::init(count).ok_or(Status::NO_MEMORY)
 }
 
 /// Prints where the memory went.

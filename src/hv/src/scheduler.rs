@@ -12,6 +12,7 @@ use crate::arch::x86::extended::Extended;
 use crate::arch::x86::insn;
 use crate::arch::x86::lp::{self, LpArea};
 use crate::partition::directory::{self, Directory};
+use crate::partition::statistics::LpTally;
 use crate::partition::{Seat, VpShared};
 use crate::shootdown;
 use crate::virt::Virt;
@@ -75,6 +76,7 @@ pub struct Processor<V: Virt> {
     parent_called: bool,
     /// Whom the LP has loaded, if not the parent's VP.
     child: Option<Seated<V>>,
+    tally: LpTally,
 }
 
 impl<V: Virt> Processor<V> {
@@ -88,6 +90,7 @@ impl<V: Virt> Processor<V> {
             parent_waits: false,
             parent_called: false,
             child: None,
+            tally: LpTally::new(area.index, insn::rdtsc()),
         }
     }
 
@@ -98,13 +101,23 @@ impl<V: Virt> Processor<V> {
                 Choice::Parent { until } => {
                     self.seat_parent();
                     self.parent_called = false;
-                    self.parent.run(until);
-                    self.parent_waits = !self.parent.is_runnable();
+                    self.run_parent(until);
                 }
                 Choice::Vp { id, until } => self.run_child(id, until),
                 Choice::Idle { until } => self.idle(until),
             }
         }
+    }
+
+    fn run_parent(&mut self, until: u64) {
+        let begin = insn::rdtsc();
+        let hz = self.parent.tsc_hz();
+        self.parent
+            .run(until.min(LpTally::limit(self.area.index, begin, hz)));
+        self.parent_waits = !self.parent.is_runnable();
+        let end = insn::rdtsc();
+        self.tally.parent.ran(end.saturating_sub(begin));
+        self.tally.show(self.area.index, end, hz);
     }
 
     fn choose(&mut self) -> Choice {
@@ -164,6 +177,8 @@ impl<V: Virt> Processor<V> {
         };
         child.core.unseat();
         drop(child);
+        self.tally.switched();
+        self.tally.parent.dispatched(self.area.index);
         self.parent.load();
         self.parent_extended.restore();
         self.parent.shared().set_loaded(Some(self.area));
@@ -190,6 +205,7 @@ impl<V: Virt> Processor<V> {
                 self.parent.shared().set_loaded(None);
             }
         }
+        self.tally.switched();
         core.seat(self.area, self.parent.extension());
         self.child = Some(Seated { id, core });
         true
@@ -206,7 +222,7 @@ impl<V: Virt> Processor<V> {
         let Some(child) = &mut self.child else { return };
         let is_parent_passed =
             self.area.has_taken() || self.parent.shared().attention.load(Ordering::SeqCst);
-        child.core.run_beside(until, is_parent_passed);
+        child.core.take_turn(until, is_parent_passed);
         let waits = child.core.waits();
         let is_wanted = child.core.is_wanted();
         if let Some(vector) = self.area.take_vector() {
@@ -231,7 +247,9 @@ impl<V: Virt> Processor<V> {
         // Nobody waits for a core that an idle LP holds.
         self.unseat_child();
         let now = insn::rdtsc();
-        let until = until.min(self.parent.alarm().unwrap_or(u64::MAX));
+        let until = until
+            .min(self.parent.alarm().unwrap_or(u64::MAX))
+            .min(LpTally::limit(self.area.index, now, self.parent.tsc_hz()));
         self.area
             .arm((until != u64::MAX).then_some(until), now, now);
         let shared = self.area.shared;
@@ -241,6 +259,9 @@ impl<V: Virt> Processor<V> {
         }
         shared.in_guest.store(false, Ordering::SeqCst);
         shared.attention.store(false, Ordering::SeqCst);
+        let end = insn::rdtsc();
+        self.tally.halted(end.saturating_sub(now));
+        self.tally.show(self.area.index, end, self.parent.tsc_hz());
         crate::panic::stop_if_asked();
         if let Some(vector) = self.area.take_vector() {
             self.parent_called |= self.parent.physical_interrupt(vector);

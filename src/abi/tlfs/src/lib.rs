@@ -18,6 +18,7 @@ pub mod property;
 pub mod reader;
 pub mod register;
 pub mod state;
+pub mod statistics;
 pub mod status;
 pub mod time;
 pub mod wire;

@@ -14,6 +14,7 @@ pub mod ports;
 mod slat;
 pub mod slots;
 pub mod state_page;
+pub mod statistics;
 pub mod vmbus;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};

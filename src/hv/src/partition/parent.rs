@@ -14,7 +14,6 @@ use x86::efer;
 
 use super::notices::{self, List};
 use super::ports::{FrameChunks, Links};
-use super::state_page::PinnedPage;
 use super::vmbus::VmBus;
 use super::{Partition, PartitionCore, Seat, Slat, VpShared, VpTable};
 use crate::arch::x86::insn;
@@ -39,8 +38,6 @@ pub struct ParentPartition<V: Virt> {
     /// The rate of the TSC never changes.
     pub has_invariant_tsc: bool,
     levels: Levels,
-    /// Pages of statistics about itself.
-    pub statistics: Mutex<[Option<PinnedPage>; 2]>,
     /// The PCI configuration window that we emulate.
     pub ecam: Option<EcamWindow>,
     /// CF8 as the parent wrote it, and the lock of the real one.
@@ -122,7 +119,6 @@ impl<V: Virt> ParentPartition<V> {
             bitmaps,
             child_bitmaps,
             has_invariant_tsc: invariant,
-            statistics: Mutex::new([None, None]),
             levels: Levels::from_count(info.levels).ok_or(Status::BAD_BOOT_INFO)?,
             ecam,
             config_address: Mutex::new(pci_config::ConfigAddress::default()),

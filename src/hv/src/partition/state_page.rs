@@ -1,9 +1,12 @@
 //! Pages of the parent that the hypervisor fills: intercept message, register page, statistics.
 #![expect(unsafe_code, reason = "names frames of the parent that are pinned")]
 
+use core::sync::atomic::Ordering;
+
 use addr::{PAGE_SIZE, Spa};
 use frames::FrameError;
 
+use crate::mm::phys::SharedFrame;
 use crate::mm::{owners, phys};
 
 /// A page of the parent, in use as long as this value is.
@@ -25,6 +28,13 @@ impl PinnedPage {
         let bytes = bytes.get(..room).unwrap_or(bytes);
         // SAFETY: a pinned frame of RAM, and the range lies in it.
         unsafe { phys::write_frame(Spa::new(self.0.get() + offset as u64), bytes) };
+    }
+
+    /// Stores `value` as word `index` of eight bytes, in one piece.
+    pub fn set_word(&self, index: usize, value: u64) {
+        // SAFETY: a pinned frame of RAM, which is written as a page that a guest sees, and the value does not stay.
+        let frame = unsafe { SharedFrame::new(self.0) };
+        frame.word(index * 8).store(value, Ordering::Relaxed);
     }
 
     /// Copies from `offset` on.
@@ -52,8 +62,6 @@ pub struct StatePages {
     pub intercept: Option<PinnedPage>,
     /// Its registers at that time.
     pub registers: Option<PinnedPage>,
-    /// Statistics: what the VP knows of itself, what the parent may know.
-    pub statistics: [Option<PinnedPage>; 2],
 }
 
 impl StatePages {
@@ -62,7 +70,6 @@ impl StatePages {
         Self {
             intercept: None,
             registers: None,
-            statistics: [None, None],
         }
     }
 }

@@ -10,6 +10,7 @@ use vmbus_proto::MESSAGE_CONNECTIONS;
 use vpcore::seam::VpBackend;
 
 use super::{Role, Vp};
+use crate::diagnostics::Counter;
 use crate::partition::Partition;
 use crate::partition::ports::Sender;
 use crate::partition::vmbus::{self, Signalled};
@@ -20,6 +21,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// `HvCallSignalEvent` with this parameter block.
     #[inline(never)]
     pub(super) fn signal_event(&mut self, input: &[u8]) -> Result<(), HvError> {
+        self.counters.add(Counter::SynicCall);
         let call = SignalEvent::decode(input)?;
         self.is_settled = false;
         if self.partition.core().vmbus.is_on() {
@@ -42,6 +44,9 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         call: Call,
         body: &mut Body<'_>,
     ) -> Result<Progress, HvError> {
+        if let Some(counter) = counter(call) {
+            self.counters.add(counter);
+        }
         match call {
             Call::NotifyLongSpinWait => {}
             Call::SignalEvent => self.signal_event(body.header())?,
@@ -150,4 +155,45 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         }
         Ok(Progress::Done)
     }
+}
+
+/// Where a call is counted beside all others. Signals count where they are carried out.
+const fn counter(call: Call) -> Option<Counter> {
+    Some(match call {
+        Call::NotifyLongSpinWait => Counter::SpinWait,
+        Call::FlushVirtualAddressSpace
+        | Call::FlushVirtualAddressList
+        | Call::FlushVirtualAddressSpaceEx
+        | Call::FlushVirtualAddressListEx => Counter::MmuCall,
+        Call::SendSyntheticClusterIpi
+        | Call::SendSyntheticClusterIpiEx
+        | Call::AssertVirtualInterrupt
+        | Call::ClearVirtualInterrupt => Counter::InterruptCall,
+        Call::PostMessage
+        | Call::SignalEventDirect
+        | Call::PostMessageDirect
+        | Call::CreatePort
+        | Call::DeletePort
+        | Call::ConnectPort
+        | Call::DisconnectPort
+        | Call::NotifyPortRingEmpty => Counter::SynicCall,
+        Call::MapGpaPages
+        | Call::UnmapGpaPages
+        | Call::GetGpaPagesAccessStates
+        | Call::TranslateVirtualAddress
+        | Call::ReadGpa
+        | Call::WriteGpa => Counter::MemoryCall,
+        Call::CreateVp
+        | Call::DeleteVp
+        | Call::GetVpRegisters
+        | Call::SetVpRegisters
+        | Call::StartVirtualProcessor
+        | Call::GetVpIndexFromApicId
+        | Call::MapVpStatePage
+        | Call::UnmapVpStatePage
+        | Call::GetVpState
+        | Call::SetVpState => Counter::VpCall,
+        Call::DepositMemory | Call::WithdrawMemory => Counter::PoolCall,
+        _ => return None,
+    })
 }

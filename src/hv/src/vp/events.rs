@@ -5,6 +5,7 @@ use vpcore::seam::{Event, VpBackend, Window};
 use x86::vector;
 
 use super::{Activity, Role, Vp};
+use crate::diagnostics::Counter;
 use crate::virt::Virt;
 
 impl<V: Virt, R: Role<V>> Vp<V, R> {
@@ -145,6 +146,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
                 vector
             }
         };
+        self.counters.add(Counter::Delivered);
         self.backend.inject(Event::Interrupt(vector));
     }
 

@@ -15,6 +15,7 @@ use vpcore::seam::{Register, SegmentName, VpBackend};
 use super::role::Refused;
 use super::{Role, Vp};
 use crate::arch::x86::insn;
+use crate::diagnostics::Counter;
 use crate::mm::phys::SharedFrame;
 use crate::partition::Partition;
 use crate::virt::Virt;
@@ -277,7 +278,10 @@ impl<V: Virt, R: Role<V>> Handler<Call> for Calls<'_, V, R> {
     #[inline(always)]
     fn handle_frequent(&mut self, call: Call, input: u64) -> Option<Result<(), HvError>> {
         match call {
-            Call::NotifyLongSpinWait => Some(Ok(())),
+            Call::NotifyLongSpinWait => {
+                self.0.counters.add(Counter::SpinWait);
+                Some(Ok(()))
+            }
             Call::SignalEvent => Some(self.0.signal_event(&input.to_le_bytes())),
             _ => None,
         }

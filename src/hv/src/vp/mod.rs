@@ -165,6 +165,11 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         self.shared
     }
 
+    /// Ticks of the TSC per second.
+    pub fn tsc_hz(&self) -> u64 {
+        self.tsc_hz
+    }
+
     /// Runs the VP until it waits for something, or `limit` (TSC ticks) is over, or its role says so.
     pub fn run(&mut self, limit: u64) {
         self.limit = limit;

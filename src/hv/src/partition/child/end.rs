@@ -43,6 +43,7 @@ impl<V: Virt> ChildPartition<V> {
             notices::forget(scheduled);
         }
         *vp.pages.lock() = StatePages::new();
+        vp.statistics.clear();
         self.remove_vp_overlays(me, vp);
     }
 
@@ -131,7 +132,7 @@ impl<V: Virt> ChildPartition<V> {
         }
         drop(guard);
         self.overrides.lock().clear(&mut self.pool.lock());
-        *self.statistics.lock() = [None, None];
+        self.statistics.clear();
         self.properties.lock().state = State::Finalized;
         Progress::Done
     }
@@ -163,7 +164,7 @@ impl<V: Virt> ChildPartition<V> {
             Ok(())
         });
         checked.unwrap_or(Err(HvError::OPERATION_DENIED))?;
-        *child.statistics.lock() = [None, None];
+        child.statistics.clear();
         // SAFETY: used below only, before it is freed.
         let partition = unsafe { child.forever() };
         drop(child);

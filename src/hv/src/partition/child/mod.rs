@@ -31,7 +31,7 @@ use crate::mm::phys::SharedFrame;
 use crate::mm::pool::{self, Pool, PoolFrames};
 use crate::partition::directory::ChildRef;
 use crate::partition::ports::{FrameChunks, Links};
-use crate::partition::state_page::PinnedPage;
+use crate::partition::statistics;
 use crate::partition::vmbus::VmBus;
 use crate::virt::Virt;
 
@@ -90,8 +90,8 @@ pub struct ChildPartition<V: Virt> {
     pub vps_per_socket: AtomicU32,
     /// Its time stands still.
     pub is_frozen: AtomicBool,
-    /// Pages of statistics: what it knows of itself, what the parent may know.
-    pub statistics: Mutex<[Option<PinnedPage>; 2]>,
+    /// Pages of its statistics.
+    pub statistics: statistics::Pages,
     /// A call changes what it is made of: its VPs, its pool, its end.
     is_busy: AtomicBool,
     /// VPs that were deleted, whose frames are freed when it is finalized.
@@ -168,7 +168,7 @@ impl<V: Virt> ChildPartition<V> {
             }),
             vps_per_socket: AtomicU32::new(0),
             is_frozen: AtomicBool::new(false),
-            statistics: Mutex::new([None, None]),
+            statistics: statistics::Pages::new(),
             is_busy: AtomicBool::new(false),
             deleted: AtomicPtr::new(core::ptr::null_mut()),
             cpuid_epoch: AtomicU32::new(0),
@@ -282,6 +282,24 @@ impl<V: Virt> ChildPartition<V> {
         let epoch = self.cpuid_epoch.load(Ordering::Relaxed);
         self.cpuid_epoch
             .store(epoch % 0xFF_FFFF + 1, Ordering::Release);
+    }
+
+    /// Writes its page of statistics, where there is one.
+    pub fn show_statistics(&self) {
+        use tlfs::statistics::partition as n;
+        if !self.statistics.is_on() {
+            return;
+        }
+        let (_, deposited) = self.pool.lock().usage();
+        let memory = self.memory.lock();
+        let mapped = memory.as_ref().map_or(0, |memory| memory.mapped);
+        drop(memory);
+        self.statistics.show(&[
+            (n::VIRTUAL_PROCESSORS, self.core.vps.iter().count() as u64),
+            (n::DEPOSITED_PAGES, deposited),
+            (n::GPA_PAGES, mapped),
+            (n::PARTITION_ID, self.core.id.get()),
+        ]);
     }
 
     /// Adds a frame that was just deposited to the pool.

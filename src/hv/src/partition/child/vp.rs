@@ -18,6 +18,7 @@ use crate::arch::x86::local_apic::own_vector;
 use crate::arch::x86::lp::{self, LpArea};
 use crate::mm::{phys, pool};
 use crate::partition::state_page::StatePages;
+use crate::partition::statistics;
 use crate::virt::Virt;
 use crate::vp::child::{Child, ChildCore, NewCore};
 
@@ -62,6 +63,8 @@ pub struct ChildVp<V: Virt> {
     pub message: Mutex<Message>,
     /// Pages that the parent and the hypervisor share about it.
     pub pages: Mutex<StatePages>,
+    /// Pages of its statistics.
+    pub statistics: statistics::Pages,
     /// It is being deleted: nothing of another VP is kept in its overlay entries any more.
     pub is_ending: AtomicBool,
     /// Deleted before its partition was: where the next such is.
@@ -208,6 +211,7 @@ impl<V: Virt> ChildVp<V> {
             overlays: Mutex::new(overlays),
             message: Mutex::new(Message::EMPTY),
             pages: Mutex::new(StatePages::new()),
+            statistics: statistics::Pages::new(),
             is_ending: AtomicBool::new(false),
             next_deleted: AtomicPtr::new(core::ptr::null_mut()),
             queue,

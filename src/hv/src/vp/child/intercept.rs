@@ -6,13 +6,14 @@ use vpcore::seam::{IoAccess, Register, SlatFault, VpBackend};
 use vpstate::intercept::{Context, Instruction};
 
 use super::ChildCore;
+use crate::partition::statistics::About;
 use crate::partition::{Partition, notices, slots};
 use crate::virt::Virt;
 use crate::vp::fetch::INSTRUCTION_MAX;
 
 impl<V: Virt> ChildCore<V> {
     /// Leaves `message` for the parent. The VP does not run on before the parent has answered.
-    fn intercept(&mut self, message: Message) {
+    fn intercept(&mut self, about: About, message: Message) {
         self.is_settled = false;
         let vp = self.role.vp;
         let scheduled = self.role.scheduled;
@@ -20,6 +21,7 @@ impl<V: Virt> ChildCore<V> {
             // One is outstanding: of several causes of one exit the first is told.
             return;
         }
+        self.role.tally.told(about);
         *vp.message.lock() = message;
         let image = vp
             .pages
@@ -69,7 +71,7 @@ impl<V: Virt> ChildCore<V> {
         let message = self
             .context(length)
             .port(&self.backend, access, &instruction);
-        self.intercept(message);
+        self.intercept(About::Port, message);
     }
 
     pub(super) fn intercept_memory(&mut self, fault: &SlatFault) {
@@ -87,27 +89,27 @@ impl<V: Virt> ChildCore<V> {
         let message = self
             .context(length)
             .memory(fault, is_mapped, fault.gva, &instruction);
-        self.intercept(message);
+        self.intercept(About::Memory, message);
     }
 
     pub(super) fn intercept_msr(&mut self, number: u32, is_write: bool) {
         let (_, length) = self.instruction();
         let message = self.context(length).msr(&self.backend, number, is_write);
-        self.intercept(message);
+        self.intercept(About::Other, message);
     }
 
     pub(super) fn intercept_triple_fault(&mut self) {
         let message = self.context(0).unrecoverable();
-        self.intercept(message);
+        self.intercept(About::Other, message);
     }
 
     pub(super) fn intercept_invalid_state(&mut self) {
         let message = self.context(0).invalid_state();
-        self.intercept(message);
+        self.intercept(About::Other, message);
     }
 
     pub(super) fn intercept_eoi(&mut self, vector: u8) {
         let message = self.context(0).apic_eoi(vector);
-        self.intercept(message);
+        self.intercept(About::Other, message);
     }
 }

@@ -35,6 +35,7 @@ use crate::diagnostics::Counters;
 use crate::partition::child::{ChildPartition, ChildVp, Scheduled};
 use crate::partition::messages::{Both, PortMessages};
 use crate::partition::notices::parent_vp;
+use crate::partition::statistics::Tally;
 use crate::partition::vmbus::{self, BusMessages};
 use crate::partition::{ParentPartition, Partition, PartitionCore, slots};
 use crate::virt::Virt;
@@ -53,6 +54,7 @@ pub struct Child<V: Virt> {
     answers: Answers,
     /// The parent's VP of the LP had something to do when this one was chosen: that is no reason to leave.
     is_parent_passed: bool,
+    tally: Tally,
 }
 
 /// What [`Child::core`] takes over.
@@ -124,6 +126,7 @@ impl<V: Virt> Child<V> {
                 limits,
                 answers: Answers::new(),
                 is_parent_passed: false,
+                tally: Tally::default(),
             },
         });
         let signature = insn::cpuid(1, 0).eax;
@@ -166,6 +169,7 @@ impl<V: Virt> ChildCore<V> {
     /// Makes this the VP that runs on the calling LP.
     pub fn seat(&mut self, lp: &'static LpArea, extension: &mut V::Lp) {
         self.lp = lp;
+        self.role.tally.dispatched(lp.index);
         self.backend.load(extension);
         self.role.extended.restore();
         self.shared.set_loaded(Some(lp));
@@ -191,9 +195,13 @@ impl<V: Virt> ChildCore<V> {
     }
 
     /// Runs the VP as [`Vp::run`] does; `is_parent_passed`: it was chosen although its LP's VP of the parent has work.
-    pub fn run_beside(&mut self, limit: u64, is_parent_passed: bool) {
+    pub fn take_turn(&mut self, limit: u64, is_parent_passed: bool) {
         self.role.is_parent_passed = is_parent_passed;
+        let begin = insn::rdtsc();
         self.run(limit);
+        let tally = &mut self.role.tally;
+        tally.ran(insn::rdtsc().saturating_sub(begin));
+        tally.show(&self.role.vp.statistics, self.counters, self.tsc_hz);
     }
 
     /// Whether another LP waits for the core.

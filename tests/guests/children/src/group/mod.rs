@@ -24,6 +24,7 @@ mod reset;
 mod run;
 mod slots;
 mod smp;
+mod statistics;
 mod vmbus;
 mod weights;
 
@@ -46,7 +47,7 @@ const fn group(name: &'static str, is_usual: bool, run: fn(&Options, &Platform))
 }
 
 /// The groups in their order.
-pub static GROUPS: [Group; 14] = [
+pub static GROUPS: [Group; 15] = [
     group("life", true, life::run),
     group("run", true, run::run),
     group("memory", true, memory::run),
@@ -61,6 +62,7 @@ pub static GROUPS: [Group; 14] = [
     group("ports", true, ports::run),
     group("vmbus", true, vmbus::run),
     group("slots", true, slots::run),
+    group("statistics", true, statistics::run),
 ];
 
 /// The value of `result`; an error is a failed test.

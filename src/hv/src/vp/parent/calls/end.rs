@@ -6,16 +6,16 @@ use hypercall::Progress;
 use super::super::ParentVp;
 use super::BURST;
 use crate::mm::frames as allocator;
-use crate::partition::Partition;
 use crate::partition::child::{ChildPartition, State};
 use crate::partition::directory::{self, CHILDREN, ChildRef};
+use crate::partition::{Partition, statistics};
 use crate::virt::Virt;
 
 impl<V: Virt> ParentVp<V> {
     /// One piece of stopping and deleting every child and giving back every deposited frame. True when that is done.
     pub(in crate::vp::parent) fn end_children(&mut self) -> bool {
         let Some(child) = (0..CHILDREN).find_map(directory::at::<V>) else {
-            *self.partition.statistics.lock() = [None, None];
+            statistics::clear();
             // Its ports lie in frames that it deposited, too.
             let links = &self.partition.core.links;
             let is_more = links.release(&mut self.partition.chunks(), BURST, true);

@@ -38,6 +38,12 @@ impl<V: Virt> ParentVp<V> {
         call: Call,
         body: &mut Body<'_>,
     ) -> Result<Progress, HvError> {
+        let done = self.answer_call(call, body);
+        self.show_changed(call, body);
+        done
+    }
+
+    fn answer_call(&mut self, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
         match call {
             Call::CreatePartition => return self.create_partition(body),
             Call::InitializePartition => self.initialize_partition(body)?,

@@ -2,25 +2,27 @@
 
 use core::sync::atomic::Ordering;
 
-use hypercall::{Body, Progress};
+use hypercall::{Body, Call, Progress};
 use tlfs::HvError;
 use tlfs::call::{
     CreateFlags, CreatePartition, GetNextChild, GetProperty, GetPropertyEx, MapStatsPage2,
-    PARTITION_NONE, PARTITION_SELF, PartitionOnly, SetProperty, StatsObject, StatsOf, StatsPage,
+    PARTITION_NONE, PARTITION_SELF, PartitionOnly, SetProperty, StatsArea, StatsObject, StatsOf,
+    StatsPage,
 };
 use tlfs::property::{Bank, PropertyCode as P, SyntheticFeatures, VmmCapabilities};
 use vpcore::child_cpuid;
 
 use super::super::ParentVp;
 use super::{Target, frame};
-use crate::arch::x86::insn;
+use crate::arch::x86::{insn, lp};
 use crate::mm::owners;
 use crate::partition::child::{ChildPartition, Creation, State};
 use crate::partition::directory::{self, CHILDREN};
 use crate::partition::parent::PARENT;
 use crate::partition::state_page::PinnedPage;
 use crate::partition::vmbus::QUOTAS;
-use crate::partition::{Partition, PartitionCore};
+use crate::partition::{Partition, PartitionCore, statistics};
+use crate::shootdown;
 use crate::virt::Virt;
 use crate::vp::child::layout;
 
@@ -216,44 +218,97 @@ impl<V: Virt> ParentVp<V> {
     pub(super) fn map_statistics(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = MapStatsPage2::decode(body.header())?;
         let page = PinnedPage::new(frame(call.page.get())?).map_err(owners::status)?;
-        // Counters come with the statistics themselves; a page of zeros says that nothing was counted.
-        page.write(0, &[0; 4096]);
-        self.statistics_slot(&call.object, |slot| match slot {
-            Some(_) => Err(HvError::OBJECT_IN_USE),
-            slot => {
-                *slot = Some(page);
-                Ok(())
+        self.change_statistics(&call.object, Some(page))?;
+        self.show_machine();
+        match call.object.of {
+            StatsOf::Partition(id) => {
+                if let Target::Child(child) = self.target(id)? {
+                    child.show_statistics();
+                }
             }
-        })
+            // The turn that goes on there has no end.
+            StatsOf::Vp(..) | StatsOf::Lp(_) => {
+                for target in lp::all() {
+                    target.reschedule.store(true, Ordering::SeqCst);
+                    shootdown::nudge(self.lp, target);
+                }
+            }
+            StatsOf::Hypervisor => {}
+        }
+        Ok(())
     }
 
     pub(super) fn unmap_statistics(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = StatsPage::decode(body.header())?;
-        self.statistics_slot(&call.object, |slot| {
-            slot.take().map(drop).ok_or(HvError::NOT_FOUND)
-        })
+        self.change_statistics(&call.object, None)
     }
 
-    fn statistics_slot<T>(
+    /// Shows an area of an object in `page`, or no longer in any.
+    #[inline(never)]
+    fn change_statistics(
         &mut self,
         object: &StatsObject,
-        change: impl FnOnce(&mut Option<PinnedPage>) -> Result<T, HvError>,
-    ) -> Result<T, HvError> {
-        let area = object.area as usize;
-        let pick = |pages: &mut [Option<PinnedPage>; 2]| {
-            change(pages.get_mut(area).ok_or(HvError::INVALID_PARAMETER)?)
+        page: Option<PinnedPage>,
+    ) -> Result<(), HvError> {
+        let area = object.area;
+        // Nobody stands above the hypervisor and its LPs.
+        let one_area = || match area {
+            StatsArea::Own => Ok(()),
+            StatsArea::Parent => Err(HvError::INVALID_PARAMETER),
         };
         match object.of {
-            StatsOf::Vp(id, index) => {
-                let (_child, vp) = self.child_vp(id, index)?;
-                pick(&mut vp.pages.lock().statistics)
-            }
-            StatsOf::Partition(id) => match self.target(id)? {
-                Target::Own => pick(&mut self.partition.statistics.lock()),
-                Target::Child(child) => pick(&mut child.statistics.lock()),
+            StatsOf::Vp(id, index) => match self.target(id)? {
+                Target::Own => {
+                    let pages = statistics::of_parent_vp(index).ok_or(HvError::INVALID_VP_INDEX)?;
+                    pages.change(area, page)
+                }
+                Target::Child(_) => {
+                    let (_child, vp) = self.child_vp(id, index)?;
+                    vp.statistics.change(area, page)
+                }
             },
-            StatsOf::Hypervisor | StatsOf::Lp(_) => Err(HvError::ACCESS_DENIED),
+            StatsOf::Partition(id) => match self.target(id)? {
+                Target::Own => statistics::of_parent().change(area, page),
+                Target::Child(child) => child.statistics.change(area, page),
+            },
+            StatsOf::Hypervisor => {
+                one_area()?;
+                statistics::of_hypervisor().change(area, page)
+            }
+            StatsOf::Lp(lp) => {
+                one_area()?;
+                let pages = statistics::of(lp).ok_or(HvError::INVALID_LP_INDEX)?;
+                pages.change(area, page)
+            }
         }
+    }
+
+    /// Writes the pages of statistics that calls about children change.
+    pub(super) fn show_changed(&self, call: Call, body: &Body<'_>) {
+        match call {
+            Call::CreatePartition | Call::DeletePartition => self.show_machine(),
+            Call::CreateVp | Call::DeleteVp | Call::FinalizePartition => self.show_machine(),
+            Call::DepositMemory
+            | Call::WithdrawMemory
+            | Call::MapGpaPages
+            | Call::UnmapGpaPages => {}
+            _ => return,
+        }
+        // All of them begin with the partition.
+        if let Ok(of) = PartitionOnly::decode(body.header())
+            && let Ok(child) = self.child(of.partition)
+        {
+            child.show_statistics();
+        }
+    }
+
+    fn show_machine(&self) {
+        statistics::show_machine(lp::all().len(), || {
+            let children = (0..CHILDREN).filter_map(directory::at::<V>);
+            children.fold((0, 0), |(count, vps), child| {
+                (count + 1, vps + child.core().vps.iter().count() as u64)
+            })
+        });
     }
 }
 
