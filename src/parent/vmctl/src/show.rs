@@ -1,6 +1,7 @@
 //! Children as text.
 
 use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
 use vmms_proto::ChildInfo;
 
@@ -14,6 +15,7 @@ pub fn table(children: &[ChildInfo]) -> String {
         let about = match (&child.error, &child.last_end) {
             (Some(error), _) => error.lines().next().unwrap_or_default(),
             (None, Some(end)) if child.partition.is_none() => end,
+            _ if child.crashes > 0 => "its kernel reported a crash",
             _ => "",
         };
         let line = format!(
@@ -56,6 +58,7 @@ pub fn one(child: &ChildInfo) -> String {
         );
     }
     line("restart", &child.restart);
+    line("on crash", &child.on_crash);
     line("autostart", if child.autostart { "yes" } else { "no" });
     if let Some(partition) = child.partition {
         line("partition", &format!("{partition:#x}"));
@@ -69,6 +72,17 @@ pub fn one(child: &ChildInfo) -> String {
     line("starts", &child.starts.to_string());
     if let Some(end) = &child.last_end {
         line("last end", end);
+    }
+    if let Some(crash) = &child.last_crash {
+        let at = UNIX_EPOCH + Duration::from_secs(crash.time);
+        let ago = at.elapsed().map_or(0, |ago| ago.as_secs());
+        let count = child.crashes;
+        line("crashes", &format!("{count}, the last {ago} seconds ago"));
+        let [first, second, third, fourth, fifth] = crash.parameters;
+        let all = format!("{first:#x} {second:#x} {third:#x} {fourth:#x} {fifth:#x}");
+        line("crash", &all);
+        let words = crash.text.iter().flat_map(|text| text.lines());
+        words.for_each(|words| line("last words", words));
     }
     text
 }
@@ -84,7 +98,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vmms_proto::{ChildState, DiskInfo};
+    use vmms_proto::{ChildState, CrashInfo, DiskInfo};
 
     #[test]
     fn a_table_has_a_line_for_each() {
@@ -120,6 +134,12 @@ mod tests {
             memory_bytes: 3 << 30,
             partition: Some(0x12),
             last_end: Some("it reset itself".into()),
+            crashes: 2,
+            last_crash: Some(CrashInfo {
+                parameters: [0, 0, 0, 0x7000, 17],
+                text: Some("Kernel panic\nlast".into()),
+                ..CrashInfo::default()
+            }),
             disks: vec![DiskInfo {
                 path: "/a".into(),
                 format: "raw".into(),
@@ -133,6 +153,8 @@ mod tests {
             "memory        3G",
             "disk 0        /a (raw, read-only)",
             "partition     0x12",
+            "crash         0x0 0x0 0x0 0x7000 0x11",
+            "last words    last",
         ] {
             assert!(text.contains(line), "{text}");
         }

@@ -74,7 +74,13 @@ impl Inventory {
     /// Carries out a request; [`Request::Console`] is answered by [`Inventory::console`].
     pub fn answer(&self, request: &Request) -> Reply {
         let result = match request {
-            Request::List => return Reply::Children(self.list()),
+            Request::List => {
+                let mut all = self.list();
+                // All of these together might be too long for a line; `show` has them.
+                let crashes = all.iter_mut().filter_map(|info| info.last_crash.as_mut());
+                crashes.for_each(|crash| crash.text = None);
+                return Reply::Children(all);
+            }
             Request::Show { name } => return self.show(name),
             Request::Create { text } => self.create(text),
             Request::Delete { name } => self.delete(name),
@@ -147,6 +153,8 @@ impl Inventory {
                 Some(described) if info.state == ChildState::Stopped => {
                     described.starts = info.starts;
                     described.last_end = info.last_end;
+                    described.crashes = info.crashes;
+                    described.last_crash = info.last_crash;
                 }
                 _ => drop(all.insert(name.clone(), info)),
             }
@@ -318,6 +326,7 @@ fn strangers(names: &[String], records: &[Record]) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Crashes;
 
     #[test]
     fn strangers_are_those_without_a_record() {
@@ -327,6 +336,7 @@ mod tests {
             slot: 0,
             description: Description::parse(text).unwrap(),
             starts: 1,
+            crashes: Crashes::default(),
             worker: None,
         };
         let names = [

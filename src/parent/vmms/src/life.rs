@@ -5,7 +5,7 @@ use std::time::Duration;
 use vmms_proto::ChildState;
 use worker_link::{FromWorker, StopReason, ToWorker};
 
-use crate::description::Restart;
+use crate::description::{OnCrash, Restart};
 use crate::log::harmless;
 
 /// How long a worker may take to load a kernel.
@@ -74,6 +74,8 @@ pub struct Life {
     state: ChildState,
     /// What follows an end that nobody asked for.
     pub restart: Restart,
+    /// What follows a crash that its kernel reports.
+    pub on_crash: OnCrash,
     /// Times it was started.
     pub starts: u32,
     /// Why it ended the last time.
@@ -82,6 +84,8 @@ pub struct Life {
     goes_on: bool,
     /// The worker was told to stop, so the button will not help any more.
     is_flushing: bool,
+    /// It is switched off because its kernel reported a crash.
+    has_crashed: bool,
     /// Ends that came soon, in a row.
     early_ends: u32,
 }
@@ -92,10 +96,12 @@ impl Life {
         Self {
             state: ChildState::Stopped,
             restart,
+            on_crash: OnCrash::Continue,
             starts: 0,
             last_end: None,
             goes_on: false,
             is_flushing: false,
+            has_crashed: false,
             early_ends: 0,
         }
     }
@@ -142,7 +148,10 @@ impl Life {
                 self.state = S::Stopped;
                 vec![Action::NoWake]
             }
-            (Event::Stop(_), S::Stopping) => vec![],
+            (Event::Stop(_), S::Stopping) => {
+                self.has_crashed = false;
+                vec![]
+            }
             (Event::Stop(_) | Event::Kill, S::Ending) => {
                 self.goes_on = false;
                 vec![]
@@ -169,7 +178,7 @@ impl Life {
             }
             (Event::Said(said), state) => self.said(said, state),
             (Event::WorkerGone, S::Stopped | S::Waiting | S::Ending | S::Stuck) => vec![],
-            (Event::WorkerGone, S::Stopping) => self.end("it was switched off".into(), false),
+            (Event::WorkerGone, S::Stopping) => self.off("it was switched off".into()),
             (Event::WorkerGone, _) => {
                 let goes_on = self.restart != Restart::Never;
                 self.end("its worker died; `vmctl logs` may tell why".into(), goes_on)
@@ -179,10 +188,9 @@ impl Life {
                 self.end("its worker took too long to load the kernel".into(), false)
             }
             (Event::Time, S::Stopping) if !self.is_flushing => self.flush(),
-            (Event::Time, S::Stopping) => self.end(
-                "it was switched off: its worker did not stop in time".into(),
-                false,
-            ),
+            (Event::Time, S::Stopping) => {
+                self.off("it was switched off: its worker did not stop in time".into())
+            }
             (Event::Time, S::Pausing) => {
                 self.state = S::Running;
                 vec![Action::Tell(ToWorker::Resume)]
@@ -223,7 +231,12 @@ impl Life {
                 self.state = S::Paused;
                 vec![Action::NoWake]
             }
-            (FromWorker::Stopped { reason }, S::Stopping) => self.end(told(&reason), false),
+            (FromWorker::Stopped { reason }, S::Stopping) => self.off(told(&reason)),
+            // Somebody who asked for its end, or waits for it to stand still, gets that.
+            (FromWorker::Crashed { .. }, S::Running) if self.on_crash != OnCrash::Continue => {
+                self.has_crashed = true;
+                self.flush()
+            }
             (FromWorker::Stopped { reason }, S::Starting | S::Running | S::Pausing | S::Paused) => {
                 let goes_on = match self.restart {
                     Restart::Never => false,
@@ -237,7 +250,17 @@ impl Life {
         }
     }
 
+    /// The end of a child that was told to stop.
+    fn off(&mut self, why: String) -> Vec<Action> {
+        if !self.has_crashed {
+            return self.end(why, false);
+        }
+        let why = format!("its kernel reported a crash: {why}");
+        self.end(why, self.on_crash == OnCrash::Restart)
+    }
+
     fn build(&mut self) -> Vec<Action> {
+        self.has_crashed = false;
         self.state = ChildState::Starting;
         self.starts = self.starts.saturating_add(1);
         vec![Action::NoWake, Action::Build]
@@ -279,7 +302,6 @@ fn told(reason: &StopReason) -> String {
         StopReason::PowerOff => "it switched itself off".into(),
         StopReason::Reset => "it reset itself".into(),
         StopReason::TripleFault { vp, rip } => format!("VP {vp} met a triple fault at {rip:#x}"),
-        StopReason::Crash { parameters } => format!("its kernel crashed: {parameters:x?}"),
         StopReason::Stopped => "it was switched off".into(),
         // A worker may be in its child's hands: this goes to terminals, with that of all other children.
         StopReason::Failed { text } => harmless(text).chars().take(TEXT_MAX).collect(),

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use vmms_proto::CrashInfo;
 
 use crate::description::Description;
 
@@ -19,8 +20,20 @@ pub struct Record {
     pub description: Description,
     /// Times it was started.
     pub starts: u32,
+    /// Crashes that its kernel reported.
+    #[serde(default)]
+    pub crashes: Crashes,
     /// Process of its worker, once it has been told to start.
     pub worker: Option<i32>,
+}
+
+/// Crashes that a child's kernel reported, in all its starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crashes {
+    /// How many.
+    pub count: u32,
+    /// The last of them.
+    pub last: Option<CrashInfo>,
 }
 
 impl Record {
@@ -75,6 +88,10 @@ mod tests {
             slot: 3,
             description: Description::parse(text).unwrap(),
             starts: 2,
+            crashes: Crashes {
+                count: 1,
+                last: Some(CrashInfo::default()),
+            },
             worker: Some(17),
         };
         record.save(directory.path()).unwrap();

@@ -8,7 +8,7 @@ mod line;
 mod message;
 
 pub use line::{LINE_MAX, LineError, receive, send};
-pub use message::{ChildInfo, ChildState, DiskInfo, Reply, Request};
+pub use message::{ChildInfo, ChildState, CrashInfo, DiskInfo, Reply, Request};
 
 /// Where `vmms` listens.
 pub const SOCKET: &str = "/run/verdigris/vmms.sock";

@@ -151,6 +151,9 @@ pub struct ChildInfo {
     pub disks: Vec<DiskInfo>,
     /// `never`, `on-reset` or `always`.
     pub restart: String,
+    /// `continue`, `stop` or `restart`.
+    #[serde(default)]
+    pub on_crash: String,
     /// Whether it starts with the system.
     pub autostart: bool,
     /// Its partition, while there is one.
@@ -163,8 +166,24 @@ pub struct ChildInfo {
     pub starts: u32,
     /// Why it ended the last time.
     pub last_end: Option<String>,
+    /// Crashes that its kernel reported since `vmms` first saw it.
+    #[serde(default)]
+    pub crashes: u32,
+    /// The last of them.
+    pub last_crash: Option<CrashInfo>,
     /// What is wrong with its description, if something is.
     pub error: Option<String>,
+}
+
+/// A crash that a child's kernel reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrashInfo {
+    /// When, in seconds since 1970.
+    pub time: u64,
+    /// The five parameters, whose meaning is the kernel's own.
+    pub parameters: [u64; 5],
+    /// Its last words, where it left some.
+    pub text: Option<String>,
 }
 
 /// A unit of the SCSI controller.

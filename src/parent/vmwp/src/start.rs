@@ -107,6 +107,7 @@ pub fn prepare(link: ToDaemon, start: &Start, files: Vec<OwnedFd>) -> Result<Par
     Ok(Parts {
         link,
         child,
+        memory,
         slot,
         channel,
         watcher,

@@ -1,6 +1,7 @@
 //! The worker at work: one thread answers the VPs, carries out notices, hands packets to devices and listens to the
 //! daemon. Requests to disks run on a pool.
 
+mod crash;
 mod daemon;
 mod pace;
 
@@ -16,6 +17,7 @@ use slot_proto::event::Faults;
 use slots::Watcher;
 use tlfs::register::RegisterName;
 use uio::{Channel, Words};
+use vm_memory::GuestMemoryMmap;
 use vsp::Bus;
 use worker_link::{FromWorker, Link, StopReason, ToWorker};
 use x86::GpRegs;
@@ -59,6 +61,8 @@ pub struct Parts {
     pub link: ToDaemon,
     /// The child.
     pub child: Child,
+    /// Its RAM.
+    pub memory: Arc<GuestMemoryMmap>,
     /// The slot.
     pub slot: Slot,
     /// The slot's interrupt.
@@ -100,6 +104,8 @@ pub struct Worker {
     is_linked: bool,
     /// Faults of instructions that were written to the log.
     faults: u32,
+    /// Crashes that its kernel reported.
+    crashes: u32,
     /// Something is there at the console, or it takes more.
     console_is_ready: bool,
     /// The daemon said something.
@@ -118,6 +124,7 @@ impl Worker {
             said: FromWorker::Ready,
             is_linked: true,
             faults: 0,
+            crashes: 0,
             console_is_ready: true,
             link_is_ready: true,
         };
@@ -220,7 +227,7 @@ impl Worker {
             anyhow::bail!("the hypervisor stopped the slot: {faults:?}");
         }
         if faults.contains(Faults::CRASHED) {
-            return Ok(Some(self.crash()?));
+            self.crashed()?;
         }
         if faults.contains(Faults::RESET_ASKED) {
             return Ok(Some(StopReason::Reset));
@@ -229,15 +236,6 @@ impl Worker {
             self.tell(&FromWorker::DepositLow);
         }
         Ok(None)
-    }
-
-    fn crash(&mut self) -> Result<StopReason> {
-        let names = std::array::from_fn(|number| RegisterName::CRASH_P0.nth(number as u32));
-        let parts = &mut self.parts;
-        let values: [u128; 5] = parts.child.registers(&mut parts.slot, 0, names)?;
-        Ok(StopReason::Crash {
-            parameters: values.map(|value| value as u64),
-        })
     }
 
     /// Answers the intercept of VP `vp`.

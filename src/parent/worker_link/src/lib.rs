@@ -21,5 +21,6 @@ pub mod pages;
 
 pub use link::{FDS_MAX, Link, LinkError, MESSAGE_MAX, Pair};
 pub use message::{
-    Disk, DiskKind, FdIndex, FromWorker, Identity, ImageFormat, Start, StopReason, ToWorker,
+    CRASH_TEXT_MAX, Disk, DiskKind, FdIndex, FromWorker, Identity, ImageFormat, Start, StopReason,
+    ToWorker,
 };

@@ -30,6 +30,9 @@ pub enum ToWorker {
     Report,
 }
 
+/// Bytes of a child's last words (TLFS, "Partition Crash Enlightenment": a page).
+pub const CRASH_TEXT_MAX: usize = 4096;
+
 /// From the worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWorker {
@@ -50,6 +53,13 @@ pub enum FromWorker {
         lun: u8,
         /// Its new size.
         bytes: u64,
+    },
+    /// The child's kernel reported a crash (`HV_X64_MSR_CRASH_CTL`). Its VPs go on: it may have a dump kernel.
+    Crashed {
+        /// `HV_X64_MSR_CRASH_P0` to `P4`.
+        parameters: [u64; 5],
+        /// Its last words, where it left some: what [`CRASH_TEXT_MAX`] bytes of the child's say.
+        text: Option<String>,
     },
     /// The partition's pool is nearly empty: deposit some.
     DepositLow,
@@ -73,11 +83,6 @@ pub enum StopReason {
         vp: u32,
         /// Where it was.
         rip: u64,
-    },
-    /// Its kernel reported a crash (`HV_X64_MSR_CRASH_CTL`); the five parameters.
-    Crash {
-        /// `HV_X64_MSR_CRASH_P0` to `P4`.
-        parameters: [u64; 5],
     },
     /// `vmms` said [`ToWorker::Stop`].
     Stopped,

@@ -18,7 +18,7 @@ use crate::images::Images;
 use crate::memory::{self, Memory, Pool};
 use crate::partition::{self, Plan, unmake};
 use crate::paths::Paths;
-use crate::record::{Record, new_tag};
+use crate::record::{Crashes, Record, new_tag};
 use crate::slots::Slots;
 use crate::worker::{self, Worker};
 
@@ -76,6 +76,7 @@ pub fn build(
     machine: &Arc<Machine>,
     description: &Description,
     starts: u32,
+    crashes: &Crashes,
     begun: &mut Option<Record>,
 ) -> Result<Existing, String> {
     let name = &description.name;
@@ -91,6 +92,7 @@ pub fn build(
         slot,
         description: description.clone(),
         starts,
+        crashes: crashes.clone(),
         worker: None,
     };
     *begun = Some(record.clone());

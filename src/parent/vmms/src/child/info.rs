@@ -33,6 +33,7 @@ pub fn fill(info: &mut ChildInfo, description: &Description) {
         .map(|path| path.display().to_string());
     info.command_line.clone_from(&description.command_line);
     info.restart = description.restart.to_string();
+    info.on_crash = description.on_crash.to_string();
     info.autostart = description.autostart;
     let disks = description.disks.iter().zip(0..);
     info.disks = disks

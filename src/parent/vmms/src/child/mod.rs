@@ -2,6 +2,7 @@
 
 mod build;
 mod console;
+mod crash;
 mod files;
 mod info;
 mod thread;

@@ -18,7 +18,7 @@ use crate::description::{Description, Restart};
 use crate::life::{Action, Event, Life};
 use crate::log::{Log, harmless};
 use crate::partition::deposit_more;
-use crate::record::Record;
+use crate::record::{Crashes, Record};
 use crate::worker::said;
 
 /// What a place in the list of descriptors is for.
@@ -42,16 +42,17 @@ const DEPOSITS_MAX: u32 = 16;
 
 /// All there is of a child.
 pub struct Thread {
-    machine: Arc<Machine>,
+    pub(super) machine: Arc<Machine>,
     name: String,
     commands: Receiver<Command>,
     wake: Arc<OwnedFd>,
     info: Arc<Mutex<ChildInfo>>,
     life: Life,
     description: Option<Description>,
-    existing: Option<Existing>,
+    pub(super) existing: Option<Existing>,
     /// What is to be taken apart.
     begun: Option<Record>,
+    pub(super) crashes: Crashes,
     console: Console,
     log: Log,
     /// Those who wait, and for what.
@@ -83,6 +84,7 @@ impl Thread {
             description: None,
             existing: None,
             begun: None,
+            crashes: Crashes::default(),
             console: Console::default(),
             log,
             waiting: Vec::new(),
@@ -104,7 +106,9 @@ impl Thread {
 
     fn find_again(&mut self, record: Record) {
         self.life = Life::adopted(record.description.restart, record.starts);
+        self.life.on_crash = record.description.on_crash;
         self.description = Some(record.description.clone());
+        self.crashes = record.crashes.clone();
         self.begun = Some(record.clone());
         match adopt(&self.machine, record) {
             Ok(existing) => {
@@ -213,6 +217,7 @@ impl Thread {
                         matches!(self.life.state(), ChildState::Stopped | ChildState::Waiting);
                     if is_new {
                         self.life.restart = description.restart;
+                        self.life.on_crash = description.on_crash;
                         self.description = Some(*description);
                     }
                     self.wished(Event::Start, Goal::Running, reply);
@@ -290,6 +295,7 @@ impl Thread {
             &self.machine,
             &description,
             self.life.starts,
+            &self.crashes,
             &mut self.begun,
         ) {
             Ok(existing) => {
@@ -377,6 +383,7 @@ impl Thread {
                     }
                 }
             }
+            FromWorker::Crashed { parameters, text } => self.crashed(*parameters, text.as_deref()),
             FromWorker::DepositLow => self.deposit(),
             _ => {}
         }
@@ -437,7 +444,7 @@ impl Thread {
         }
     }
 
-    fn note(&mut self, text: &str) {
+    pub(super) fn note(&mut self, text: &str) {
         if self.log.note(text) {
             crate::say!("vmms: {}: {text}", self.name);
         }
@@ -473,6 +480,8 @@ impl Thread {
             state: self.life.state(),
             starts: self.life.starts,
             last_end: self.life.last_end.clone(),
+            crashes: self.crashes.count,
+            last_crash: self.crashes.last.clone(),
             ..ChildInfo::default()
         };
         if let Some(description) = &self.description {

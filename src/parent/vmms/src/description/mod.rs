@@ -33,6 +33,9 @@ pub struct Description {
     pub has_console: bool,
     /// What follows its end.
     pub restart: Restart,
+    /// What follows a crash that its kernel reports.
+    #[serde(default)]
+    pub on_crash: OnCrash,
     /// Whether it starts with the system.
     pub autostart: bool,
     /// Seconds that it may take to switch itself off.
@@ -77,6 +80,29 @@ impl fmt::Display for Restart {
     }
 }
 
+/// What follows a crash that a child's kernel reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnCrash {
+    /// It goes on, as a machine does: to its dump kernel, a reset of its own, or nowhere.
+    #[default]
+    Continue,
+    /// It is switched off, its disks flushed.
+    Stop,
+    /// The same, and it is started again, whatever [`Restart`] says.
+    Restart,
+}
+
+impl fmt::Display for OnCrash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Continue => "continue",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+        })
+    }
+}
+
 /// What is wrong with a description: where, and what helps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescriptionError(pub String);
@@ -111,6 +137,8 @@ struct File {
     console: String,
     #[serde(default)]
     restart: Restart,
+    #[serde(default)]
+    on_crash: OnCrash,
     #[serde(default)]
     autostart: bool,
     #[serde(default = "a_minute")]
@@ -217,6 +245,7 @@ impl Description {
             disks: disks.collect::<Result<_, _>>()?,
             has_console,
             restart: file.restart,
+            on_crash: file.on_crash,
             autostart: file.autostart,
             stop_seconds,
         })

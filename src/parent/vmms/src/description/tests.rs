@@ -12,6 +12,7 @@ fn what_is_left_out_has_a_value() {
     assert_eq!((child.vps, child.memory_bytes), (1, 512 << 20));
     assert_eq!(child.command_line, "console=ttyS0");
     assert_eq!(child.restart, Restart::OnReset);
+    assert_eq!(child.on_crash, OnCrash::Continue);
     assert!(child.has_console && !child.autostart && child.disks.is_empty());
 }
 
@@ -19,13 +20,14 @@ fn what_is_left_out_has_a_value() {
 fn everything_can_be_said() {
     let text = format!(
         "{MINIMAL}vps = 4\ninitrd = \"/boot/initrd\"\ncommand_line = \"root=/dev/sda\"\nconsole = \"none\"\n\
-         restart = \"always\"\nautostart = true\nstop_seconds = 5\n\
+         restart = \"always\"\non_crash = \"stop\"\nautostart = true\nstop_seconds = 5\n\
          [[disk]]\npath = \"/a.qcow2\"\nformat = \"qcow2\"\nserial = \"A 1\"\n\
          [[disk]]\npath = \"/cd.iso\"\ncdrom = true\n"
     );
     let child = Description::parse(&text).unwrap();
     assert_eq!((child.vps, child.stop_seconds), (4, 5));
     assert_eq!(child.restart, Restart::Always);
+    assert_eq!(child.on_crash, OnCrash::Stop);
     assert!(!child.has_console && child.autostart);
     let [disk, cd] = &child.disks[..] else {
         panic!("{child:?}")
@@ -52,6 +54,7 @@ fn each_wrong_field_is_named_with_its_cure() {
         (with("initrd = \"initrd\""), "initrd", "whole path"),
         (with("console = \"com2\""), "console", "\"none\""),
         (with("restart = \"maybe\""), "restart", "on-reset"),
+        (with("on_crash = \"reset\""), "on_crash", "continue"),
         (with("stop_seconds = -1"), "stop_seconds", "0 to 3600"),
         (with("[[disk]]"), "disk", "path"),
         (with("[[disk]]\npath = \"x\""), "disk 0: path", "whole path"),

@@ -265,3 +265,44 @@ fn late_news_change_nothing() {
         assert_eq!(life.state(), S::Stopped);
     }
 }
+
+#[test]
+fn a_crash_that_its_kernel_reports_ends_it_only_where_that_was_asked_for() {
+    let crashed = || {
+        said(FromWorker::Crashed {
+            parameters: [1, 2, 3, 4, 5],
+            text: None,
+        })
+    };
+    let mut goes_on = running(Restart::Always);
+    assert_eq!(run(&mut goes_on, &[crashed()]), []);
+    assert_eq!(goes_on.state(), S::Running);
+    for (on_crash, state) in [(OnCrash::Stop, S::Stopped), (OnCrash::Restart, S::Waiting)] {
+        for restart in [Restart::Never, Restart::Always] {
+            let mut life = running(restart);
+            life.on_crash = on_crash;
+            let actions = run(&mut life, &[crashed()]);
+            assert_eq!(actions[0], Action::Tell(ToWorker::Stop));
+            run(
+                &mut life,
+                &[stopped(StopReason::Stopped), Event::Gone(LONG)],
+            );
+            assert_eq!(life.state(), state);
+            let end = life.last_end.clone().unwrap();
+            assert!(end.contains("reported a crash"), "{end}");
+        }
+        // Somebody's own wish is what counts.
+        let mut life = running(Restart::Always);
+        life.on_crash = on_crash;
+        run(
+            &mut life,
+            &[
+                crashed(),
+                Event::Stop(10),
+                stopped(StopReason::Stopped),
+                Event::Gone(LONG),
+            ],
+        );
+        assert_eq!(life.state(), S::Stopped);
+    }
+}
