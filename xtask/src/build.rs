@@ -117,6 +117,11 @@ pub fn parent_programs(workspace: &Workspace) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
+/// Builds the worker that attacks its parent, for a test.
+pub fn hostile_worker(workspace: &Workspace) -> Result<PathBuf> {
+    parent_program(workspace, "hostile-worker")
+}
+
 fn parent_program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
     const HOST: &str = "x86_64-unknown-linux-gnu";
     workspace.cargo_build(

@@ -64,14 +64,13 @@ pub fn obtain(workspace: &Workspace, kernel: &Kernel, busybox: &Path) -> Result<
     })
 }
 
-/// `plain`, followed by the programs of `tree`: Linux unpacks one archive after the other.
+/// `plain`, followed by the programs of `tree` and a hostile worker: Linux unpacks one archive after the other.
 pub fn obtain_with_tools(workspace: &Workspace, plain: &Path, tree: &Path) -> Result<PathBuf> {
-    let tools = keep(
-        workspace,
-        "tools",
-        &[tree, &std::env::current_exe()?],
-        || tools::build(tree),
-    )?;
+    let hostile = build::hostile_worker(workspace)?;
+    let sources = [tree, &hostile, &std::env::current_exe()?];
+    let tools = keep(workspace, "tools", &sources, || {
+        tools::build(tree, &hostile)
+    })?;
     join(workspace, plain, &tools, &joined_name(plain, "tools"))
 }
 

@@ -85,15 +85,21 @@ impl<M: RingMem> Client<M> {
         Ok(Self::with(generation, requests, completions, 1))
     }
 
-    /// The end of a control channel that another process left behind. `first_transaction` (from 1 on, bit 63 clear)
-    /// should differ from those that it used: its completions may still arrive.
+    /// The end of a channel that another process left behind, in session `generation`: that of a slot, or
+    /// [`Generation::NONE`] where HELLO follows. `first_transaction` (from 1 on, bit 63 clear) should differ from those
+    /// that it used: its completions may still arrive.
     ///
     /// # Errors
     /// [`Unusable`] when the rings have no proper size or indices.
-    pub fn resume(upstream: M, downstream: M, first_transaction: u64) -> Result<Self, Unusable> {
+    pub fn resume(
+        generation: Generation,
+        upstream: M,
+        downstream: M,
+        first_transaction: u64,
+    ) -> Result<Self, Unusable> {
         let (requests, completions) = (Writer::resume(upstream)?, Reader::resume(downstream)?);
         Ok(Self::with(
-            Generation::NONE,
+            generation,
             requests,
             completions,
             first_transaction,

@@ -182,7 +182,13 @@ fn a_slot_greets_only_its_own_worker() {
         Err(HvError::INVALID_PARTITION_STATE),
         "a worker of before"
     );
-    pair.user = Client::resume(shared.upstream.mem(), shared.downstream.mem(), 1000).unwrap();
+    pair.user = Client::resume(
+        Generation::NONE,
+        shared.upstream.mem(),
+        shared.downstream.mem(),
+        1000,
+    )
+    .unwrap();
     assert_eq!(
         pair.ask(&again),
         Err(HvError::INVALID_PARTITION_STATE),

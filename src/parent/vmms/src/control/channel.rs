@@ -67,7 +67,8 @@ impl ControlChannel {
         // Others than the predecessor's, whose answers may still come.
         let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let first = (since.as_nanos() as u64 & (u64::MAX >> 1)).max(1);
-        let client = Client::resume(channel.upstream(), channel.downstream(), first);
+        let none = slot_proto::Generation::NONE;
+        let client = Client::resume(none, channel.upstream(), channel.downstream(), first);
         Self::greet(channel, client.map_err(unusable)?)
     }
 
