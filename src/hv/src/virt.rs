@@ -7,6 +7,7 @@ use bootinfo::Status;
 use paging::Format;
 use vpcore::cpuid::Missing;
 use vpcore::seam::{FrameSource, InterceptBitmaps, Role, VpBackend};
+use x86::vector;
 
 use crate::arch::x86::insn;
 
@@ -57,6 +58,16 @@ pub trait Virt: 'static {
     fn has_slat_marks() -> bool;
     /// Whether second-level tables may have 1 GiB leaves.
     fn has_gib_leaves() -> bool;
+}
+
+/// Exceptions that exit whatever is asked for, as bits by vector. Machine checks belong to the hypervisor; every other
+/// exception of the parent is its own. Of a child, without an exit, an endless chain of #AC or #DB would hold the LP
+/// (CVE-2015-5307, CVE-2015-8104).
+pub const fn always_trapped(role: Role) -> u32 {
+    match role {
+        Role::Parent => 1 << vector::MC,
+        Role::Child => 1 << vector::MC | 1 << vector::AC | 1 << vector::DB,
+    }
 }
 
 /// The vendor by CPUID leaf 0.

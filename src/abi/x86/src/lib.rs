@@ -175,4 +175,8 @@ pub mod vector {
     pub const PF: u8 = 14;
     pub const AC: u8 = 17;
     pub const MC: u8 = 18;
+    /// Vectors with an error code, as bits: double fault, invalid TSS to page fault, alignment check, control protection, VMM
+    /// communication, security.
+    pub const WITH_ERROR_CODE: u32 =
+        1 << 8 | 0b1_1111 << 10 | 1 << 17 | 1 << 21 | 1 << 29 | 1 << 30;
 }

@@ -1,4 +1,4 @@
-//! What CPUID answers in a child by its parent's word.
+//! What CPUID answers in a child by its parent's word, and the leaves that it answers itself.
 #![expect(unsafe_code, reason = "keeps records in frames of the pool")]
 
 use addr::{PAGE_SIZE, Spa, VpIndex};
@@ -14,6 +14,55 @@ const ROOM: usize = PAGE_SIZE as usize / size_of::<RegisterCpuidResult>();
 const FRAMES: usize = 64;
 /// Records that can match one subleaf of one VP: with and without subleaf, of the VP and of all.
 pub const MATCHES: usize = 8;
+
+/// Leaves that one partition's parent can intercept.
+const LEAVES: usize = 32;
+
+/// Leaves whose CPUID the parent answers.
+pub struct Leaves {
+    leaves: [u32; LEAVES],
+    count: usize,
+}
+
+impl Leaves {
+    /// None.
+    pub const fn new() -> Self {
+        Self {
+            leaves: [0; LEAVES],
+            count: 0,
+        }
+    }
+
+    fn all(&self) -> &[u32] {
+        self.leaves.get(..self.count).unwrap_or(&[])
+    }
+
+    /// Whether `leaf` is one of them.
+    pub fn has(&self, leaf: u32) -> bool {
+        self.all().contains(&leaf)
+    }
+
+    /// Adds a leaf, or takes it out; nothing happens where that is so already.
+    ///
+    /// # Errors
+    /// `NO_RESOURCES`: as many as can be. Nothing changed.
+    pub fn set(&mut self, leaf: u32, is_wanted: bool) -> Result<(), HvError> {
+        let place = self.all().iter().position(|&other| other == leaf);
+        match (place, is_wanted) {
+            (None, true) => {
+                let free = self.leaves.get_mut(self.count);
+                *free.ok_or(HvError::NO_RESOURCES)? = leaf;
+                self.count += 1;
+            }
+            (Some(place), false) => {
+                self.count -= 1;
+                self.leaves.swap(place, self.count);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
 
 /// The records in the order of their registration.
 pub struct Overrides {

@@ -11,8 +11,10 @@ use crate::virt::Virt;
 impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// Raises an exception in the guest at the next entry, RIP at the instruction that caused it.
     pub(super) fn raise(&mut self, vector: u8, error_code: Option<u32>) {
-        self.raised = Some(Event::Exception { vector, error_code });
         self.is_settled = false;
+        if !R::intercepts_exception(self, vector, error_code) {
+            self.raised = Some(Event::Exception { vector, error_code });
+        }
     }
 
     /// #GP(0).

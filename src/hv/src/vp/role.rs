@@ -88,6 +88,10 @@ pub trait Role<V: Virt>: Sized + 'static {
     fn exit(vp: &mut Vp<V, Self>, exit: Exit);
     /// The guest has shut down.
     fn triple_fault(vp: &mut Vp<V, Self>);
+    /// Whether an exception that the guest raised goes to somebody else, who has been told.
+    fn intercepts_exception(_: &mut Vp<V, Self>, _vector: u8, _error_code: Option<u32>) -> bool {
+        false
+    }
     /// The hardware refuses the VP's state.
     fn refused(vp: &mut Vp<V, Self>, detail: u64);
     /// The VP was reset by INIT, and waits for its start.

@@ -43,8 +43,9 @@ pub enum Exit {
     /// An instruction of the virtualization extension itself, or another one that is #UD for a guest.
     Undefined,
     /// RIP is at something that raises this exception in the guest, and nothing was changed by it: an exception of its
-    /// own that a child's VP may not take without an exit, or an instruction that faults for it. Debug registers already
-    /// say what the exception handler of the guest shall read there.
+    /// own that a child's VP may not take without an exit, or that was asked for, or an instruction that faults for it.
+    /// Debug registers already say what the exception handler of the guest shall read there; CR2 does not, see
+    /// [`VpBackend::fault_address`].
     Exception {
         /// Vector, 0 to 31.
         vector: u8,
@@ -332,6 +333,11 @@ pub trait VpBackend {
     fn next_rip(&self) -> Option<u64>;
     /// Completes the instruction that exited: RIP := `next_rip`, interrupt shadow and RF end.
     fn retire(&mut self, next_rip: u64);
+
+    /// Makes these exceptions exit, as bits by vector, beside those that always do.
+    fn trap_exceptions(&mut self, vectors: u32);
+    /// The linear address of the page fault that the last exit was. CR2 does not have it.
+    fn fault_address(&self) -> u64;
 
     /// The event whose delivery the last exit interrupted; taken out of the back end.
     fn interrupted_event(&mut self) -> Option<Event>;

@@ -214,6 +214,8 @@ impl Context {
     ) -> Message {
         let mut info = ExceptionInfo::empty();
         info.set(ExceptionInfo::HAS_ERROR_CODE, error_code.is_some());
+        // INT3 and INTO are there to raise them.
+        info.set(ExceptionInfo::SOFTWARE, matches!(vector, 3 | 4));
         let payload = ExceptionIntercept {
             header: self.header,
             vector: vector.into(),

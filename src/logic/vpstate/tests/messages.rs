@@ -178,6 +178,13 @@ fn the_other_messages_have_their_types_and_fields() {
         (14, 1, 7, 0xBAD)
     );
     assert_eq!((m.ss.selector, m.gp[15]), (0x23, 0x1_1110));
+    let message = context.exception(&vp.backend, (3, None), 0, &none);
+    let m = ExceptionIntercept::decode(message.payload()).unwrap();
+    assert_eq!(
+        (m.vector, m.info.bits()),
+        (3, 2),
+        "INT3 raises it by intent"
+    );
 
     let message = context.unrecoverable();
     assert_eq!(

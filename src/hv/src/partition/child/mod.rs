@@ -100,6 +100,10 @@ pub struct ChildPartition<V: Virt> {
     pub cpuid_epoch: AtomicU32,
     /// What CPUID answers by the parent's word.
     pub overrides: Mutex<crate::partition::cpuid::Overrides>,
+    /// Leaves of CPUID that the parent intercepts.
+    pub intercepted_leaves: Mutex<crate::partition::cpuid::Leaves>,
+    /// Exceptions that the parent intercepts, as bits by vector. Changed inside [`ChildPartition::exclusively`].
+    pub exceptions: AtomicU32,
     /// The parent.
     pub parent: &'static super::ParentPartition<V>,
     vps: [AtomicPtr<ChildVp<V>>; CHILD_VPS],
@@ -173,6 +177,8 @@ impl<V: Virt> ChildPartition<V> {
             deleted: AtomicPtr::new(core::ptr::null_mut()),
             cpuid_epoch: AtomicU32::new(0),
             overrides: Mutex::new(crate::partition::cpuid::Overrides::new()),
+            intercepted_leaves: Mutex::new(crate::partition::cpuid::Leaves::new()),
+            exceptions: AtomicU32::new(0),
             parent: creation.parent,
             vps: [const { AtomicPtr::new(core::ptr::null_mut()) }; CHILD_VPS],
         };

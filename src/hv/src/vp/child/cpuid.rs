@@ -65,18 +65,22 @@ impl<V: Virt> ChildCore<V> {
             | u64::from(self.apic.apic_base() & apic_base::ENABLE != 0)
             | 1 << 31;
         let place = (leaf ^ leaf >> 28 ^ subleaf << 2) as usize % KEPT;
-        let answer = match self.role.answers.0.get(place) {
+        match self.role.answers.0.get(place) {
             Some(kept) if kept.leaf == leaf && kept.subleaf == subleaf && kept.stamp == stamp => {
-                kept.answer
+                self.finish_cpuid(kept.answer);
             }
             _ => self.compute_cpuid(leaf, subleaf, stamp, place),
-        };
-        self.finish_cpuid(answer);
+        }
     }
 
     #[inline(never)]
-    fn compute_cpuid(&mut self, leaf: u32, subleaf: u32, stamp: u64, place: usize) -> CpuidResult {
+    fn compute_cpuid(&mut self, leaf: u32, subleaf: u32, stamp: u64, place: usize) {
         let answer = self.cpuid_value(leaf, subleaf, true, None);
+        if self.partition.intercepted_leaves.lock().has(leaf) {
+            // Not kept, so it comes here every time.
+            self.intercept_cpuid(&answer);
+            return;
+        }
         if leaf != XSAVE_LEAF
             && let Some(kept) = self.role.answers.0.get_mut(place)
         {
@@ -87,7 +91,7 @@ impl<V: Virt> ChildCore<V> {
                 answer,
             };
         }
-        answer
+        self.finish_cpuid(answer);
     }
 
     /// What CPUID answers. `by_parent`: with what the parent has registered; `xcr0`: with this value instead of the VP's.

@@ -4,6 +4,8 @@ use paging::walk::Access;
 use tlfs::Message;
 use vpcore::seam::{IoAccess, Register, SlatFault, VpBackend};
 use vpstate::intercept::{Context, Instruction};
+use x86::cpuid::CpuidResult;
+use x86::vector;
 
 use super::ChildCore;
 use crate::partition::statistics::About;
@@ -95,6 +97,28 @@ impl<V: Virt> ChildCore<V> {
     pub(super) fn intercept_msr(&mut self, number: u32, is_write: bool) {
         let (_, length) = self.instruction();
         let message = self.context(length).msr(&self.backend, number, is_write);
+        self.intercept(About::Other, message);
+    }
+
+    /// CPUID of a leaf that the parent intercepts.
+    pub(super) fn intercept_cpuid(&mut self, answer: &CpuidResult) {
+        let (_, length) = self.instruction();
+        let message = self.context(length).cpuid(&self.backend, answer);
+        self.intercept(About::Other, message);
+    }
+
+    /// An exception that the parent intercepts; RIP is where its handler would find it.
+    #[cold]
+    pub(super) fn intercept_exception(&mut self, number: u8, code: Option<u32>) {
+        let parameter = match number {
+            vector::PF => self.backend.fault_address(),
+            vector::DB => self.backend.get(Register::Dr6),
+            _ => 0,
+        };
+        let (instruction, length) = self.instruction();
+        let message =
+            self.context(length)
+                .exception(&self.backend, (number, code), parameter, &instruction);
         self.intercept(About::Other, message);
     }
 

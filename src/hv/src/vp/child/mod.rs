@@ -132,6 +132,8 @@ impl<V: Virt> Child<V> {
         let signature = insn::cpuid(1, 0).eax;
         let before = core.backend.attach();
         vpcore::startup::init(&mut core.backend, signature);
+        core.backend
+            .trap_exceptions(partition.exceptions.load(Ordering::Relaxed));
         core.backend.detach(before);
         core
     }
@@ -202,6 +204,12 @@ impl<V: Virt> ChildCore<V> {
         let tally = &mut self.role.tally;
         tally.ran(insn::rdtsc().saturating_sub(begin));
         tally.show(&self.role.vp.statistics, self.counters, self.tsc_hz);
+    }
+
+    /// Makes the exceptions exit that the parent intercepts.
+    pub fn trap_exceptions(&mut self) {
+        let vectors = self.partition.exceptions.load(Ordering::Relaxed);
+        self.backend.trap_exceptions(vectors);
     }
 
     /// Whether another LP waits for the core.
@@ -300,6 +308,15 @@ impl<V: Virt> Role<V> for Child<V> {
         // The parent may set registers and let it run again.
         vp.activity = Activity::Running;
         vp.intercept_triple_fault();
+    }
+
+    fn intercepts_exception(vp: &mut ChildCore<V>, vector: u8, code: Option<u32>) -> bool {
+        let intercepted = vp.partition.exceptions.load(Ordering::Relaxed);
+        let is_intercepted = intercepted.checked_shr(vector.into()).unwrap_or(0) & 1 != 0;
+        if is_intercepted {
+            vp.intercept_exception(vector, code);
+        }
+        is_intercepted
     }
 
     fn refused(vp: &mut ChildCore<V>, _: u64) {

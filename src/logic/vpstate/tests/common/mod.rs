@@ -89,6 +89,10 @@ impl VpBackend for Backend {
         true
     }
     fn reset_events(&mut self) {}
+    fn trap_exceptions(&mut self, _: u32) {}
+    fn fault_address(&self) -> u64 {
+        0
+    }
     fn request_window(&mut self, _: Window, _: bool) {}
     fn show_cr8(&mut self, value: u8) {
         self.cr8 = value;

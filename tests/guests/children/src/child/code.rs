@@ -73,6 +73,10 @@ program!(rdmsr, ".code64": "rdmsr", "out 0xF0, al", "2:", "hlt", "jmp 2b");
 program!(wrmsr, ".code64": "wrmsr", "out 0xF0, al", "2:", "hlt", "jmp 2b");
 program!(halt_without_interrupts, ".code64": "cli", "2:", "hlt", "jmp 2b");
 program!(triple_fault, ".code64": "ud2");
+program!(undefined, ".code64": "ud2", "out 0xF0, al", "2:", "hlt", "jmp 2b");
+program!(divide, ".code64": "xor edx, edx", "xor ecx, ecx", "div ecx", "out 0xF0, al", "2:", "hlt", "jmp 2b");
+program!(undefined_later, ".code64":
+    "2:", "pause", "cmp qword ptr [rsi], 0", "je 2b", "ud2", "out 0xF0, al", "3:", "hlt", "jmp 3b");
 program!(fpu, ".code64":
     "movq xmm0, rax", "movq xmm5, rbx", "fldpi", "out 0xF2, al", "movq rcx, xmm0", "movq rdx, xmm5", "fldpi",
     "fcomip st(0), st(1)", "sete al", "out 0xF0, al", "2:", "hlt", "jmp 2b");

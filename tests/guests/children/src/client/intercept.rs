@@ -3,7 +3,10 @@
 use core::fmt;
 
 use tlfs::MessageType;
-use tlfs::intercept::{ApicEoi, InterceptHeader, IoPortIntercept, MemoryIntercept, MsrIntercept};
+use tlfs::intercept::{
+    ApicEoi, CpuidIntercept, ExceptionIntercept, InterceptHeader, IoPortIntercept, MemoryIntercept,
+    MsrIntercept,
+};
 
 /// A message as the parent got it.
 #[derive(Clone, Copy)]
@@ -61,6 +64,20 @@ impl Intercept {
     pub fn msr(&self) -> Option<MsrIntercept> {
         (self.kind == MessageType::MSR_INTERCEPT)
             .then(|| MsrIntercept::decode(&self.payload).ok())
+            .flatten()
+    }
+
+    /// The leaf of CPUID, if it is that.
+    pub fn cpuid(&self) -> Option<CpuidIntercept> {
+        (self.kind == MessageType::CPUID_INTERCEPT)
+            .then(|| CpuidIntercept::decode(&self.payload).ok())
+            .flatten()
+    }
+
+    /// The exception, if it is one.
+    pub fn exception(&self) -> Option<ExceptionIntercept> {
+        (self.kind == MessageType::EXCEPTION_INTERCEPT)
+            .then(|| ExceptionIntercept::decode(&self.payload).ok())
             .flatten()
     }
 

@@ -17,6 +17,7 @@ mod calls;
 mod cycles;
 mod enlighten;
 mod hostile;
+mod intercepts;
 mod life;
 mod memory;
 mod ports;
@@ -47,9 +48,10 @@ const fn group(name: &'static str, is_usual: bool, run: fn(&Options, &Platform))
 }
 
 /// The groups in their order.
-pub static GROUPS: [Group; 15] = [
+pub static GROUPS: [Group; 16] = [
     group("life", true, life::run),
     group("run", true, run::run),
+    group("intercepts", true, intercepts::run),
     group("memory", true, memory::run),
     group("smp", true, smp::run),
     group("enlighten", true, enlighten::run),

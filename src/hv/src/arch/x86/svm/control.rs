@@ -9,12 +9,13 @@ use addr::Spa;
 use vpcore::seam::{Event, Exit, Register, Role, SegmentName, TableName, VpBackend, Window};
 use vpcore::startup;
 use vpcore::tags::Tag;
-use x86::{GpRegs, Segment, TableRegister, cr0, efer, rflags, vector};
+use x86::{GpRegs, Segment, TableRegister, cr0, efer, rflags};
 
 use super::bitmaps::SvmBitmaps;
 use super::caps::{Capabilities, SvmLp};
 use super::vmcb::{Vmcb, field, intercept_1, intercept_2};
 use super::{entry, exit, inject};
+use crate::virt::always_trapped;
 
 const V_IRQ: u32 = 1 << 8;
 const V_IGNORE_TPR: u32 = 1 << 20;
@@ -56,7 +57,6 @@ impl SvmVp {
         slat_root: Spa,
     ) -> Self {
         let mut vmcb = Vmcb::new(frame);
-        let mut exceptions = 1 << vector::MC;
         let mut first = intercept_1::INTR
             | intercept_1::NMI
             | intercept_1::INIT
@@ -73,8 +73,6 @@ impl SvmVp {
             | intercept_2::MWAIT_ARMED
             | intercept_2::XSETBV;
         if role == Role::Child {
-            // Without an exit, an endless chain of these two holds the LP (CVE-2015-5307, CVE-2015-8104).
-            exceptions |= 1 << vector::AC | 1 << vector::DB;
             first |= intercept_1::RDPMC;
             second |= intercept_2::WBINVD;
             if lp.capabilities.pause_filter {
@@ -85,7 +83,7 @@ impl SvmVp {
         }
         // CR8 is the virtual APIC's. Writes exit; reads give V_TPR, see `show_cr8`.
         vmcb.write_u32(field::INTERCEPT_CR, 1 << 24);
-        vmcb.write_u32(field::INTERCEPT_EXCEPTION, exceptions);
+        vmcb.write_u32(field::INTERCEPT_EXCEPTION, always_trapped(role));
         vmcb.write_u32(field::INTERCEPT_1, first);
         vmcb.write_u32(field::INTERCEPT_2, second);
         vmcb.write_u64(field::IOPM_BASE, bitmaps.io.get());
@@ -328,6 +326,17 @@ impl VpBackend for SvmVp {
         if flags & rflags::RF != 0 {
             self.vmcb.write_u64(field::RFLAGS, flags & !rflags::RF);
         }
+    }
+
+    fn trap_exceptions(&mut self, vectors: u32) {
+        self.vmcb.write_u32(
+            field::INTERCEPT_EXCEPTION,
+            vectors | always_trapped(self.role),
+        );
+    }
+
+    fn fault_address(&self) -> u64 {
+        self.vmcb.read_u64(field::EXIT_INFO_2)
     }
 
     #[inline(always)]

@@ -12,9 +12,10 @@ use super::vmcb::{field, intercept_1};
 mod code {
     pub const READ_CR8: u64 = 0x08;
     pub const WRITE_CR8: u64 = 0x18;
+    pub const EXCEPTION_0: u64 = 0x40;
     pub const DEBUG: u64 = 0x41;
-    pub const ALIGNMENT_CHECK: u64 = 0x51;
     pub const MACHINE_CHECK: u64 = 0x52;
+    pub const EXCEPTION_31: u64 = 0x5F;
     pub const INTR: u64 = 0x60;
     pub const NMI: u64 = 0x61;
     pub const INIT: u64 = 0x63;
@@ -76,7 +77,7 @@ pub fn decode(vp: &mut SvmVp) -> Exit {
         code::READ_CR8 => Exit::Control(ControlAccess::ReadCr8(None)),
         code::WRITE_CR8 => Exit::Control(ControlAccess::WriteCr8(None)),
         code::DEBUG => debug_exception(vp),
-        code::ALIGNMENT_CHECK => Exit::exception(vector::AC, Some(0)),
+        code::EXCEPTION_0..=code::EXCEPTION_31 => exception(vp),
         // No counter exists for a guest.
         code::RDPMC => Exit::exception(vector::GP, Some(0)),
         code::PAUSE => Exit::Pause,
@@ -88,6 +89,15 @@ pub fn decode(vp: &mut SvmVp) -> Exit {
             info: vp.vmcb.read_u64(field::EXIT_INFO_1),
         },
     }
+}
+
+/// An exception that somebody asked for, or #AC.
+#[cold]
+fn exception(vp: &SvmVp) -> Exit {
+    let number = (vp.vmcb.read_u64(field::EXIT_CODE) - code::EXCEPTION_0) as u8;
+    let has_code = vector::WITH_ERROR_CODE >> number & 1 != 0;
+    let code = has_code.then(|| vp.vmcb.read_u64(field::EXIT_INFO_1) as u32);
+    Exit::exception(number, code)
 }
 
 /// The processor has updated DR6 before the exit; what is left is to switch general detection off.

@@ -5,11 +5,12 @@
 use bootinfo::Status;
 use vpcore::seam::Role;
 use vpcore::startup;
-use x86::{cr0, cr4, vector};
+use x86::{cr0, cr4};
 
 use super::caps::Capabilities;
 use super::fields::{Field, secondary};
 use super::{VmxBitmaps, VmxVp};
+use crate::virt::always_trapped;
 
 /// CR0 bits that the hypervisor owns.
 pub(super) const CR0_OWNED: u64 = cr0::NE | cr0::CD | cr0::NW;
@@ -35,10 +36,8 @@ pub(super) fn build(
 }
 
 fn write_controls(vp: &mut VmxVp, caps: &Capabilities, bitmaps: &VmxBitmaps) -> Result<(), Status> {
-    let (mut exceptions, mut secondary, mut entry) = (1 << vector::MC, caps.secondary, caps.entry);
+    let (mut secondary, mut entry) = (caps.secondary, caps.entry);
     if vp.role == Role::Child {
-        // Without an exit, an endless chain of these two holds the LP (CVE-2015-5307, CVE-2015-8104).
-        exceptions |= 1 << vector::AC | 1 << vector::DB;
         secondary |= caps.child_secondary;
         entry |= caps.load_cet;
     }
@@ -48,8 +47,7 @@ fn write_controls(vp: &mut VmxVp, caps: &Capabilities, bitmaps: &VmxBitmaps) -> 
         (Field::SECONDARY_CONTROLS, secondary),
         (Field::EXIT_CONTROLS, caps.exit),
         (Field::ENTRY_CONTROLS, entry),
-        // Machine checks belong to the hypervisor; every other exception of the parent is its own.
-        (Field::EXCEPTION_BITMAP, exceptions),
+        (Field::EXCEPTION_BITMAP, always_trapped(vp.role)),
         (Field::PAGE_FAULT_MASK, 0),
         (Field::PAGE_FAULT_MATCH, 0),
         (Field::CR3_TARGET_COUNT, 0),

@@ -38,7 +38,7 @@ use vpcore::seam::{
 use vpcore::tags::Tag;
 use x86::{GpRegs, Segment, TableRegister, cr0};
 
-use crate::virt::Virt;
+use crate::virt::{Virt, always_trapped};
 
 pub use bitmaps::VmxBitmaps;
 pub use enable::VmxLp;
@@ -286,6 +286,15 @@ impl VpBackend for VmxVp {
     #[inline(always)]
     fn retire(&mut self, next_rip: u64) {
         self.retire_to(next_rip);
+    }
+
+    fn trap_exceptions(&mut self, vectors: u32) {
+        let all = vectors | always_trapped(self.role);
+        self.vmcs.write(Field::EXCEPTION_BITMAP, all.into());
+    }
+
+    fn fault_address(&self) -> u64 {
+        self.vmcs.read(Field::EXIT_QUALIFICATION)
     }
 
     #[inline(always)]

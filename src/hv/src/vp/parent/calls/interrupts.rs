@@ -1,6 +1,8 @@
 //! Interrupts, messages and events that the parent sends to children, and what it intercepts.
 
-use hypercall::Body;
+use core::sync::atomic::Ordering;
+
+use hypercall::{Body, Progress};
 use tlfs::HvError;
 use tlfs::call::{
     AccessMask, AssertInterrupt, InstallIntercept, InterceptType, PartitionOnly, PostMessageDirect,
@@ -12,6 +14,10 @@ use super::super::ParentVp;
 use crate::partition::child::State;
 use crate::partition::{CHILD_VPS, Partition, ports};
 use crate::virt::Virt;
+use crate::vp::child::ChildCore;
+
+/// Vectors of what is no exception, or belongs to the hypervisor: NMI, 15, #MC.
+const NOT_INTERCEPTED: u32 = 1 << 2 | 1 << 15 | 1 << 18;
 
 impl<V: Virt> ParentVp<V> {
     pub(super) fn assert_interrupt(&mut self, body: &Body<'_>) -> Result<(), HvError> {
@@ -45,7 +51,7 @@ impl<V: Virt> ParentVp<V> {
         Ok(())
     }
 
-    pub(super) fn install_intercept(&mut self, body: &Body<'_>) -> Result<(), HvError> {
+    pub(super) fn install_intercept(&mut self, body: &Body<'_>) -> Result<Progress, HvError> {
         let call = InstallIntercept::decode(body.header())?;
         let child = self.child(call.partition)?;
         if !matches!(
@@ -59,12 +65,37 @@ impl<V: Virt> ParentVp<V> {
             // All ports are the parent's, and the end of a level interrupt always is told.
             InterceptType::IoPort | InterceptType::IoPortRange | InterceptType::ApicEoi
                 if is_wanted => {}
-            // Nothing to take away.
-            InterceptType::Cpuid | InterceptType::Exception if !is_wanted => {}
             InterceptType::Msr => child.properties.lock().msr_intercept = is_wanted,
+            InterceptType::Cpuid | InterceptType::Exception
+                if is_wanted && call.access != AccessMask::EXECUTE =>
+            {
+                return Err(HvError::INVALID_PARAMETER);
+            }
+            InterceptType::Cpuid => {
+                let leaf = u32::try_from(call.parameter);
+                let leaf = leaf.map_err(|_| HvError::INVALID_PARAMETER)?;
+                child.intercepted_leaves.lock().set(leaf, is_wanted)?;
+                child.change_cpuid();
+            }
+            InterceptType::Exception => {
+                let vector = u32::try_from(call.parameter).ok();
+                let bit = vector.and_then(|vector| 1_u32.checked_shl(vector));
+                let bit = bit.filter(|bit| bit & NOT_INTERCEPTED == 0);
+                let bit = bit.ok_or(HvError::INVALID_PARAMETER)?;
+                let done = child.exclusively(|| {
+                    let old = child.exceptions.load(Ordering::Relaxed);
+                    let new = if is_wanted { old | bit } else { old & !bit };
+                    child.exceptions.store(new, Ordering::Relaxed);
+                    for vp in child.vps() {
+                        vp.core(self.lp)
+                            .attached(self.lp, ChildCore::trap_exceptions);
+                    }
+                });
+                return Ok(done.map_or(Progress::Yield, |()| Progress::Done));
+            }
             _ => return Err(HvError::OPERATION_DENIED),
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     pub(super) fn signal_direct(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {

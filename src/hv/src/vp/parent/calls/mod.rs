@@ -67,7 +67,7 @@ impl<V: Virt> ParentVp<V> {
             Call::SetVpRegisters => return self.set_registers(body),
             Call::RegisterInterceptResult => self.register_cpuid(body)?,
             Call::GetVpCpuidValues => return self.cpuid_values(body),
-            Call::InstallIntercept => self.install_intercept(body)?,
+            Call::InstallIntercept => return self.install_intercept(body),
             Call::AssertVirtualInterrupt => self.assert_interrupt(body)?,
             Call::ClearVirtualInterrupt => self.clear_interrupt(body)?,
             Call::SignalEventDirect => self.signal_direct(body)?,
