@@ -4,7 +4,7 @@
 
 use addr::Spa;
 use bootinfo::Status;
-use paging::Format;
+use paging::{Format, PageSize};
 use vpcore::cpuid::Missing;
 use vpcore::seam::{FrameSource, InterceptBitmaps, Role, VpBackend};
 use x86::vector;
@@ -22,13 +22,9 @@ pub trait Virt: 'static {
     type Vp: VpBackend<Lp = Self::Lp> + Send;
     /// Intercept bitmaps: one set for the parent, one for all children.
     type Bitmaps: InterceptBitmaps + Send + Sync;
-    /// Entries of second-level tables.
-    type Format: Format + Send;
 
     /// The instruction that makes a hypercall.
     const HYPERCALL: [u8; 3];
-    /// Second-level entries decide the memory type, instead of the MTRRs.
-    const SLAT_HOLDS_MEMORY_TYPES: bool;
 
     /// Whether this LP can run guests. Changes nothing.
     fn check() -> Result<(), Status>;
@@ -54,10 +50,19 @@ pub trait Virt: 'static {
     ) -> Result<Self::Vp, Status>;
     /// Features of this LP that a guest cannot have.
     fn missing() -> Missing;
-    /// Whether processors set accessed and dirty bits in the second-level tables of children.
-    fn has_slat_marks() -> bool;
-    /// Whether second-level tables may have 1 GiB leaves.
-    fn has_gib_leaves() -> bool;
+    /// What second-level tables are like.
+    fn second_level() -> SecondLevel;
+}
+
+/// What second-level tables are like on this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct SecondLevel {
+    /// Their entries.
+    pub format: Format,
+    /// The largest leaf that processors take.
+    pub max_leaf: PageSize,
+    /// Processors set accessed and dirty bits in those of children.
+    pub has_marks: bool,
 }
 
 /// Exceptions that exit whatever is asked for, as bits by vector. Machine checks belong to the hypervisor; every other

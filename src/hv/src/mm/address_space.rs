@@ -3,7 +3,7 @@
 
 use addr::{Hva, LpIndex, PAGE_SIZE, Spa};
 use bootinfo::{BootInfo, LP_AREA_BASE, Status};
-use paging::{Attributes, Host, Levels, MemoryType, PageSize, Table};
+use paging::{Attributes, Format, Levels, MemoryType, PageSize, Table};
 use spin::{Mutex, Once};
 
 use super::frames::{self, FrameUse};
@@ -20,13 +20,19 @@ const INTERRUPT_STACKS: u64 = 0x2_0000;
 /// Bytes of one interrupt stack; the page below each is not mapped.
 const INTERRUPT_STACK: u64 = 8192;
 
-static TABLE: Once<Mutex<Table<Host>>> = Once::new();
+static TABLE: Once<Mutex<Table>> = Once::new();
 
 /// Takes over the tables that the loader built and maps the local APIC's page, uncached.
 pub fn init(info: &BootInfo, apic_page: Spa) -> Result<(), Status> {
     let levels = Levels::from_count(info.levels).ok_or(Status::BAD_BOOT_INFO)?;
-    let table =
-        TABLE.call_once(|| Mutex::new(Table::new(info.root_table, levels, PageSize::Size2M)));
+    let table = TABLE.call_once(|| {
+        Mutex::new(Table::new(
+            Format::Host,
+            info.root_table,
+            levels,
+            PageSize::Size2M,
+        ))
+    });
     let device = Attributes::RW.with_type(MemoryType::Uncacheable);
     map(&mut table.lock(), APIC_PAGE, apic_page, PAGE_SIZE, device)
 }
@@ -69,7 +75,7 @@ pub fn unmap_trampoline(page: u64) {
 
 /// Only ever adds mappings where none were, so no LP has anything to flush.
 fn map(
-    table: &mut Table<Host>,
+    table: &mut Table,
     at: u64,
     spa: Spa,
     len: u64,

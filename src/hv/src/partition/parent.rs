@@ -20,7 +20,7 @@ use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpShared;
 use crate::mm::frames::{self, FrameUse};
 use crate::mm::phys::{self, SharedFrame};
-use crate::virt::Virt;
+use crate::virt::{SecondLevel, Virt};
 
 /// Identifier of the parent partition.
 pub const PARENT: PartitionId = PartitionId::new(1);
@@ -30,7 +30,7 @@ pub struct ParentPartition<V: Virt> {
     /// What both kinds of partition have.
     pub core: PartitionCore,
     /// Guest physical memory.
-    pub slat: Mutex<Slat<V>>,
+    pub slat: Mutex<Slat>,
     /// Which ports and MSRs exit.
     pub bitmaps: V::Bitmaps,
     /// The same for all children.
@@ -38,6 +38,7 @@ pub struct ParentPartition<V: Virt> {
     /// The rate of the TSC never changes.
     pub has_invariant_tsc: bool,
     levels: Levels,
+    second: SecondLevel,
     /// The PCI configuration window that we emulate.
     pub ecam: Option<EcamWindow>,
     /// CF8 as the parent wrote it, and the lock of the real one.
@@ -83,13 +84,8 @@ impl<V: Virt> ParentPartition<V> {
         let ecam = (base != 0)
             .then(|| EcamWindow::new(Gpa::new(base), u8::try_from(info.ecam.last_bus).ok()?))
             .flatten();
-        let slat = Slat::new(
-            info,
-            lps.len(),
-            V::has_gib_leaves(),
-            ecam.as_ref(),
-            physical_bits,
-        )?;
+        let second = V::second_level();
+        let slat = Slat::new(info, lps.len(), &second, ecam.as_ref(), physical_bits)?;
         Ok(Self {
             core: PartitionCore {
                 id: PARENT,
@@ -120,6 +116,7 @@ impl<V: Virt> ParentPartition<V> {
             child_bitmaps,
             has_invariant_tsc: invariant,
             levels: Levels::from_count(info.levels).ok_or(Status::BAD_BOOT_INFO)?,
+            second,
             ecam,
             config_address: Mutex::new(pci_config::ConfigAddress::default()),
         })
@@ -132,9 +129,9 @@ impl<V: Virt> ParentPartition<V> {
         &self.child_bitmaps
     }
 
-    /// Depth of second-level tables.
-    pub const fn slat_levels(&self) -> Levels {
-        self.levels
+    /// What second-level tables are like, and their depth.
+    pub const fn second_level(&self) -> (&SecondLevel, Levels) {
+        (&self.second, self.levels)
     }
 }
 

@@ -13,7 +13,7 @@ use ::frames::{FrameState, Slot};
 use addr::{Gpa, Gpn, PAGE_SIZE, Spa, VpIndex};
 use bootinfo::{BootInfo, SpaRange, Status};
 use paging::mtrr::MtrrState;
-use paging::{Attributes, Cleanup, EditError, Levels, PageSize, Table};
+use paging::{Attributes, Cleanup, EditError, Levels, Table};
 use pci_config::EcamWindow;
 use synic::Overlay;
 use tlfs::HvError;
@@ -25,7 +25,7 @@ use crate::mm::frames::{self, FrameUse};
 use crate::mm::owners;
 use crate::mm::phys::{self, SharedFrame};
 use crate::mm::tables::Tables;
-use crate::virt::Virt;
+use crate::virt::SecondLevel;
 
 const GIB: u64 = 1 << 30;
 
@@ -45,8 +45,8 @@ pub enum FaultOutcome {
 }
 
 /// Second-level tables of the parent.
-pub struct Slat<V: Virt> {
-    table: Table<V::Format>,
+pub struct Slat {
+    table: Table,
     overlays: Overlays,
     mtrr: MtrrState,
     block: SpaRange,
@@ -60,25 +60,20 @@ pub struct Slat<V: Virt> {
     scratch: Spa,
 }
 
-impl<V: Virt> Slat<V> {
+impl Slat {
     /// Builds the map of the machine that `info` describes.
     pub fn new(
         info: &BootInfo,
         vp_count: usize,
-        has_gib_pages: bool,
+        second: &SecondLevel,
         ecam: Option<&EcamWindow>,
         physical_bits: u8,
     ) -> Result<Self, Status> {
         let no_memory = |_: EditError| Status::NO_MEMORY;
         let levels = Levels::from_count(info.levels).ok_or(Status::BAD_BOOT_INFO)?;
-        let max_leaf = if has_gib_pages {
-            PageSize::Size1G
-        } else {
-            PageSize::Size2M
-        };
         let frame = || frames::alloc(FrameUse::Slat, 1).ok_or(Status::NO_MEMORY);
         let mut slat = Self {
-            table: Table::new(frame()?, levels, max_leaf),
+            table: Table::new(second.format, frame()?, levels, second.max_leaf),
             overlays: Overlays::new(vp_count)?,
             mtrr: mtrr::read(physical_bits),
             block: info.block,
@@ -154,7 +149,7 @@ impl<V: Virt> Slat<V> {
     fn map_identity(&mut self, start: u64, len: u64) -> Result<Cleanup, Status> {
         let mut cleanup = Cleanup::default();
         let mut tables = Tables(FrameUse::Slat);
-        let done = if V::SLAT_HOLDS_MEMORY_TYPES {
+        let done = if self.table.format().holds_memory_types() {
             let spa = Spa::new(start);
             paging::map_identity(
                 &mut self.table,

@@ -1,11 +1,11 @@
 //! Accessed and dirty pages: `HvCallGetGpaPagesAccessStates`.
 
 use addr::{Gpn, PAGE_SIZE};
-use paging::{Change, EditError, Event, Format, MarkChange, Marks, OverOverlays, TableMemory};
+use paging::{Change, EditError, Event, MarkChange, Marks, OverOverlays, TableMemory};
 
 use crate::{GpaSpace, Pending, SpaceError};
 
-impl<F: Format> GpaSpace<F> {
+impl GpaSpace {
     /// Tells for each of `pages` pages from `page` on, in order, whether it was accessed and written since its marks
     /// were last cleared, as runs of pages that are alike; then clears marks and sets others. What is told may be too
     /// much, never too little: marks belong to leaves; a new mapping, and one that was split or merged, counts as
@@ -19,7 +19,7 @@ impl<F: Format> GpaSpace<F> {
     /// `Invalid`: the range is empty or leaves the space. Nothing is told.
     pub fn marks(
         &mut self,
-        mem: &mut impl TableMemory,
+        mem: &mut dyn TableMemory,
         page: Gpn,
         pages: u64,
         change: MarkChange,
@@ -28,7 +28,7 @@ impl<F: Format> GpaSpace<F> {
     ) -> Result<(), SpaceError> {
         let start = page.start().ok_or(SpaceError::Invalid)?.get();
         let len = pages.checked_mul(PAGE_SIZE).ok_or(SpaceError::Invalid)?;
-        let mut run = |mem: &mut _, change| {
+        let mut run = |mem: &mut dyn TableMemory, change| {
             let mut events = |event| {
                 if let Event::Marks { marks, len } = event {
                     tell(marks, len / PAGE_SIZE);

@@ -2,8 +2,7 @@
 
 use addr::{Gpn, PAGE_SIZE, Spa};
 use paging::{
-    Attributes, Backing, Change, EditError, Event, Format, Mapping, OverOverlays, PageSize,
-    TableMemory,
+    Attributes, Backing, Change, EditError, Event, Mapping, OverOverlays, PageSize, TableMemory,
 };
 
 use crate::overlay::{Below, Overlays};
@@ -21,7 +20,7 @@ enum Goal {
     Unmap,
 }
 
-impl<F: Format> GpaSpace<F> {
+impl GpaSpace {
     /// Maps one leaf at `page` to the frames of `target`, 4 KiB or 2 MiB, over whatever is there. The caller has added
     /// a use to each frame, unless the backing is [`Backing::Plain`] (a device); on failure the uses stay the caller's.
     ///
@@ -29,8 +28,8 @@ impl<F: Format> GpaSpace<F> {
     /// [`SpaceError`] except `NoOverlay`; nothing changed.
     pub fn map(
         &mut self,
-        mem: &mut impl TableMemory,
-        overlays: &mut impl Overlays,
+        mem: &mut dyn TableMemory,
+        overlays: &mut dyn Overlays,
         page: Gpn,
         target: Mapping,
         pending: &mut Pending,
@@ -65,8 +64,8 @@ impl<F: Format> GpaSpace<F> {
     /// [`SpaceError`] except `NoOverlay`; nothing changed.
     pub fn declare_no_access(
         &mut self,
-        mem: &mut impl TableMemory,
-        overlays: &mut impl Overlays,
+        mem: &mut dyn TableMemory,
+        overlays: &mut dyn Overlays,
         page: Gpn,
         pages: u64,
         pending: &mut Pending,
@@ -81,8 +80,8 @@ impl<F: Format> GpaSpace<F> {
     /// [`SpaceError`] except `NoOverlay`; nothing changed.
     pub fn unmap(
         &mut self,
-        mem: &mut impl TableMemory,
-        overlays: &mut impl Overlays,
+        mem: &mut dyn TableMemory,
+        overlays: &mut dyn Overlays,
         page: Gpn,
         pages: u64,
         pending: &mut Pending,
@@ -93,8 +92,8 @@ impl<F: Format> GpaSpace<F> {
     /// Goes through the range in pieces: whole 2 MiB where they are whole, else pages of one 2 MiB.
     fn sweep(
         &mut self,
-        mem: &mut impl TableMemory,
-        overlays: &mut impl Overlays,
+        mem: &mut dyn TableMemory,
+        overlays: &mut dyn Overlays,
         page: Gpn,
         pages: u64,
         goal: Goal,
@@ -130,7 +129,7 @@ impl<F: Format> GpaSpace<F> {
 
     /// Most runs of frames whose uses a change of one leaf of `len` bytes ends while they stay in their table: a table
     /// goes as a whole unless an overlay is in it.
-    fn runs_needed(&self, mem: &impl TableMemory, start: u64, len: u64) -> usize {
+    fn runs_needed(&self, mem: &dyn TableMemory, start: u64, len: u64) -> usize {
         let one = len == PAGE_SIZE
             || self
                 .table
@@ -142,8 +141,8 @@ impl<F: Format> GpaSpace<F> {
     /// Does a whole piece of at most 2 MiB or nothing. `pending` has the room.
     fn edit(
         &mut self,
-        mem: &mut impl TableMemory,
-        overlays: &mut impl Overlays,
+        mem: &mut dyn TableMemory,
+        overlays: &mut dyn Overlays,
         start: u64,
         len: u64,
         goal: Goal,

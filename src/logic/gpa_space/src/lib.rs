@@ -73,10 +73,10 @@ pub enum Fault {
     Denied,
 }
 
-/// The space of one child, with tables of format `F`.
+/// The space of one child.
 #[derive(Debug)]
-pub struct GpaSpace<F> {
-    table: Table<F>,
+pub struct GpaSpace {
+    table: Table,
     has_marks: bool,
 }
 
@@ -100,13 +100,19 @@ pub const fn rights(
     })
 }
 
-impl<F: Format> GpaSpace<F> {
-    /// The empty space whose top table is the zeroed frame `root`. No leaf is larger than `max_leaf`. `has_marks`: the
+impl GpaSpace {
+    /// The empty space whose top table is the zeroed frame `root`, with tables of `format`. No leaf is larger than `max_leaf`. `has_marks`: the
     /// processor sets accessed and dirty bits in these tables (NPT: always; EPT: where the EPT pointer says so, and then
     /// its walk of the guest's own tables needs the right to write them); without, every mapped page counts as both.
-    pub const fn new(root: Spa, levels: Levels, max_leaf: PageSize, has_marks: bool) -> Self {
+    pub const fn new(
+        format: Format,
+        root: Spa,
+        levels: Levels,
+        max_leaf: PageSize,
+        has_marks: bool,
+    ) -> Self {
         Self {
-            table: Table::new(root, levels, max_leaf),
+            table: Table::new(format, root, levels, max_leaf),
             has_marks,
         }
     }
@@ -122,7 +128,7 @@ impl<F: Format> GpaSpace<F> {
     }
 
     /// The state of the page at `gpa`. A mapping's address is that of `gpa` itself.
-    pub fn state(&self, mem: &impl TableMemory, gpa: Gpa) -> State {
+    pub fn state(&self, mem: &dyn TableMemory, gpa: Gpa) -> State {
         match self.table.lookup(mem, gpa.get()) {
             None => State::Unmapped,
             Some(mapping) if !mapping.attributes.read => State::NoAccess,
@@ -135,12 +141,7 @@ impl<F: Format> GpaSpace<F> {
     ///
     /// # Errors
     /// [`Fault`]: the intercept to raise instead.
-    pub fn translate(
-        &self,
-        mem: &impl TableMemory,
-        gpa: Gpa,
-        access: Access,
-    ) -> Result<Spa, Fault> {
+    pub fn translate(&self, mem: &dyn TableMemory, gpa: Gpa, access: Access) -> Result<Spa, Fault> {
         let mapping = self.table.lookup(mem, gpa.get()).ok_or(Fault::Unmapped)?;
         let Attributes {
             read,
@@ -164,7 +165,7 @@ impl<F: Format> GpaSpace<F> {
     /// [`Pending::flush_needed`]. `release` gets each run of frames once, as first frame and number.
     pub fn finish(
         &mut self,
-        mem: &mut impl TableMemory,
+        mem: &mut dyn TableMemory,
         pending: &mut Pending,
         release: &mut dyn FnMut(Spa, u64),
     ) {
@@ -180,7 +181,7 @@ impl<F: Format> GpaSpace<F> {
     /// overlays were removed.
     pub fn release_all(
         &mut self,
-        mem: &mut impl TableMemory,
+        mem: &mut dyn TableMemory,
         budget: u32,
         release: &mut dyn FnMut(Spa, u64),
     ) -> bool {
@@ -190,7 +191,7 @@ impl<F: Format> GpaSpace<F> {
     }
 
     /// Frees the top table, after [`GpaSpace::release_all`] said true.
-    pub fn destroy(self, mem: &mut impl TableMemory) {
+    pub fn destroy(self, mem: &mut dyn TableMemory) {
         self.table.destroy(mem);
     }
 }

@@ -1,7 +1,7 @@
 //! Frames of the hypervisor over pages of the guest.
 
 use addr::{Gpn, PAGE_SIZE, Spa};
-use paging::{Attributes, Backing, Change, Format, OverOverlays, TableMemory};
+use paging::{Attributes, Backing, Change, OverOverlays, TableMemory};
 
 use crate::{GpaSpace, Pending, SpaceError};
 
@@ -26,15 +26,15 @@ pub trait Overlays {
     fn below(&mut self, page: Gpn) -> Option<&mut Below>;
 }
 
-impl<F: Format> GpaSpace<F> {
+impl GpaSpace {
     /// Puts `frame`, one of the hypervisor's, over `page`, or instead of the overlay that is there.
     ///
     /// # Errors
     /// [`SpaceError`], never `Full`; nothing changed.
     pub fn place(
         &mut self,
-        mem: &mut impl TableMemory,
-        overlays: &mut impl Overlays,
+        mem: &mut dyn TableMemory,
+        overlays: &mut dyn Overlays,
         page: Gpn,
         frame: Spa,
         attributes: Attributes,
@@ -62,8 +62,8 @@ impl<F: Format> GpaSpace<F> {
     /// `Invalid` and `NoOverlay`; nothing changed.
     pub fn remove(
         &mut self,
-        mem: &mut impl TableMemory,
-        overlays: &mut impl Overlays,
+        mem: &mut dyn TableMemory,
+        overlays: &mut dyn Overlays,
         page: Gpn,
         pending: &mut Pending,
     ) -> Result<(), SpaceError> {

@@ -87,7 +87,7 @@ impl Pending {
     }
 
     /// Takes over what an edit left.
-    pub(crate) fn absorb(&mut self, cleanup: Cleanup, mem: &mut impl TableMemory) {
+    pub(crate) fn absorb(&mut self, cleanup: Cleanup, mem: &mut dyn TableMemory) {
         self.tables = self
             .tables
             .saturating_add(u32::from(cleanup.holds_tables()));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use addr::Gpn;
 use bench::{Bench, LARGE, RAM};
 use gpa_space::{SpaceError, State};
-use paging::{Attributes, Backing, Ept, Format, Levels, MarkChange, Marks, Npt, PageSize};
+use paging::{Attributes, Backing, Format, Levels, MarkChange, Marks, PageSize};
 use proptest::prelude::*;
 
 /// The pages looked at: two pieces of 2 MiB on each side of a boundary of 1 GiB.
@@ -75,9 +75,9 @@ impl Model {
 }
 
 /// Tries with no frame, then one, and so on; each failure must leave no trace.
-fn with_failures<F: Format, R>(
-    bench: &mut Bench<F>,
-    mut step: impl FnMut(&mut Bench<F>) -> Result<R, SpaceError>,
+fn with_failures<R>(
+    bench: &mut Bench,
+    mut step: impl FnMut(&mut Bench) -> Result<R, SpaceError>,
 ) -> R {
     for budget in 0.. {
         let (frames, overlays) = (bench.mem.frames.clone(), bench.overlays.0.clone());
@@ -104,7 +104,7 @@ fn with_failures<F: Format, R>(
     unreachable!()
 }
 
-fn run<F: Format>(bench: &mut Bench<F>, model: &mut Model, op: Op) {
+fn run(bench: &mut Bench, model: &mut Model, op: Op) {
     match op {
         Op::Map(page, count, frame, distance, attributes) => {
             for index in 0..count {
@@ -165,7 +165,7 @@ fn run<F: Format>(bench: &mut Bench<F>, model: &mut Model, op: Op) {
 }
 
 /// Every page that was written is told, whether there are frames to split leaves with or not.
-fn clear<F: Format>(bench: &mut Bench<F>, model: &mut Model, page: u64, count: u64) {
+fn clear(bench: &mut Bench, model: &mut Model, page: u64, count: u64) {
     for budget in [0, 1, 2, 3, 64] {
         bench.mem.budget = Some(budget);
         let change = MarkChange {
@@ -207,7 +207,7 @@ fn clear<F: Format>(bench: &mut Bench<F>, model: &mut Model, page: u64, count: u
     bench.mem.budget = None;
 }
 
-fn check<F: Format>(bench: &Bench<F>, model: &Model, step: usize) {
+fn check(bench: &Bench, model: &Model, step: usize) {
     let ends = (FIRST..FIRST + PAGES).filter(|page| matches!(page % LARGE, 0..20 | 500..));
     for page in ends.chain((FIRST..FIRST + PAGES).step_by(step)) {
         let found = match bench.state(page) {
@@ -263,8 +263,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn run_all<F: Format>(levels: Levels, max_leaf: PageSize, ops: &[Op]) {
-    let mut bench = Bench::<F>::new(levels, max_leaf, true);
+fn run_all(format: Format, levels: Levels, max_leaf: PageSize, ops: &[Op]) {
+    let mut bench = Bench::new(format, levels, max_leaf, true);
     let mut model = Model {
         pages: vec![Page::Unmapped; PAGES as usize],
         overlays: BTreeMap::new(),
@@ -286,11 +286,11 @@ proptest! {
 
     #[test]
     fn ept_follows_the_model(ops in prop::collection::vec(op(), 1..40)) {
-        run_all::<Ept>(Levels::Four, PageSize::Size1G, &ops);
+        run_all(Format::Ept, Levels::Four, PageSize::Size1G, &ops);
     }
 
     #[test]
     fn npt_follows_the_model(ops in prop::collection::vec(op(), 1..40)) {
-        run_all::<Npt>(Levels::Five, PageSize::Size2M, &ops);
+        run_all(Format::Npt, Levels::Five, PageSize::Size2M, &ops);
     }
 }

@@ -6,12 +6,12 @@ use addr::{Gpa, Gpn, Spa};
 use bench::{Bench, K4, LARGE, RAM};
 use gpa_space::{Fault, GpaSpace, Pending, SpaceError, State, rights};
 use paging::walk::Access;
-use paging::{Attributes, Backing, Ept, Levels, MarkChange, Marks, MemoryType, Npt, PageSize};
+use paging::{Attributes, Backing, Format, Levels, MarkChange, Marks, MemoryType, PageSize};
 
 const GIB: u64 = 512 * LARGE;
 
-fn bench() -> Bench<Ept> {
-    Bench::new(Levels::Four, PageSize::Size1G, true)
+fn bench() -> Bench {
+    Bench::new(Format::Ept, Levels::Four, PageSize::Size1G, true)
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn pieces_of_509_pages_of_a_huge_declaration_cost_next_to_nothing() {
 
 #[test]
 fn large_steps_merge_too() {
-    let mut b = Bench::<Npt>::new(Levels::Five, PageSize::Size1G, true);
+    let mut b = Bench::new(Format::Npt, Levels::Five, PageSize::Size1G, true);
     // 300 and 212 leaves of 2 MiB, out of order.
     b.sweep_all(300 * LARGE, 212 * LARGE, true);
     assert_eq!(b.state(0), State::Unmapped);
@@ -336,19 +336,14 @@ fn an_overlay_without_a_place_for_what_lies_below_is_refused() {
     assert!(b.uses.is_empty());
 }
 
-fn told<F: paging::Format>(
-    b: &mut Bench<F>,
-    page: u64,
-    pages: u64,
-    clear: Marks,
-) -> Vec<(bool, bool, u64)> {
+fn told(b: &mut Bench, page: u64, pages: u64, clear: Marks) -> Vec<(bool, bool, u64)> {
     let mut told = Vec::new();
     let change = MarkChange {
         clear,
         ..MarkChange::default()
     };
     let page = Gpn::new(page);
-    let space: &mut GpaSpace<F> = &mut b.space;
+    let space: &mut GpaSpace = &mut b.space;
     space
         .marks(
             &mut b.mem,
@@ -456,7 +451,7 @@ fn without_a_frame_to_split_with_a_leaf_stays_dirty() {
 #[test]
 fn a_page_that_lost_its_access_stays_dirty_until_cleared() {
     for has_marks in [true, false] {
-        let mut b = Bench::<Npt>::new(Levels::Four, PageSize::Size1G, has_marks);
+        let mut b = Bench::new(Format::Npt, Levels::Four, PageSize::Size1G, has_marks);
         b.sweep_all(0, GIB, true);
         b.finish();
         b.map_4k(7, 0x99);
@@ -474,7 +469,7 @@ fn a_page_that_lost_its_access_stays_dirty_until_cleared() {
 
 #[test]
 fn a_processor_without_marks_counts_as_having_used_every_mapped_page() {
-    let mut b = Bench::<Ept>::new(Levels::Four, PageSize::Size2M, false);
+    let mut b = Bench::new(Format::Ept, Levels::Four, PageSize::Size2M, false);
     b.map_4k(0, 5);
     b.sweep_all(1, 1, true);
     for _ in 0..2 {

@@ -36,14 +36,14 @@ pub struct Marks {
 }
 
 impl Marks {
-    pub(crate) fn bits<F: Format>(self) -> u64 {
-        (u64::from(self.accessed) * F::ACCESSED) | (u64::from(self.dirty) * F::DIRTY)
+    pub(crate) fn bits(self, format: Format) -> u64 {
+        (u64::from(self.accessed) * format.accessed()) | (u64::from(self.dirty) * format.dirty())
     }
 
-    pub(crate) fn of<F: Format>(entry: u64) -> Self {
+    pub(crate) fn of(format: Format, entry: u64) -> Self {
         Self {
-            accessed: entry & F::ACCESSED != 0,
-            dirty: entry & F::DIRTY != 0,
+            accessed: entry & format.accessed() != 0,
+            dirty: entry & format.dirty() != 0,
         }
     }
 }

@@ -49,7 +49,7 @@ impl Cleanup {
     }
 
     /// Takes over what is left to do of another edit of the same tree, so that one flush serves both.
-    pub fn absorb(&mut self, other: Self, mem: &mut impl TableMemory) {
+    pub fn absorb(&mut self, other: Self, mem: &mut dyn TableMemory) {
         self.flush |= other.flush;
         self.list = match (self.list, other.list) {
             (Some((first, last)), Some((next, end))) => {
@@ -65,13 +65,7 @@ impl Cleanup {
     }
 
     /// Adds `table` of `level`, which no entry of the tree names any more, with everything below it.
-    pub(crate) fn push(
-        &mut self,
-        mem: &mut impl TableMemory,
-        table: Spa,
-        level: u32,
-        merged: bool,
-    ) {
+    pub(crate) fn push(&mut self, mem: &mut dyn TableMemory, table: Spa, level: u32, merged: bool) {
         self.flush = true;
         let merged = if merged { MERGED } else { 0 };
         set_bits(
@@ -84,7 +78,7 @@ impl Cleanup {
     }
 
     /// Takes one table off the list, with its level and whether a leaf took its place.
-    pub(crate) fn pop(&mut self, mem: &impl TableMemory) -> Option<(Spa, u32, bool)> {
+    pub(crate) fn pop(&mut self, mem: &dyn TableMemory) -> Option<(Spa, u32, bool)> {
         let (first, last) = self.list?;
         let kind = bits(mem, entry_at(first, LINK_ENTRIES));
         self.list = match next(mem, first) {
@@ -95,11 +89,11 @@ impl Cleanup {
     }
 }
 
-fn bits(mem: &impl TableMemory, entry: Spa) -> u64 {
+fn bits(mem: &dyn TableMemory, entry: Spa) -> u64 {
     (mem.load(entry) & LINK_MASK) >> LINK_SHIFT
 }
 
-fn set_bits(mem: &mut impl TableMemory, entry: Spa, value: u64) {
+fn set_bits(mem: &mut dyn TableMemory, entry: Spa, value: u64) {
     let old = mem.load(entry);
     let new = (old & !LINK_MASK) | ((value << LINK_SHIFT) & LINK_MASK);
     if new != old {
@@ -107,7 +101,7 @@ fn set_bits(mem: &mut impl TableMemory, entry: Spa, value: u64) {
     }
 }
 
-fn next(mem: &impl TableMemory, table: Spa) -> Option<Spa> {
+fn next(mem: &dyn TableMemory, table: Spa) -> Option<Spa> {
     let mut frame = 0;
     for index in (0..LINK_ENTRIES).rev() {
         frame = (frame << LINK_BITS) | bits(mem, entry_at(table, index));
@@ -115,7 +109,7 @@ fn next(mem: &impl TableMemory, table: Spa) -> Option<Spa> {
     (frame != 0).then(|| Spa::new(frame << 12))
 }
 
-fn set_next(mem: &mut impl TableMemory, table: Spa, next: Option<Spa>) {
+fn set_next(mem: &mut dyn TableMemory, table: Spa, next: Option<Spa>) {
     let mut frame = next.map_or(0, |next| next.page().get());
     for index in 0..LINK_ENTRIES {
         set_bits(mem, entry_at(table, index), frame);

@@ -67,6 +67,7 @@ pub(crate) struct Edit {
     /// The address that [`Change::Map`]'s target is for.
     pub origin: u64,
     pub over: OverOverlays,
+    pub format: Format,
     pub max_leaf: PageSize,
 }
 
@@ -80,15 +81,17 @@ enum Step {
 
 impl Edit {
     /// What to do with entry `raw` in `slot` of a table at `level`.
-    fn step<F: Format>(&self, mem: &impl TableMemory, slot: &Slot, level: u32, raw: u64) -> Step {
-        let entry = F::decode(raw, PageSize::from_level(level));
-        let step = self.plain_step::<F>(slot, level, raw, entry);
+    fn step(&self, mem: &dyn TableMemory, slot: &Slot, level: u32, raw: u64) -> Step {
+        let entry = self.format.decode(raw, PageSize::from_level(level));
+        let step = self.plain_step(slot, level, raw, entry);
         match (step, entry) {
             (step, _) if self.over == OverOverlays::Replace => step,
             (_, Entry::Leaf(_, attributes)) if attributes.backing == Backing::Overlay => {
                 Step::Cover
             }
-            (Step::Put(_), Entry::Table(below)) if holds_overlay::<F>(mem, below, level - 1) => {
+            (Step::Put(_), Entry::Table(below))
+                if holds_overlay(self.format, mem, below, level - 1) =>
+            {
                 Step::Descend
             }
             (step, _) => step,
@@ -96,15 +99,15 @@ impl Edit {
     }
 
     /// The same without a look at overlays.
-    fn plain_step<F: Format>(&self, slot: &Slot, level: u32, raw: u64, entry: Entry) -> Step {
+    fn plain_step(&self, slot: &Slot, level: u32, raw: u64, entry: Entry) -> Step {
         match (self.change, entry) {
             (Change::Unmap | Change::Mark(_), Entry::Empty) => Step::Keep,
             (Change::Unmap, _) if slot.whole => Step::Put(0),
             (Change::Mark(MarkChange { clear, set }), Entry::Leaf(..)) => {
-                let (clear, set) = (clear.bits::<F>(), set.bits::<F>());
+                let (clear, set) = (clear.bits(self.format), set.bits(self.format));
                 if slot.whole {
                     Step::Mark { clear, set }
-                } else if raw & clear & F::DIRTY != 0 {
+                } else if raw & clear & self.format.dirty() != 0 {
                     // The rest of the leaf stays dirty.
                     Step::Descend
                 } else {
@@ -122,9 +125,9 @@ impl Edit {
                         Step::Keep
                     }
                     (_, Some(size)) if slot.whole && target & (size.bytes() - 1) == 0 => {
-                        let mut new = F::leaf(Spa::new(target), size, attributes);
-                        if !attributes.read && may_be_dirty::<F>(raw, entry) {
-                            new |= F::DIRTY;
+                        let mut new = self.format.leaf(Spa::new(target), size, attributes);
+                        if !attributes.read && may_be_dirty(self.format, raw, entry) {
+                            new |= self.format.dirty();
                         }
                         Step::Put(new)
                     }
@@ -138,45 +141,45 @@ impl Edit {
 
 /// Whether a page under the entry may have been written since it was last cleared. A processor may be about to set
 /// the dirty bit of any page that it may write.
-fn may_be_dirty<F: Format>(raw: u64, entry: Entry) -> bool {
+fn may_be_dirty(format: Format, raw: u64, entry: Entry) -> bool {
     match entry {
         Entry::Empty => false,
         Entry::Table(_) => true,
-        Entry::Leaf(_, attributes) => attributes.write || raw & F::DIRTY != 0,
+        Entry::Leaf(_, attributes) => attributes.write || raw & format.dirty() != 0,
     }
 }
 
-fn holds_overlay<F: Format>(mem: &impl TableMemory, table: Spa, level: u32) -> bool {
+fn holds_overlay(format: Format, mem: &dyn TableMemory, table: Spa, level: u32) -> bool {
     (0..ENTRIES).any(|index| {
-        match F::decode(
+        match format.decode(
             mem.load(entry_at(table, index)),
             PageSize::from_level(level),
         ) {
             Entry::Empty => false,
             Entry::Leaf(_, attributes) => attributes.backing == Backing::Overlay,
-            Entry::Table(below) => holds_overlay::<F>(mem, below, level - 1),
+            Entry::Table(below) => holds_overlay(format, mem, below, level - 1),
         }
     })
 }
 
 /// Entry `index` of a table of `level` below `parent`: that of the table it names, or else of one that means the same.
-fn child<F: Format>(mem: &impl TableMemory, parent: u64, level: u32, index: u64) -> u64 {
+fn child(format: Format, mem: &dyn TableMemory, parent: u64, level: u32, index: u64) -> u64 {
     match (
-        F::decode(parent, PageSize::from_level(level + 1)),
+        format.decode(parent, PageSize::from_level(level + 1)),
         PageSize::from_level(level),
     ) {
         (Entry::Table(table), _) => mem.load(entry_at(table, index)),
         (Entry::Leaf(spa, attributes), Some(size)) => {
             let spa = Spa::new(spa.get() | (index << shift(level)));
-            F::leaf(spa, size, attributes) | (parent & F::DIRTY)
+            format.leaf(spa, size, attributes) | (parent & format.dirty())
         }
         _ => 0,
     }
 }
 
 /// The number of tables that `edit` has to add below `node`, an entry of `level + 1`.
-pub(crate) fn tables_needed<F: Format>(
-    mem: &impl TableMemory,
+pub(crate) fn tables_needed(
+    mem: &dyn TableMemory,
     node: u64,
     level: u32,
     span: Span,
@@ -184,13 +187,16 @@ pub(crate) fn tables_needed<F: Format>(
 ) -> u64 {
     let mut needed = 0;
     for slot in span.slots(level) {
-        let raw = child::<F>(mem, node, level, slot.index);
-        if let Step::Descend = edit.step::<F>(mem, &slot, level, raw)
+        let raw = child(edit.format, mem, node, level, slot.index);
+        if let Step::Descend = edit.step(mem, &slot, level, raw)
             && level > 1
         {
             // Address space ends long before 2^64 tables; saturating only keeps the sum free of a check.
-            let below = tables_needed::<F>(mem, raw, level - 1, slot.part, edit);
-            let is_table = matches!(F::decode(raw, PageSize::from_level(level)), Entry::Table(_));
+            let below = tables_needed(mem, raw, level - 1, slot.part, edit);
+            let is_table = matches!(
+                edit.format.decode(raw, PageSize::from_level(level)),
+                Entry::Table(_)
+            );
             needed = below
                 .saturating_add(needed)
                 .saturating_add(u64::from(!is_table));
@@ -200,57 +206,58 @@ pub(crate) fn tables_needed<F: Format>(
 }
 
 /// An edit under way.
-pub(crate) struct Editor<'a, M> {
-    pub mem: &'a mut M,
+pub(crate) struct Editor<'a> {
+    pub mem: &'a mut dyn TableMemory,
+    pub format: Format,
     pub reserve: Reserve,
     pub cleanup: Cleanup,
     pub events: &'a mut dyn FnMut(Event),
 }
 
-impl<M: TableMemory> Editor<'_, M> {
+impl Editor<'_> {
     /// Carries `edit` out in `table` of `level`. The reserve holds what [`tables_needed`] counted.
-    pub(crate) fn apply<F: Format>(&mut self, table: Spa, level: u32, span: Span, edit: &Edit) {
+    pub(crate) fn apply(&mut self, table: Spa, level: u32, span: Span, edit: &Edit) {
         for slot in span.slots(level) {
             let at = entry_at(table, slot.index);
             let old = self.mem.load(at);
-            let entry = F::decode(old, PageSize::from_level(level));
-            match (edit.step::<F>(self.mem, &slot, level, old), entry) {
-                (Step::Keep, entry) => self.kept::<F>(&slot, old, entry, edit),
+            let entry = self.format.decode(old, PageSize::from_level(level));
+            match (edit.step(self.mem, &slot, level, old), entry) {
+                (Step::Keep, entry) => self.kept(&slot, old, entry, edit),
                 (Step::Cover, _) => (self.events)(Event::Covered(slot.start)),
-                (Step::Mark { clear, set }, _) => self.mark::<F>(at, &slot, clear, set),
+                (Step::Mark { clear, set }, _) => self.mark(at, &slot, clear, set),
                 (Step::Put(new), entry) => {
                     self.release(&slot, entry);
-                    self.replace::<F>(at, old, new, level, false);
+                    self.replace(at, old, new, level, false);
                 }
                 (Step::Descend, _) if level == 1 => {}
                 (Step::Descend, Entry::Table(below)) => {
-                    self.apply::<F>(below, level - 1, slot.part, edit)
+                    self.apply(below, level - 1, slot.part, edit)
                 }
                 (Step::Descend, entry) => {
                     // Counted beforehand with the same steps. Only a leaf that a processor made dirty since then is
                     // not: it stays as it is, and dirty.
                     let Some(below) = self.reserve.take(self.mem) else {
-                        self.kept::<F>(&slot, old, entry, edit);
+                        self.kept(&slot, old, entry, edit);
                         continue;
                     };
                     for index in 0..ENTRIES {
-                        let piece = child::<F>(self.mem, old, level - 1, index);
+                        let piece = child(self.format, self.mem, old, level - 1, index);
                         self.mem.store(entry_at(below, index), piece);
                     }
                     // The new table gets its final content before it is linked: one store publishes all of it.
-                    self.apply::<F>(below, level - 1, slot.part, edit);
-                    self.replace::<F>(at, old, F::table(below), level, false);
+                    self.apply(below, level - 1, slot.part, edit);
+                    self.replace(at, old, self.format.table(below), level, false);
                 }
             }
         }
     }
 
     /// Tells what is to be told of an entry that stays.
-    fn kept<F: Format>(&mut self, slot: &Slot, old: u64, entry: Entry, edit: &Edit) {
+    fn kept(&mut self, slot: &Slot, old: u64, entry: Entry, edit: &Edit) {
         match edit.change {
             Change::Map(..) => self.release(slot, entry),
             Change::Mark(_) => (self.events)(Event::Marks {
-                marks: Marks::of::<F>(old),
+                marks: Marks::of(self.format, old),
                 len: slot.len(),
             }),
             Change::Unmap => {}
@@ -269,36 +276,29 @@ impl<M: TableMemory> Editor<'_, M> {
         }
     }
 
-    fn mark<F: Format>(&mut self, at: Spa, slot: &Slot, clear: u64, set: u64) {
+    fn mark(&mut self, at: Spa, slot: &Slot, clear: u64, set: u64) {
         let old = self.mem.update(at, clear, set);
         // A processor that holds a dirty translation does not set the bit again.
-        if F::is_present(old) && old & clear & F::DIRTY != 0 {
+        if self.format.is_present(old) && old & clear & self.format.dirty() != 0 {
             self.cleanup.need_flush();
         }
         (self.events)(Event::Marks {
-            marks: Marks::of::<F>(old),
+            marks: Marks::of(self.format, old),
             len: slot.len(),
         });
     }
 
     /// Stores `new` over `old` in a table of `level`, and keeps for later what that leaves over. `merged`: `new` maps
     /// what `old` did.
-    pub(crate) fn replace<F: Format>(
-        &mut self,
-        at: Spa,
-        old: u64,
-        new: u64,
-        level: u32,
-        merged: bool,
-    ) {
+    pub(crate) fn replace(&mut self, at: Spa, old: u64, new: u64, level: u32, merged: bool) {
         if new == old {
             return;
         }
         self.mem.store(at, new);
-        if F::is_present(old) {
+        if self.format.is_present(old) {
             self.cleanup.need_flush();
         }
-        if let Entry::Table(gone) = F::decode(old, PageSize::from_level(level)) {
+        if let Entry::Table(gone) = self.format.decode(old, PageSize::from_level(level)) {
             self.cleanup.push(self.mem, gone, level - 1, merged);
         }
     }

@@ -4,7 +4,6 @@ use addr::Spa;
 
 use crate::attributes::Attributes;
 use crate::cleanup::Cleanup;
-use crate::format::Format;
 use crate::memory::TableMemory;
 use crate::mtrr::MtrrState;
 use crate::table::{EditError, Table};
@@ -15,9 +14,9 @@ use crate::table::{EditError, Table};
 /// # Errors
 /// Any [`EditError`]. Every run of one memory type is mapped wholly or not at all, in the order of addresses;
 /// to call again continues.
-pub fn map_identity<F: Format, M: TableMemory>(
-    table: &mut Table<F>,
-    mem: &mut M,
+pub fn map_identity(
+    table: &mut Table,
+    mem: &mut dyn TableMemory,
     start: Spa,
     len: u64,
     attributes: Attributes,

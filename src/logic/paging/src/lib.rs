@@ -1,8 +1,8 @@
 //! Page tables: those that the hypervisor edits and those of a guest that it only reads.
 //!
-//! - [`Table`] edits a tree of 4 or 5 levels in one of three formats: [`Host`] for the hypervisor's own
-//!   address space, [`Npt`] and [`Ept`] for second-level translation (SLAT). The formats know bits; the core
-//!   knows splitting, merging and the order of stores.
+//! - [`Table`] edits a tree of 4 or 5 levels in one of three [`Format`]s: the hypervisor's own address
+//!   space, and AMD's and Intel's second-level translation (SLAT). The formats know bits; the core knows splitting,
+//!   merging and the order of stores.
 //! - [`walk`] reads a guest's own tables, in every paging mode, to turn a guest virtual address into a guest
 //!   physical one.
 //! - [`mtrr`] tells the memory type that the MTRRs give to a physical range.
@@ -31,7 +31,7 @@ pub mod walk;
 pub use attributes::{Attributes, Backing, MemoryType, PageSize};
 pub use change::{Change, Event, MarkChange, Marks, OverOverlays};
 pub use cleanup::Cleanup;
-pub use format::{Entry, Ept, Format, HOST_PAT, Host, Npt};
+pub use format::{Entry, Format, HOST_PAT};
 pub use identity::map_identity;
 pub use memory::{OutOfFrames, TableMemory};
 pub use table::{EditError, Levels, Mapping, Table};

@@ -45,7 +45,7 @@ pub(crate) struct Reserve {
 
 impl Reserve {
     /// Allocates `count` tables, or none.
-    pub(crate) fn fill(mem: &mut impl TableMemory, count: u64) -> Result<Self, OutOfFrames> {
+    pub(crate) fn fill(mem: &mut dyn TableMemory, count: u64) -> Result<Self, OutOfFrames> {
         let mut reserve = Self::default();
         for _ in 0..count {
             match mem.alloc() {
@@ -64,7 +64,7 @@ impl Reserve {
     }
 
     /// A zeroed table out of the reserve.
-    pub(crate) fn take(&mut self, mem: &mut impl TableMemory) -> Option<Spa> {
+    pub(crate) fn take(&mut self, mem: &mut dyn TableMemory) -> Option<Spa> {
         let table = self.head?;
         let next = mem.load(table);
         self.head = (next != 0).then(|| Spa::new(next));
@@ -73,7 +73,7 @@ impl Reserve {
     }
 
     /// Frees what was not taken.
-    pub(crate) fn give_back(mut self, mem: &mut impl TableMemory) {
+    pub(crate) fn give_back(mut self, mem: &mut dyn TableMemory) {
         while let Some(table) = self.take(mem) {
             mem.free(table);
         }

@@ -7,8 +7,9 @@ use crate::format::{Entry, Format};
 use crate::memory::{ENTRIES, TableMemory, entry_at};
 
 /// Frees `table` of `level` and all tables below it, and tells the counted leaves; returns the number of tables.
-pub(crate) fn free_tree<F: Format>(
-    mem: &mut impl TableMemory,
+pub(crate) fn free_tree(
+    format: Format,
+    mem: &mut dyn TableMemory,
     table: Spa,
     level: u32,
     released: &mut dyn FnMut(Spa, u64),
@@ -16,10 +17,10 @@ pub(crate) fn free_tree<F: Format>(
     let mut freed = 1;
     for index in 0..ENTRIES {
         let entry = mem.load(entry_at(table, index));
-        match F::decode(entry, PageSize::from_level(level)) {
+        match format.decode(entry, PageSize::from_level(level)) {
             Entry::Empty => {}
             Entry::Table(below) => {
-                freed = free_tree::<F>(mem, below, level - 1, released).saturating_add(freed);
+                freed = free_tree(format, mem, below, level - 1, released).saturating_add(freed);
             }
             Entry::Leaf(spa, attributes) => release(spa, level, attributes, released),
         }
@@ -32,8 +33,9 @@ pub(crate) fn free_tree<F: Format>(
 const COSTLY_SHIFT: u32 = 18;
 
 /// Empties `table` of `level` while the budget lasts; whether it is empty.
-pub(crate) fn drain_table<F: Format>(
-    mem: &mut impl TableMemory,
+pub(crate) fn drain_table(
+    format: Format,
+    mem: &mut dyn TableMemory,
     table: Spa,
     level: u32,
     budget: &mut u32,
@@ -41,10 +43,10 @@ pub(crate) fn drain_table<F: Format>(
 ) -> bool {
     for index in 0..ENTRIES {
         let at = entry_at(table, index);
-        match F::decode(mem.load(at), PageSize::from_level(level)) {
+        match format.decode(mem.load(at), PageSize::from_level(level)) {
             Entry::Empty => continue,
             Entry::Table(below) => {
-                if !drain_table::<F>(mem, below, level - 1, budget, released) || *budget == 0 {
+                if !drain_table(format, mem, below, level - 1, budget, released) || *budget == 0 {
                     return false;
                 }
                 mem.store(at, 0);

@@ -1,7 +1,5 @@
 //! A tree of page tables and what can be done to it.
 
-use core::marker::PhantomData;
-
 use addr::{PAGE_SIZE, Spa};
 
 use crate::attributes::{Attributes, Backing, PageSize, shift, span_bytes};
@@ -70,37 +68,42 @@ pub struct Mapping {
     pub attributes: Attributes,
 }
 
-/// A tree of page tables in format `F`. Addresses are guest physical in a second-level format and virtual in
+/// A tree of page tables. Addresses are guest physical in a second-level format and virtual in
 /// the host's; ranges are in bytes, at multiples of 4 KiB.
 ///
 /// The tables are the state; this names them. Whoever edits holds it exclusively; processors may walk at any
 /// time. Every edit either does all of what it says or fails and changes nothing.
 #[derive(Debug)]
-pub struct Table<F> {
+pub struct Table {
     root: Spa,
     levels: Levels,
     max_leaf: PageSize,
-    format: PhantomData<F>,
+    format: Format,
 }
 
 /// First SPA that an entry cannot hold.
 const SPA_END: u64 = 1 << 52;
 
-impl<F: Format> Table<F> {
+impl Table {
     /// The tree whose top table is the frame at `root`: zeroed, or one that this crate built. No leaf larger
     /// than `max_leaf`, which the processor must support, is made.
-    pub const fn new(root: Spa, levels: Levels, max_leaf: PageSize) -> Self {
+    pub const fn new(format: Format, root: Spa, levels: Levels, max_leaf: PageSize) -> Self {
         Self {
             root,
             levels,
             max_leaf,
-            format: PhantomData,
+            format,
         }
     }
 
     /// The top table.
     pub const fn root(&self) -> Spa {
         self.root
+    }
+
+    /// The format of entries.
+    pub const fn format(&self) -> Format {
+        self.format
     }
 
     /// The depth.
@@ -112,9 +115,9 @@ impl<F: Format> Table<F> {
     ///
     /// # Errors
     /// Any [`EditError`]; nothing changed.
-    pub fn map<M: TableMemory>(
+    pub fn map(
         &mut self,
-        mem: &mut M,
+        mem: &mut dyn TableMemory,
         start: u64,
         len: u64,
         spa: Spa,
@@ -128,9 +131,9 @@ impl<F: Format> Table<F> {
     ///
     /// # Errors
     /// Any [`EditError`]; nothing changed. A larger leaf that the range covers in part needs a table to divide.
-    pub fn unmap<M: TableMemory>(
+    pub fn unmap(
         &mut self,
-        mem: &mut M,
+        mem: &mut dyn TableMemory,
         start: u64,
         len: u64,
     ) -> Result<Cleanup, EditError> {
@@ -144,9 +147,9 @@ impl<F: Format> Table<F> {
     /// # Errors
     /// Any [`EditError`]; nothing changed, nothing told. A larger leaf that the range covers in part needs a table to
     /// divide; a [`Change::Mark`] only where it clears the dirty bit of one.
-    pub fn change<M: TableMemory>(
+    pub fn change(
         &mut self,
-        mem: &mut M,
+        mem: &mut dyn TableMemory,
         start: u64,
         len: u64,
         change: Change,
@@ -162,7 +165,7 @@ impl<F: Format> Table<F> {
                 if spa.checked_add(len).is_none_or(|end| end.get() > SPA_END) {
                     return Err(EditError::OutOfRange);
                 }
-                Change::Map(spa, Self::checked(attributes)?)
+                Change::Map(spa, self.checked(attributes)?)
             }
             Change::Unmap | Change::Mark(_) => change,
         };
@@ -170,18 +173,20 @@ impl<F: Format> Table<F> {
             change,
             origin: start,
             over,
+            format: self.format,
             max_leaf: self.max_leaf,
         };
         let levels = self.levels.count();
-        let needed = tables_needed::<F>(mem, F::table(self.root), levels, span, &edit);
+        let needed = tables_needed(mem, self.format.table(self.root), levels, span, &edit);
         let reserve = Reserve::fill(mem, needed)?;
         let mut editor = Editor {
             mem,
+            format: self.format,
             reserve,
             cleanup: Cleanup::default(),
             events,
         };
-        editor.apply::<F>(self.root, levels, span, &edit);
+        editor.apply(self.root, levels, span, &edit);
         let Editor {
             mem,
             reserve,
@@ -195,33 +200,34 @@ impl<F: Format> Table<F> {
     /// Merges the tables above `address`, from the lowest up: a table without entries is taken out, one whose
     /// entries together map one aligned piece with one set of attributes becomes a leaf. Translations stay as
     /// they are. Reads up to 2048 entries.
-    pub fn coalesce<M: TableMemory>(&mut self, mem: &mut M, address: u64) -> Cleanup {
+    pub fn coalesce(&mut self, mem: &mut dyn TableMemory, address: u64) -> Cleanup {
         if self.span(address & !(PAGE_SIZE - 1), PAGE_SIZE).is_err() {
             return Cleanup::default();
         }
         let mut editor = Editor {
             mem,
+            format: self.format,
             reserve: Reserve::default(),
             cleanup: Cleanup::default(),
             events: &mut |_| {},
         };
         // Once with the lowest table that can merge, then again with the one above it.
         while let Some((at, old, new, level)) = self.mergeable(editor.mem, address) {
-            editor.replace::<F>(at, old, new, level, true);
+            editor.replace(at, old, new, level, true);
         }
         editor.cleanup
     }
 
     /// The lowest entry on the way to `address` that leads to a table, if that table can be merged: where the
     /// entry is, what it holds, what it shall hold, its level.
-    fn mergeable(&self, mem: &impl TableMemory, address: u64) -> Option<(Spa, u64, u64, u32)> {
+    fn mergeable(&self, mem: &dyn TableMemory, address: u64) -> Option<(Spa, u64, u64, u32)> {
         let mut table = self.root;
         let mut level = self.levels.count();
         let mut lowest = None;
         loop {
             let at = entry_at(table, Self::index(address, level));
             let entry = mem.load(at);
-            match F::decode(entry, PageSize::from_level(level)) {
+            match self.format.decode(entry, PageSize::from_level(level)) {
                 Entry::Table(below) => {
                     lowest = Some((at, entry, below, level));
                     (table, level) = (below, level - 1);
@@ -234,13 +240,16 @@ impl<F: Format> Table<F> {
     }
 
     /// The translation of `address`, or `None` when nothing is mapped there.
-    pub fn lookup(&self, mem: &impl TableMemory, address: u64) -> Option<Mapping> {
+    pub fn lookup(&self, mem: &dyn TableMemory, address: u64) -> Option<Mapping> {
         self.span(address & !(PAGE_SIZE - 1), PAGE_SIZE).ok()?;
         let mut table = self.root;
         let mut level = self.levels.count();
         loop {
             let size = PageSize::from_level(level);
-            match F::decode(mem.load(entry_at(table, Self::index(address, level))), size) {
+            match self
+                .format
+                .decode(mem.load(entry_at(table, Self::index(address, level))), size)
+            {
                 Entry::Table(below) => (table, level) = (below, level - 1),
                 Entry::Leaf(spa, attributes) => {
                     let size = size?;
@@ -258,7 +267,7 @@ impl<F: Format> Table<F> {
 
     /// Frees the tables that edits took out of the tree, after the flush that [`Cleanup`] asked for. Returns
     /// their number.
-    pub fn finish(&mut self, mem: &mut impl TableMemory, cleanup: Cleanup) -> u64 {
+    pub fn finish(&mut self, mem: &mut dyn TableMemory, cleanup: Cleanup) -> u64 {
         self.finish_with(mem, cleanup, &mut |_, _| {})
     }
 
@@ -266,16 +275,16 @@ impl<F: Format> Table<F> {
     /// in bytes.
     pub fn finish_with(
         &mut self,
-        mem: &mut impl TableMemory,
+        mem: &mut dyn TableMemory,
         mut cleanup: Cleanup,
         released: &mut dyn FnMut(Spa, u64),
     ) -> u64 {
         let mut freed = 0;
         while let Some((table, level, merged)) = cleanup.pop(mem) {
             freed = if merged {
-                free_tree::<F>(mem, table, level, &mut |_, _| {})
+                free_tree(self.format, mem, table, level, &mut |_, _| {})
             } else {
-                free_tree::<F>(mem, table, level, released)
+                free_tree(self.format, mem, table, level, released)
             }
             .saturating_add(freed);
         }
@@ -284,8 +293,14 @@ impl<F: Format> Table<F> {
 
     /// Frees every table of the tree, the top one included, and returns their number. No processor may use the
     /// tree any more, and none may hold anything of it in its TLB.
-    pub fn destroy(self, mem: &mut impl TableMemory) -> u64 {
-        free_tree::<F>(mem, self.root, self.levels.count(), &mut |_, _| {})
+    pub fn destroy(self, mem: &mut dyn TableMemory) -> u64 {
+        free_tree(
+            self.format,
+            mem,
+            self.root,
+            self.levels.count(),
+            &mut |_, _| {},
+        )
     }
 
     /// Empties the tree in pieces: takes out up to `budget` leaves and tables (512 entries are read for each at most),
@@ -293,19 +308,26 @@ impl<F: Format> Table<F> {
     /// be called again. The conditions of [`Table::destroy`] hold.
     pub fn drain(
         &mut self,
-        mem: &mut impl TableMemory,
+        mem: &mut dyn TableMemory,
         budget: u32,
         released: &mut dyn FnMut(Spa, u64),
     ) -> bool {
         let mut budget = budget;
-        drain_table::<F>(mem, self.root, self.levels.count(), &mut budget, released)
+        drain_table(
+            self.format,
+            mem,
+            self.root,
+            self.levels.count(),
+            &mut budget,
+            released,
+        )
     }
 
     /// The entry for a table of `level + 1` that means what all of `table` of `level` means.
-    fn merged(&self, mem: &impl TableMemory, table: Spa, level: u32) -> Option<u64> {
+    fn merged(&self, mem: &dyn TableMemory, table: Spa, level: u32) -> Option<u64> {
         let size = PageSize::from_level(level);
         let load = |index| mem.load(entry_at(table, index));
-        let decode = |raw| F::decode(raw, size);
+        let decode = |raw| self.format.decode(raw, size);
         // From the last entry down: a table that is being filled upwards is found unfit at once.
         let mut rest = (1..ENTRIES).rev().map(load);
         match decode(load(0)) {
@@ -314,16 +336,16 @@ impl<F: Format> Table<F> {
             Entry::Leaf(spa, attributes) => {
                 let whole =
                     PageSize::from_level(level + 1).filter(|whole| *whole <= self.max_leaf)?;
-                let mut dirty = load(0) & F::DIRTY;
+                let mut dirty = load(0) & self.format.dirty();
                 let uniform = spa.is_aligned(whole.bytes())
                     && attributes.backing != Backing::Overlay
                     && (1..ENTRIES).rev().all(|index| {
                         let raw = load(index);
-                        dirty |= raw & F::DIRTY;
+                        dirty |= raw & self.format.dirty();
                         let spa = Spa::new(spa.get() | (index << shift(level)));
                         decode(raw) == Entry::Leaf(spa, attributes)
                     });
-                uniform.then(|| F::leaf(spa, whole, attributes) | dirty)
+                uniform.then(|| self.format.leaf(spa, whole, attributes) | dirty)
             }
         }
     }
@@ -332,9 +354,9 @@ impl<F: Format> Table<F> {
         (address >> shift(level)) & (ENTRIES - 1)
     }
 
-    fn checked(attributes: Attributes) -> Result<Attributes, EditError> {
+    fn checked(&self, attributes: Attributes) -> Result<Attributes, EditError> {
         if attributes.is_expressible() {
-            Ok(F::keep(attributes))
+            Ok(self.format.keep(attributes))
         } else {
             Err(EditError::BadAttributes)
         }
@@ -350,7 +372,7 @@ impl<F: Format> Table<F> {
             .ok_or(EditError::OutOfRange)?;
         // Bytes of the whole space: one more level's entry.
         let space = span_bytes(self.levels.count() + 1);
-        let fits = if F::VIRTUAL {
+        let fits = if self.format.is_virtual() {
             let half = space / 2;
             last < half || start >= half.wrapping_neg()
         } else {

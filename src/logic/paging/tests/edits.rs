@@ -4,28 +4,28 @@ mod fake;
 
 use addr::Spa;
 use fake::Fake;
-use paging::{Attributes, EditError, Ept, Format, Host, Levels, PageSize, Table, TableMemory};
+use paging::{Attributes, EditError, Format, Levels, PageSize, Table, TableMemory};
 
 const K4: u64 = 4096;
 const M2: u64 = 2 << 20;
 const G1: u64 = 1 << 30;
 
-struct Bench<F> {
+struct Bench {
     mem: Fake,
-    table: Table<F>,
+    table: Table,
 }
 
-fn bench<F: Format>() -> Bench<F> {
+fn bench(format: Format) -> Bench {
     let mut mem = Fake::default();
     let root = mem.alloc().unwrap();
     Bench {
         mem,
-        table: Table::new(root, Levels::Four, PageSize::Size1G),
+        table: Table::new(format, root, Levels::Four, PageSize::Size1G),
     }
 }
 
-fn simple() -> Bench<Ept> {
-    bench()
+fn simple() -> Bench {
+    bench(Format::Ept)
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn ranges_that_make_no_sense_are_refused() {
 
 #[test]
 fn host_ranges_stay_in_one_half_and_reach_the_last_page() {
-    let mut b = bench::<Host>();
+    let mut b = bench(Format::Host);
     let rw = Attributes::RW;
     let across = b
         .table
@@ -201,7 +201,7 @@ fn host_ranges_stay_in_one_half_and_reach_the_last_page() {
 #[test]
 fn merging_stops_at_the_largest_leaf_and_at_misalignment() {
     let mut b = simple();
-    b.table = Table::new(b.table.root(), Levels::Four, PageSize::Size2M);
+    b.table = Table::new(Format::Ept, b.table.root(), Levels::Four, PageSize::Size2M);
     for page in 0..G1 / M2 {
         drop(
             b.table

@@ -6,7 +6,7 @@ use addr::Spa;
 use fake::Fake;
 use paging::mtrr::{MtrrState, VARIABLE_MAX};
 use paging::{
-    Attributes, Cleanup, EditError, Ept, Levels, MemoryType, PageSize, Table, TableMemory,
+    Attributes, Cleanup, EditError, Format, Levels, MemoryType, PageSize, Table, TableMemory,
     map_identity,
 };
 use proptest::prelude::*;
@@ -206,7 +206,7 @@ proptest! {
 fn the_identity_map_takes_the_types() {
     let mut mem = Fake::default();
     let root = mem.alloc().unwrap();
-    let mut table = Table::<Ept>::new(root, Levels::Four, PageSize::Size1G);
+    let mut table = Table::new(Format::Ept, root, Levels::Four, PageSize::Size1G);
     let mut cleanup = Cleanup::default();
     let state = machine();
     map_identity(
@@ -253,10 +253,10 @@ fn the_identity_map_takes_the_types() {
 fn an_identity_map_that_runs_out_can_go_on() {
     let mut mem = Fake::default();
     let root = mem.alloc().unwrap();
-    let mut table = Table::<Ept>::new(root, Levels::Four, PageSize::Size2M);
+    let mut table = Table::new(Format::Ept, root, Levels::Four, PageSize::Size2M);
     let mut cleanup = Cleanup::default();
     mem.budget = Some(4);
-    let mut map = |table: &mut _, mem: &mut _| {
+    let mut map = |table: &mut _, mem: &mut Fake| {
         map_identity(
             table,
             mem,

@@ -6,8 +6,8 @@ use addr::Spa;
 use fake::Fake;
 use paging::mtrr::{MtrrState, VARIABLE_MAX};
 use paging::{
-    Attributes, Cleanup, EditError, Ept, Format, Levels, Mapping, Npt, PageSize, Table,
-    TableMemory, map_identity,
+    Attributes, Cleanup, EditError, Format, Levels, Mapping, PageSize, Table, TableMemory,
+    map_identity,
 };
 use proptest::prelude::*;
 
@@ -33,19 +33,19 @@ fn machine() -> MtrrState {
     state
 }
 
-struct Parent<F> {
+struct Parent {
     mem: Fake,
-    table: Table<F>,
+    table: Table,
     mtrr: Option<MtrrState>,
 }
 
-impl<F: Format> Parent<F> {
-    fn new(max_leaf: PageSize, mtrr: Option<MtrrState>) -> Self {
+impl Parent {
+    fn new(format: Format, max_leaf: PageSize, mtrr: Option<MtrrState>) -> Self {
         let mut mem = Fake::default();
         let root = mem.alloc().unwrap();
         let mut parent = Self {
             mem,
-            table: Table::new(root, Levels::Four, max_leaf),
+            table: Table::new(format, root, Levels::Four, max_leaf),
             mtrr,
         };
         parent.restore(0, END).unwrap();
@@ -102,8 +102,8 @@ impl<F: Format> Parent<F> {
     }
 }
 
-fn check<F: Format>(max_leaf: PageSize, mtrr: Option<MtrrState>, pages: &[u64]) {
-    let mut parent = Parent::<F>::new(max_leaf, mtrr);
+fn check(format: Format, max_leaf: PageSize, mtrr: Option<MtrrState>, pages: &[u64]) {
+    let mut parent = Parent::new(format, max_leaf, mtrr);
     let (leaves, frames) = (parent.leaves(), parent.mem.frames.clone());
     for page in pages {
         // Every number of frames that is too small changes nothing.
@@ -154,8 +154,8 @@ fn check<F: Format>(max_leaf: PageSize, mtrr: Option<MtrrState>, pages: &[u64]) 
 #[test]
 fn a_piece_deposited_whole_comes_back_whole() {
     let pages: Vec<u64> = (0..512).map(|page| 5 * G1 + 7 * M2 + page * K4).collect();
-    check::<Ept>(PageSize::Size1G, Some(machine()), &pages);
-    check::<Npt>(PageSize::Size1G, None, &pages);
+    check(Format::Ept, PageSize::Size1G, Some(machine()), &pages);
+    check(Format::Npt, PageSize::Size1G, None, &pages);
 }
 
 #[test]
@@ -171,8 +171,8 @@ fn pages_beside_another_memory_type_come_back_with_their_own() {
         3 * G1 - K4,
         4 * G1,
     ];
-    check::<Ept>(PageSize::Size1G, Some(machine()), &pages);
-    check::<Ept>(PageSize::Size2M, Some(machine()), &pages);
+    check(Format::Ept, PageSize::Size1G, Some(machine()), &pages);
+    check(Format::Ept, PageSize::Size2M, Some(machine()), &pages);
 }
 
 proptest! {
@@ -185,7 +185,7 @@ proptest! {
     ) {
         let pages: Vec<u64> = pages.into_iter().map(|(g, m, k)| g * G1 + m * M2 + k * K4).collect();
         let max_leaf = if one_gib { PageSize::Size1G } else { PageSize::Size2M };
-        check::<Ept>(max_leaf, Some(machine()), &pages);
-        check::<Npt>(max_leaf, None, &pages);
+        check(Format::Ept, max_leaf, Some(machine()), &pages);
+        check(Format::Npt, max_leaf, None, &pages);
     }
 }

@@ -5,8 +5,8 @@ mod fake;
 use addr::Spa;
 use fake::{Fake, walk};
 use paging::{
-    Attributes, Backing, Cleanup, EditError, Ept, Format, Host, Levels, MemoryType, Npt, PageSize,
-    Table, TableMemory,
+    Attributes, Backing, Cleanup, EditError, Format, Levels, MemoryType, PageSize, Table,
+    TableMemory,
 };
 use proptest::prelude::*;
 
@@ -45,9 +45,10 @@ type Cell = Option<(u64, Attributes)>;
 /// One mapping per cell between two points.
 struct Model(Vec<Cell>);
 
-struct Bench<F> {
+struct Bench {
     mem: Fake,
-    table: Table<F>,
+    table: Table,
+    format: Format,
     levels: u32,
     max_leaf: PageSize,
     base: u64,
@@ -65,14 +66,15 @@ fn probes() -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
-impl<F: Format> Bench<F> {
-    fn new(levels: Levels, max_leaf: PageSize, base: u64) -> Self {
+impl Bench {
+    fn new(format: Format, levels: Levels, max_leaf: PageSize, base: u64) -> Self {
         let mut mem = Fake::default();
         let root = mem.alloc().unwrap();
-        let table = Table::new(root, levels, max_leaf);
+        let table = Table::new(format, root, levels, max_leaf);
         Self {
             mem,
             table,
+            format,
             levels: levels.count(),
             max_leaf,
             base,
@@ -86,7 +88,7 @@ impl<F: Format> Bench<F> {
     }
 
     fn call(
-        table: &mut Table<F>,
+        table: &mut Table,
         mem: &mut Fake,
         base: u64,
         op: Op,
@@ -187,13 +189,13 @@ impl<F: Format> Bench<F> {
         match op {
             Op::Map(from, to, shift, attributes) => {
                 for cell in from..to {
-                    cells[cell] = Some((POINTS[cell] + shift, F::keep(attributes)));
+                    cells[cell] = Some((POINTS[cell] + shift, self.format.keep(attributes)));
                 }
             }
             Op::Unmap { from, to } => cells[from..to].fill(None),
             Op::Overlay { at, attributes } => {
                 self.overlay = Some((at, below, cells[at]));
-                cells[at] = Some((0x7_0000_0000, F::keep(attributes)));
+                cells[at] = Some((0x7_0000_0000, self.format.keep(attributes)));
             }
             Op::Restore => {
                 if let Some((at, _, old)) = self.overlay.take() {
@@ -212,7 +214,8 @@ impl<F: Format> Bench<F> {
         let mut watch = Vec::new();
         for (cell, at) in probes() {
             let mut path = Vec::new();
-            let old = walk::<F>(
+            let old = walk(
+                self.format,
                 &replayed,
                 root,
                 self.levels,
@@ -231,7 +234,7 @@ impl<F: Format> Bench<F> {
                 continue;
             }
             for (at, path, old, new, switched) in &mut watch {
-                let now = walk::<F>(&replayed, root, self.levels, *at, None);
+                let now = walk(self.format, &replayed, root, self.levels, *at, None);
                 *switched |= now != *old;
                 assert_eq!(
                     now,
@@ -239,7 +242,7 @@ impl<F: Format> Bench<F> {
                     "a third mapping at {at:#x}"
                 );
                 for (table, level) in path {
-                    let stale = walk::<F>(&replayed, *table, *level, *at, None);
+                    let stale = walk(self.format, &replayed, *table, *level, *at, None);
                     assert!(
                         stale == *old || stale == *new,
                         "a third mapping for a cached table at {at:#x}"
@@ -248,7 +251,10 @@ impl<F: Format> Bench<F> {
             }
         }
         for (at, _, old, new, _) in watch {
-            assert_eq!(walk::<F>(&self.mem, root, self.levels, at, None), new);
+            assert_eq!(
+                walk(self.format, &self.mem, root, self.levels, at, None),
+                new
+            );
             let was_usable = old.is_some_and(|(_, attributes)| attributes.read);
             assert!(
                 old == new || !was_usable || cleanup.flush_needed(),
@@ -259,23 +265,23 @@ impl<F: Format> Bench<F> {
     }
 
     fn reachable(&self) -> usize {
-        fn count<F: Format>(mem: &Fake, table: u64, level: u32) -> usize {
+        fn count(format: Format, mem: &Fake, table: u64, level: u32) -> usize {
             let mut sum = 1;
             for index in 0..512 {
                 let raw = mem.slot(table + index * 8);
-                let entry = F::decode(raw, fake::leaf_size(level));
+                let entry = format.decode(raw, fake::leaf_size(level));
                 assert!(
                     entry != paging::Entry::Empty || raw == 0,
                     "an empty entry that is not 0"
                 );
                 if let paging::Entry::Table(below) = entry {
                     assert!(level > 1);
-                    sum += count::<F>(mem, below.get(), level - 1);
+                    sum += count(format, mem, below.get(), level - 1);
                 }
             }
             sum
         }
-        count::<F>(&self.mem, self.table.root().get(), self.levels)
+        count(self.format, &self.mem, self.table.root().get(), self.levels)
     }
 }
 
@@ -335,8 +341,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn run_all<F: Format>(levels: Levels, max_leaf: PageSize, base: u64, ops: &[Op]) {
-    let mut bench = Bench::<F>::new(levels, max_leaf, base);
+fn run_all(format: Format, levels: Levels, max_leaf: PageSize, base: u64, ops: &[Op]) {
+    let mut bench = Bench::new(format, levels, max_leaf, base);
     for op in ops {
         let wide = match *op {
             Op::Map(from, to, ..) => POINTS[to] - POINTS[from] > 4 * G1,
@@ -360,21 +366,21 @@ proptest! {
 
     #[test]
     fn ept_follows_the_model(ops in prop::collection::vec(op(), 1..14)) {
-        run_all::<Ept>(Levels::Four, PageSize::Size1G, 0, &ops);
+        run_all(Format::Ept, Levels::Four, PageSize::Size1G, 0, &ops);
     }
 
     #[test]
     fn npt_follows_the_model(ops in prop::collection::vec(op(), 1..14)) {
-        run_all::<Npt>(Levels::Five, PageSize::Size2M, 3 << 48, &ops);
+        run_all(Format::Npt, Levels::Five, PageSize::Size2M, 3 << 48, &ops);
     }
 
     #[test]
     fn the_upper_half_of_host_tables_follows_the_model(ops in prop::collection::vec(op(), 1..14)) {
-        run_all::<Host>(Levels::Four, PageSize::Size1G, 0xFFFF_8000_0000_0000, &ops);
+        run_all(Format::Host, Levels::Four, PageSize::Size1G, 0xFFFF_8000_0000_0000, &ops);
     }
 
     #[test]
     fn small_leaves_follow_the_model(ops in prop::collection::vec(op(), 1..14)) {
-        run_all::<Ept>(Levels::Five, PageSize::Size4K, 0, &ops);
+        run_all(Format::Ept, Levels::Five, PageSize::Size4K, 0, &ops);
     }
 }

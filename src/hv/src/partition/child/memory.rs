@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 
 use addr::{Gpn, Spa, VpIndex};
 use gpa_space::{Below, GpaSpace, Pending, SpaceError};
-use paging::{Attributes, Levels, Mapping, PageSize};
+use paging::{Attributes, Levels, Mapping};
 use spin::{Mutex, MutexGuard};
 use synic::Overlay;
 use tlfs::HvError;
@@ -20,7 +20,7 @@ use crate::mm::phys::SharedFrame;
 use crate::mm::pool::{Pool, PoolFrames};
 use crate::partition::Partition;
 use crate::shootdown;
-use crate::virt::Virt;
+use crate::virt::{SecondLevel, Virt};
 
 /// What lies below the overlays at one page.
 #[derive(Clone, Copy, Default)]
@@ -72,9 +72,9 @@ const fn slot(kind: Overlay) -> Option<(bool, usize)> {
 }
 
 /// The memory, under the partition's lock for it.
-pub struct ChildMemory<V: Virt> {
+pub struct ChildMemory {
     /// Its pages.
-    pub space: GpaSpace<V::Format>,
+    pub space: GpaSpace,
     overlays: [OverlayEntry; PARTITION_OVERLAYS],
     /// For the time of a move.
     spare: Cover,
@@ -82,23 +82,27 @@ pub struct ChildMemory<V: Virt> {
     pub mapped: u64,
 }
 
-impl<V: Virt> ChildMemory<V> {
-    /// An empty address space with tables of `levels`.
+impl ChildMemory {
+    /// An empty address space with such tables.
     ///
     /// # Errors
     /// `INSUFFICIENT_MEMORY`; nothing of the pool is used.
-    pub fn new(pool: &Mutex<Pool>, levels: Levels) -> Result<Self, HvError> {
-        let max_leaf = if V::has_gib_leaves() {
-            PageSize::Size1G
-        } else {
-            PageSize::Size2M
-        };
+    pub fn new(
+        pool: &Mutex<Pool>,
+        (second, levels): (&SecondLevel, Levels),
+    ) -> Result<Self, HvError> {
         let frames = pool.lock().alloc_all();
         let [root, hypercall, tsc] = frames.ok_or(HvError::INSUFFICIENT_MEMORY)?;
         // SAFETY: just allocated; `destroy` frees them.
         let overlays = [hypercall, tsc].map(|spa| unsafe { OverlayEntry::new(spa) });
         Ok(Self {
-            space: GpaSpace::new(root, levels, max_leaf, V::has_slat_marks()),
+            space: GpaSpace::new(
+                second.format,
+                root,
+                levels,
+                second.max_leaf,
+                second.has_marks,
+            ),
             overlays,
             spare: Cover::default(),
             mapped: 0,
@@ -257,7 +261,7 @@ impl<V: Virt> ChildPartition<V> {
     pub fn edit_memory<R>(
         &self,
         me: &LpArea,
-        edit: impl FnOnce(&mut ChildMemory<V>, &mut PoolFrames<'_>, &mut Pending) -> Result<R, HvError>,
+        edit: impl FnOnce(&mut ChildMemory, &mut PoolFrames<'_>, &mut Pending) -> Result<R, HvError>,
     ) -> Result<(R, bool), HvError> {
         let mut guard = self.memory.lock();
         let memory = guard.as_mut().ok_or(HvError::INVALID_PARTITION_STATE)?;
@@ -377,7 +381,7 @@ impl<V: Virt> ChildPartition<V> {
     /// `INSUFFICIENT_MEMORY`, `INVALID_PARAMETER`; nothing changed.
     pub fn map(
         &self,
-        memory: &mut ChildMemory<V>,
+        memory: &mut ChildMemory,
         frames: &mut PoolFrames<'_>,
         page: Gpn,
         target: Mapping,
@@ -401,7 +405,7 @@ impl<V: Virt> ChildPartition<V> {
     /// `INSUFFICIENT_MEMORY`, `INVALID_PARAMETER`; nothing changed.
     pub fn sweep(
         &self,
-        memory: &mut ChildMemory<V>,
+        memory: &mut ChildMemory,
         frames: &mut PoolFrames<'_>,
         page: Gpn,
         pages: u64,
@@ -421,11 +425,11 @@ impl<V: Virt> ChildPartition<V> {
     }
 }
 
-impl<V: Virt> ChildMemory<V> {
-    fn parts<'a>(
+impl ChildMemory {
+    fn parts<'a, V: Virt>(
         &'a mut self,
         partition: &'a ChildPartition<V>,
-    ) -> (&'a mut GpaSpace<V::Format>, Held<'a, V>) {
+    ) -> (&'a mut GpaSpace, Held<'a, V>) {
         let held = Held {
             partition,
             shared: &mut self.overlays,

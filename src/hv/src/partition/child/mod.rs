@@ -83,7 +83,7 @@ pub struct ChildPartition<V: Virt> {
     /// The frames deposited for it.
     pub pool: Mutex<Pool>,
     /// Its guest physical memory; none before it is initialized and after it is finalized.
-    pub memory: Mutex<Option<ChildMemory<V>>>,
+    pub memory: Mutex<Option<ChildMemory>>,
     /// What the parent set.
     pub properties: Mutex<Properties>,
     /// Processors in a socket, for the topology leaves; 0 counts as 1.
@@ -233,7 +233,7 @@ impl<V: Virt> ChildPartition<V> {
                 .vmbus
                 .start(frames, properties.vmbus_frames, rule)?;
         }
-        let memory = ChildMemory::new(&self.pool, parent.slat_levels()).inspect_err(|_| {
+        let memory = ChildMemory::new(&self.pool, parent.second_level()).inspect_err(|_| {
             // Its own frame only; and the pool may be withdrawn in this state.
             self.core.vmbus.release(self.chunks(), 1);
         })?;

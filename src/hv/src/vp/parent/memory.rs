@@ -86,7 +86,7 @@ impl<V: Virt> ParentVp<V> {
     /// Carries out an edit of the tables and makes every LP see it. An edit that fails changed nothing.
     pub(super) fn edit_slat(
         &mut self,
-        edit: impl FnOnce(&mut Slat<V>) -> Result<Cleanup, Status>,
+        edit: impl FnOnce(&mut Slat) -> Result<Cleanup, Status>,
     ) -> Result<(), Status> {
         let mut slat = self.partition.slat.lock();
         let cleanup = edit(&mut slat)?;

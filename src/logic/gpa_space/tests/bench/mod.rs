@@ -71,22 +71,24 @@ impl Overlays for List {
     }
 }
 
-pub struct Bench<F> {
+pub struct Bench {
     pub mem: Memory,
-    pub space: GpaSpace<F>,
+    pub space: GpaSpace,
+    format: Format,
     pub overlays: List,
     pub pending: Box<Pending>,
     /// Uses of each frame.
     pub uses: BTreeMap<u64, u32>,
 }
 
-impl<F: Format> Bench<F> {
-    pub fn new(levels: Levels, max_leaf: PageSize, has_marks: bool) -> Self {
+impl Bench {
+    pub fn new(format: Format, levels: Levels, max_leaf: PageSize, has_marks: bool) -> Self {
         let mut mem = Memory::default();
         let root = mem.alloc().unwrap();
         Self {
             mem,
-            space: GpaSpace::new(root, levels, max_leaf, has_marks),
+            space: GpaSpace::new(format, root, levels, max_leaf, has_marks),
+            format,
             overlays: List::default(),
             pending: Box::new(Pending::new()),
             uses: BTreeMap::new(),
@@ -265,7 +267,7 @@ impl<F: Format> Bench<F> {
                 Some(PageSize::Size1G),
             ];
             let size = size.get(level as usize).copied().flatten();
-            match F::decode(self.mem.load(Spa::new(at)), size) {
+            match self.format.decode(self.mem.load(Spa::new(at)), size) {
                 paging::Entry::Table(below) => (table, level) = (below.get(), level - 1),
                 paging::Entry::Leaf(..) => return Some(Spa::new(at)),
                 paging::Entry::Empty => return None,
@@ -278,14 +280,15 @@ impl<F: Format> Bench<F> {
         let allowed =
             matches!(self.state(page), State::Mapped(mapping) if mapping.attributes.write);
         if let (true, Some(at)) = (allowed, self.leaf(page)) {
-            self.mem.update(at, 0, F::ACCESSED | F::DIRTY);
+            self.mem
+                .update(at, 0, self.format.accessed() | self.format.dirty());
         }
         allowed
     }
 
     /// Every live frame is a table of the tree.
     pub fn check_tables(&self) {
-        fn count<F: Format>(mem: &Memory, table: u64, level: u32) -> usize {
+        fn count(format: Format, mem: &Memory, table: u64, level: u32) -> usize {
             let size = [
                 None,
                 Some(PageSize::Size4K),
@@ -294,15 +297,15 @@ impl<F: Format> Bench<F> {
             ];
             let size = size.get(level as usize).copied().flatten();
             (0..512).fold(1, |sum, index| {
-                match F::decode(mem.load(Spa::new(table + index * 8)), size) {
-                    paging::Entry::Table(below) => sum + count::<F>(mem, below.get(), level - 1),
+                match format.decode(mem.load(Spa::new(table + index * 8)), size) {
+                    paging::Entry::Table(below) => sum + count(format, mem, below.get(), level - 1),
                     _ => sum,
                 }
             })
         }
         let root = self.space.root().get();
         assert_eq!(
-            count::<F>(&self.mem, root, self.space.levels().count()),
+            count(self.format, &self.mem, root, self.space.levels().count()),
             self.mem.frames.len()
         );
     }

@@ -102,7 +102,8 @@ pub fn leaf_size(level: u32) -> Option<PageSize> {
 
 /// What a processor finds for `address` if it starts at `table` of `level`: the frame and the low bits that
 /// hold rights and type, with tables on the way recorded in `path`.
-pub fn walk<F: Format>(
+pub fn walk(
+    format: Format,
     mem: &Fake,
     mut table: u64,
     mut level: u32,
@@ -115,7 +116,7 @@ pub fn walk<F: Format>(
         }
         let shift = 12 + 9 * (level - 1);
         let raw = mem.slot(table + ((address >> shift) & 511) * 8);
-        match F::decode(raw, leaf_size(level)) {
+        match format.decode(raw, leaf_size(level)) {
             Entry::Empty => return None,
             Entry::Table(below) => (table, level) = (below.get(), level - 1),
             Entry::Leaf(spa, attributes) => {

@@ -11,11 +11,12 @@ mod vmcb;
 
 use addr::Spa;
 use bootinfo::Status;
+use paging::{Format, PageSize};
 use vpcore::cpuid::Missing;
 use vpcore::seam::{FrameSource, Role};
 
 use super::insn;
-use crate::virt::Virt;
+use crate::virt::{SecondLevel, Virt};
 
 pub use bitmaps::SvmBitmaps;
 pub use caps::SvmLp;
@@ -29,10 +30,8 @@ impl Virt for Svm {
     type Lp = SvmLp;
     type Vp = SvmVp;
     type Bitmaps = SvmBitmaps;
-    type Format = paging::Npt;
 
     const HYPERCALL: [u8; 3] = [0x0F, 0x01, 0xD9];
-    const SLAT_HOLDS_MEMORY_TYPES: bool = false;
 
     fn check() -> Result<(), Status> {
         caps::check().map(|_| ())
@@ -61,12 +60,17 @@ impl Virt for Svm {
         Missing::default()
     }
 
-    fn has_slat_marks() -> bool {
-        true
-    }
-
-    fn has_gib_leaves() -> bool {
+    fn second_level() -> SecondLevel {
         // NPT has what the processor's own tables have.
-        insn::cpuid(0x8000_0001, 0).edx & 1 << 26 != 0
+        let has_gib_leaves = insn::cpuid(0x8000_0001, 0).edx & 1 << 26 != 0;
+        SecondLevel {
+            format: Format::Npt,
+            max_leaf: if has_gib_leaves {
+                PageSize::Size1G
+            } else {
+                PageSize::Size2M
+            },
+            has_marks: true,
+        }
     }
 }

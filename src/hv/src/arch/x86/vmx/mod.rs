@@ -31,6 +31,7 @@ mod vmcs;
 
 use addr::Spa;
 use bootinfo::Status;
+use paging::{Format, PageSize};
 use vpcore::cpuid::Missing;
 use vpcore::seam::{
     Event, Exit, FrameSource, Register, Role, SegmentName, TableName, VpBackend, Window,
@@ -38,7 +39,7 @@ use vpcore::seam::{
 use vpcore::tags::Tag;
 use x86::{GpRegs, Segment, TableRegister, cr0};
 
-use crate::virt::{Virt, always_trapped};
+use crate::virt::{SecondLevel, Virt, always_trapped};
 
 pub use bitmaps::VmxBitmaps;
 pub use enable::VmxLp;
@@ -58,10 +59,8 @@ impl Virt for Vmx {
     type Lp = VmxLp;
     type Vp = VmxVp;
     type Bitmaps = VmxBitmaps;
-    type Format = paging::Ept;
 
     const HYPERCALL: [u8; 3] = [0x0F, 0x01, 0xC1];
-    const SLAT_HOLDS_MEMORY_TYPES: bool = true;
 
     fn check() -> Result<(), Status> {
         Capabilities::read().map(|_| ())
@@ -119,12 +118,16 @@ impl Virt for Vmx {
         Capabilities::read().map_or(Missing::default(), |capabilities| capabilities.missing())
     }
 
-    fn has_slat_marks() -> bool {
-        Capabilities::read().is_ok_and(|capabilities| capabilities.has_marks())
-    }
-
-    fn has_gib_leaves() -> bool {
-        Capabilities::read().is_ok_and(|capabilities| capabilities.has_1_gib_pages())
+    fn second_level() -> SecondLevel {
+        let capabilities = Capabilities::read();
+        SecondLevel {
+            format: Format::Ept,
+            max_leaf: match &capabilities {
+                Ok(capabilities) if capabilities.has_1_gib_pages() => PageSize::Size1G,
+                _ => PageSize::Size2M,
+            },
+            has_marks: capabilities.is_ok_and(|capabilities| capabilities.has_marks()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use addr::{Gpa, PAGE_SIZE, Spa};
 use bootinfo::Status;
-use paging::{Entry, Ept, Format, PageSize, TableMemory};
+use paging::{Entry, Format, PageSize, TableMemory};
 use vpcore::seam::Role;
 
 use super::caps::Capabilities;
@@ -104,7 +104,7 @@ impl Translations {
                 _ => None,
             };
             let entry = Tables(FrameUse::Slat).load(table.checked_add(index * 8)?);
-            match (Ept::decode(entry, size), size) {
+            match (Format::Ept.decode(entry, size), size) {
                 (Entry::Table(next), _) => table = next,
                 (Entry::Leaf(spa, attributes), Some(size)) if attributes.read => {
                     return spa.checked_add(gpa.get() & (size.bytes() - 1));
