@@ -105,19 +105,31 @@ fn processor(machine: &Machine, is_kvm: bool) -> String {
 /// The way to ask a running QEMU something, once [`listen`] has it.
 pub type Speaker = OnceLock<UnixStream>;
 
-/// Lets QEMU tell, twice, what each processor is doing: of one that hangs it is all there is to go by. [`listen`] writes
-/// the answers down. Takes a second.
-pub fn ask_for_registers(speaker: &Speaker) {
-    const QUESTION: &[u8] = b"{\"execute\":\"human-monitor-command\",\
-        \"arguments\":{\"command-line\":\"info registers -a\"}}\n";
+/// Lets QEMU tell, twice, what each of `vps` processors is doing and which interrupts wait for it: of a machine that hangs
+/// it is all there is to go by. [`listen`] writes the answers down. Takes a second.
+pub fn ask_for_registers(speaker: &Speaker, vps: u32) {
     let Some(mut stream) = speaker.get() else {
         return;
     };
+    let local_apics = (0..vps).map(|id| format!("info lapic {id}"));
+    let questions: Vec<String> = ["info registers -a".into(), "info pic".into()]
+        .into_iter()
+        .chain(local_apics)
+        .collect();
     for _ in 0..2 {
-        // Where it does not listen any more there is nothing to be had.
-        let _ = stream.write_all(QUESTION);
+        for question in &questions {
+            // Where it does not listen any more there is nothing to be had.
+            let _ = stream.write_all(human_command(question).as_bytes());
+        }
         std::thread::sleep(Duration::from_millis(500));
     }
+}
+
+/// A command of the human monitor in words of the machine protocol.
+fn human_command(command: &str) -> String {
+    format!(
+        "{{\"execute\":\"human-monitor-command\",\"arguments\":{{\"command-line\":\"{command}\"}}}}\n"
+    )
 }
 
 /// Listens to QEMU's machine protocol until QEMU ends, and passes on what concerns a verdict. What [`ask_for_registers`]

@@ -103,7 +103,7 @@ pub fn run(
             break Some(status);
         }
         if start.elapsed() > limits.timeout {
-            qemu::ask_for_registers(&speaker);
+            qemu::ask_for_registers(&speaker, machine.processors);
             break None;
         }
         watch.collect();
