@@ -31,6 +31,9 @@ pub struct Options {
     /// Only on this machine; may be repeated
     #[arg(long = "machine", value_name = "MACHINE")]
     machines: Vec<Model>,
+    /// Also the boot tests that take many minutes
+    #[arg(long)]
+    long: bool,
     /// How many processors the machines that run at a time may have in all
     #[arg(long, default_value_t = processors())]
     pub jobs: usize,
@@ -50,6 +53,7 @@ impl Options {
             list: false,
             cases: Vec::new(),
             machines: Vec::new(),
+            long: false,
             jobs: processors(),
             // Nobody waits at a desk for CI; a slow host must not look like a hang.
             retry: true,
@@ -79,8 +83,8 @@ pub fn run(options: &Options) -> Result<()> {
     if options.list {
         for (name, model, case) in &selected {
             let mut remarks = String::new();
-            if case.long {
-                remarks.push_str("   by name only");
+            if case.is_long_on(*model) {
+                remarks.push_str("   long");
             }
             for (kind, why) in [
                 ("known", case.known.as_deref()),
@@ -122,12 +126,13 @@ fn select<'a>(all: &'a BTreeMap<String, Case>, options: &Options) -> Result<Vec<
     let mut rows: Vec<Row> = Vec::new();
     for (name, case) in all {
         let is_named = options.cases.contains(name);
-        let is_left_out = case.long && !options.list;
-        if !is_named && (is_left_out || !options.cases.is_empty()) {
+        if !is_named && !options.cases.is_empty() {
             continue;
         }
         for &model in &case.on {
-            if options.machines.is_empty() || options.machines.contains(&model) {
+            let is_wanted = options.machines.is_empty() || options.machines.contains(&model);
+            let is_left_out = case.is_long_on(model) && !is_named && !options.long && !options.list;
+            if is_wanted && !is_left_out {
                 rows.push((name, model, case));
             }
         }

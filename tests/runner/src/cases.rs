@@ -126,6 +126,9 @@ pub struct Case {
     /// It takes many minutes: it runs only when it is asked for by name.
     #[serde(default)]
     pub long: bool,
+    /// The machines where it takes as long; [`Case::long`] means all of them.
+    #[serde(default)]
+    pub long_on: Vec<Model>,
     /// The machines that `trial` is about; all of them when this is empty.
     #[serde(default)]
     pub trial_on: Vec<Model>,
@@ -136,6 +139,11 @@ impl Case {
     pub fn trial_on(&self, model: Model) -> Option<&str> {
         let concerned = self.trial_on.is_empty() || self.trial_on.contains(&model);
         self.trial.as_deref().filter(|_| concerned)
+    }
+
+    /// Whether it runs on `model` only when it is asked for.
+    pub fn is_long_on(&self, model: Model) -> bool {
+        self.long || self.long_on.contains(&model)
     }
 }
 
