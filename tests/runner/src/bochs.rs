@@ -168,9 +168,14 @@ fn processor(machine: &Machine) -> Result<String> {
 /// uses the keyboard controller or port CF9 for it asks for a reset that Bochs calls one of software.
 pub fn count_resets(log: &str) -> usize {
     log.lines()
-        .filter(|line| line.contains("bx_pc_system_c::Reset("))
+        .filter(|line| is_reset(line))
         .count()
         .saturating_sub(1)
+}
+
+/// Whether `line` of the log tells of a reset or of switching on.
+pub fn is_reset(line: &str) -> bool {
+    line.contains("bx_pc_system_c::Reset(")
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod cases;
 pub mod compare;
 pub mod emulator;
 pub mod files;
+mod growing;
 pub mod machine;
 pub mod qemu;
 pub mod session;

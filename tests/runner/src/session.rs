@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::emulator::Emulators;
 use crate::files::RunFiles;
+use crate::growing::Growing;
 use crate::machine::{Console, Machine};
 use crate::{bochs, qemu};
 
@@ -97,7 +98,7 @@ pub fn run(
         std::thread::spawn(move || qemu::listen(&monitor, &sender, &speaker, &registers));
     }
 
-    let mut watch = Watch::new(events);
+    let mut watch = Watch::new(events, files, limits);
     let status = loop {
         if let Some(status) = emulator.child.try_wait()? {
             break Some(status);
@@ -107,10 +108,10 @@ pub fn run(
             break None;
         }
         watch.collect();
-        if is_bochs && machine.ends_at_reset && watch.bochs_has_reset(files) {
+        if is_bochs && machine.ends_at_reset && watch.bochs_has_reset() {
             break None;
         }
-        if watch.is_stopped(files, limits) {
+        if watch.is_stopped() {
             break None;
         }
         std::thread::sleep(POLL);
@@ -183,22 +184,29 @@ impl Drop for Emulator {
 }
 
 /// What has been seen of a running machine.
-struct Watch {
+struct Watch<'a> {
     events: Receiver<Event>,
     resets: usize,
     ended_by: Option<Event>,
+    stop_lines: &'a [String],
+    /// The parent's console and the hypervisor's log.
+    printed: [Growing; 2],
+    emulator: Growing,
+    emulator_resets: usize,
     stop_seen: Option<Instant>,
-    looked_at: Instant,
 }
 
-impl Watch {
-    fn new(events: Receiver<Event>) -> Self {
+impl<'a> Watch<'a> {
+    fn new(events: Receiver<Event>, files: &RunFiles, limits: &'a Limits) -> Self {
         Self {
             events,
             resets: 0,
             ended_by: None,
+            stop_lines: &limits.stop_lines,
+            printed: [files.parent_console(), files.hypervisor_log()].map(Growing::new),
+            emulator: Growing::new(files.emulator_log()),
+            emulator_resets: 0,
             stop_seen: None,
-            looked_at: Instant::now(),
         }
     }
 
@@ -220,25 +228,24 @@ impl Watch {
         }
     }
 
-    fn bochs_has_reset(&self, files: &RunFiles) -> bool {
-        fs::read_to_string(files.emulator_log()).is_ok_and(|log| bochs::count_resets(&log) > 0)
+    fn bochs_has_reset(&mut self) -> bool {
+        let resets = &mut self.emulator_resets;
+        self.emulator.news(|line, is_whole| {
+            *resets += usize::from(is_whole && bochs::is_reset(line));
+        });
+        self.emulator_resets > 1
     }
 
-    fn is_stopped(&mut self, files: &RunFiles, limits: &Limits) -> bool {
+    fn is_stopped(&mut self) -> bool {
         if let Some(seen) = self.stop_seen {
             return seen.elapsed() > GRACE;
         }
-        // The logs are read whole, so not at every turn.
-        if limits.stop_lines.is_empty() || self.looked_at.elapsed() < Duration::from_millis(400) {
-            return false;
+        let mut is_there = false;
+        for text in &mut self.printed {
+            text.news(|line, _| is_there |= self.stop_lines.iter().any(|stop| line.contains(stop)));
         }
-        self.looked_at = Instant::now();
-        for path in [files.parent_console(), files.hypervisor_log()] {
-            let text = fs::read(path).unwrap_or_default();
-            let text = String::from_utf8_lossy(&text);
-            if limits.stop_lines.iter().any(|line| text.contains(line)) {
-                self.stop_seen = Some(Instant::now());
-            }
+        if is_there {
+            self.stop_seen = Some(Instant::now());
         }
         false
     }
