@@ -23,10 +23,24 @@ use crate::mm::phys;
 /// The MSRs, where they exist: XFD, which makes XSAVE leave components out, and its error; XSS; speculation control;
 /// TSC_AUX; CPUID faulting; protection keys of the supervisor; shadow stacks but for what VMCS and VMCB hold of them.
 const MSRS: [u32; 12] = [
-    XFD, 0x1C5, 0xDA0, 0x48, 0xC0000103, 0x140, 0x6E1, 0x6A0, 0x6A4, 0x6A5, 0x6A6, 0x6A7,
+    XFD,
+    XFD_ERR,
+    0xDA0,
+    0x48,
+    0xC0000103,
+    MISC_FEATURES_ENABLES,
+    0x6E1,
+    0x6A0,
+    0x6A4,
+    0x6A5,
+    0x6A6,
+    0x6A7,
 ];
 const XFD: u32 = 0x1C4;
 const XFD_SLOT: usize = 0;
+const XFD_ERR: u32 = 0x1C5;
+const MISC_FEATURES_ENABLES: u32 = 0x140;
+const PLATFORM_INFO: u32 = 0xCE;
 
 /// XCR0 after reset.
 const XCR0_AT_RESET: u64 = 1;
@@ -60,6 +74,21 @@ struct Processor {
     msrs: u32,
 }
 
+/// Whether the MSR `number` exists. That it can be read says little on a machine that answers zero for every number, as
+/// emulators do if they are told to; then each switch would carry it along for nothing.
+fn exists(number: u32) -> bool {
+    const HAS_XFD: u32 = 1 << 4;
+    const HAS_CPUID_FAULTING: u64 = 1 << 31;
+    let is_announced = match number {
+        XFD | XFD_ERR => insn::cpuid(0xD, 1).eax & HAS_XFD != 0,
+        MISC_FEATURES_ENABLES => {
+            msr::try_read(PLATFORM_INFO).is_ok_and(|info| info & HAS_CPUID_FAULTING != 0)
+        }
+        _ => true,
+    };
+    is_announced && msr::try_read(number).is_ok()
+}
+
 fn processor() -> &'static Processor {
     static PROCESSOR: Once<Processor> = Once::new();
     PROCESSOR.call_once(|| {
@@ -67,7 +96,7 @@ fn processor() -> &'static Processor {
         let msrs = MSRS
             .iter()
             .enumerate()
-            .map(|(slot, &number)| u32::from(msr::try_read(number).is_ok()) << slot)
+            .map(|(slot, &number)| u32::from(exists(number)) << slot)
             .sum();
         if insn::cpuid(1, 0).ecx & leaf1_ecx::XSAVE == 0 {
             return Processor {
