@@ -19,6 +19,10 @@ pub enum Control {
     PendingSendSize = 12,
     /// [`Features`]. Set when the channel opens.
     Features = 64,
+    /// Not zero: the consumer is awake, looks by itself and wants no interrupt. Written by the consumer. VMBus has no such
+    /// field: it is used in the rings to user space of our own channels, because the kernel clears
+    /// [`InterruptMask`](Self::InterruptMask) each time that user space signals.
+    Attended = 128,
 }
 
 impl Control {

@@ -151,8 +151,8 @@ impl<'a, P: AsRef<[&'a DataPage]>> RingMem for Paged<'a, P> {
     }
 }
 
-/// Makes the ring as it is when a channel opens, and clears its data: indices, mask and pending size 0. The feature
-/// bits stay.
+/// Makes the ring as it is when a channel opens, and clears its data: indices, masks and pending size 0. The
+/// feature bits stay.
 ///
 /// For a ring that nobody uses: the one who calls this knows that both ends are at rest.
 pub fn reset(mem: &impl RingMem) {
@@ -161,6 +161,7 @@ pub fn reset(mem: &impl RingMem) {
     }
     mem.set_control(Control::PendingSendSize, 0);
     mem.set_control(Control::InterruptMask, 0);
+    mem.set_control(Control::Attended, 0);
     mem.set_control(Control::WriteIndex, 0);
     mem.set_control(Control::ReadIndex, 0);
     mem.fence();

@@ -1,7 +1,7 @@
 //! User space's end of the control channel and of a slot.
 
 use ring::{Corrupt, Outgoing, Reader, RingMem, Signal, Unusable, WriteError, Writer};
-use ring_proto::{PacketFlags, PacketType};
+use ring_proto::{Control, PacketFlags, PacketType};
 use slot_proto::{
     Generation, Header, Hello, HelloDone, MAGIC, MAJOR, MAX_PACKET_BYTES, MINOR, Request,
     SessionNotice, SessionOver, Type, is_callers, split,
@@ -16,9 +16,10 @@ const PLACES: usize = MAX_OUTSTANDING as usize + 1;
 
 /// What user space needs to ask the hypervisor and to match its answers.
 ///
-/// One process at a time uses a channel. Sleep goes like this: [`flush`](Self::flush); `write(fd, 1)`, which arms the
-/// doorbell; look at [`has_more`](Self::has_more) and [`Watcher::has_news`](crate::Watcher::has_news) once more;
-/// `read(fd)`. On wake-up: [`mask`](Self::mask), then look at everything.
+/// One process at a time uses a channel. Sleep goes like this: [`flush`](Self::flush); [`rest`](Self::rest);
+/// `write(fd, 1)`, which arms the doorbell, unless there was one since the last interrupt and the last notice; look at
+/// [`has_more`](Self::has_more) and [`Watcher::has_news`](crate::Watcher::has_news) once more; `read(fd)`, which takes the
+/// interrupt. On wake-up: [`attend`](Self::attend), then look at everything.
 #[derive(Debug)]
 pub struct Client<M> {
     requests: Writer<M>,
@@ -244,9 +245,18 @@ impl<M: RingMem> Client<M> {
         }
     }
 
-    /// Asks for no interrupts while this side looks anyway.
-    pub fn mask(&mut self) {
-        self.completions.mask();
+    /// Asks for no interrupts: this side is awake and looks by itself.
+    pub fn attend(&self) {
+        self.set_attended(1);
+    }
+
+    /// Asks for an interrupt with what comes next, if there was a `write(fd, 1)` since the last one; then look once more.
+    pub fn rest(&self) {
+        self.set_attended(0);
+    }
+
+    fn set_attended(&self, value: u32) {
+        self.completions.mem().set_control(Control::Attended, value);
     }
 
     /// Whether anything came, after a full barrier: the last look before sleep.

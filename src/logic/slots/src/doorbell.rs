@@ -25,8 +25,9 @@ impl Flag for AtomicBool {
 /// The doorbell of one channel: at most one interrupt for each time that user space asks for it.
 ///
 /// `uio_hv_generic` neither masks its interrupt nor knows why it came. User space asks for the next one with its signal
-/// (`write(fd, 1)`), before which the kernel clears the mask of the downstream ring. Then, and only then, it looks once
-/// more at ring and event area and sleeps.
+/// (`write(fd, 1)`), before which the kernel clears the mask of the downstream ring. While it is awake it says so in
+/// [`Control::Attended`]: its requests are signals too, and their answers need no interrupt. Before it sleeps it clears that
+/// field, signals if it has not done so since the last interrupt, and looks once more at ring and event area.
 #[derive(Debug, Default)]
 pub struct Doorbell<F = AtomicBool> {
     rung: F,
@@ -44,7 +45,9 @@ impl<F: Flag> Doorbell<F> {
     pub fn ring(&self, downstream: &impl RingMem) -> bool {
         // The change before, the mask after: user space does these in the other order.
         downstream.fence();
-        downstream.control(Control::InterruptMask) == 0 && !self.rung.set()
+        downstream.control(Control::InterruptMask) == 0
+            && downstream.control(Control::Attended) == 0
+            && !self.rung.set()
     }
 
     /// User space signalled the channel, perhaps to ask for the next interrupt.

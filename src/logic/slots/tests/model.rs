@@ -90,6 +90,8 @@ struct Worker<'a> {
     watcher: Watcher<&'a [AtomicU64]>,
     page: SignalPage<&'a [AtomicU64]>,
     has_signals: bool,
+    /// Signalled since the last interrupt and the last notice.
+    is_armed: bool,
     /// Notices to be answered, and answers under way.
     notices: Vec<usize>,
     answers: HashMap<u64, usize>,
@@ -234,6 +236,7 @@ impl<'a> World<'a> {
             watcher: Watcher::new(&shared.area[..], generation).unwrap(),
             page: SignalPage::new(&shared.signals[..], generation),
             has_signals: false,
+            is_armed: false,
             notices: Vec::new(),
             answers: HashMap::new(),
         });
@@ -344,6 +347,7 @@ impl<'a> World<'a> {
                     assert!(!worker.notices.contains(&channel), "one notice at a time");
                     // (The completion of an answer may be seen later than the next notice.)
                     worker.notices.push(channel);
+                    worker.is_armed = false;
                 }
                 let mut buffer = buffer();
                 while let Some(incoming) = worker.client.next(&mut buffer).unwrap() {
@@ -376,22 +380,32 @@ impl<'a> World<'a> {
                 worker.at = At::Arming;
                 let is_needed = worker.client.flush().is_needed();
                 if is_needed || std::mem::take(&mut worker.has_signals) {
+                    worker.is_armed = true;
                     self.signal_slot();
                 }
             }
             At::Arming => {
                 worker.at = At::LookingAgain;
-                worker.has_signals = false;
-                self.signal_slot();
+                worker.client.rest();
+                if std::mem::take(&mut worker.has_signals) || !worker.is_armed {
+                    worker.is_armed = true;
+                    self.signal_slot();
+                }
             }
             At::LookingAgain => {
                 let has_more = worker.client.has_more().unwrap() || worker.watcher.has_news();
-                worker.at = if has_more { At::Looking } else { At::Asleep };
+                worker.at = if has_more {
+                    worker.client.attend();
+                    At::Looking
+                } else {
+                    At::Asleep
+                };
             }
             At::Asleep => {
                 if std::mem::take(&mut self.interrupt) {
+                    worker.is_armed = false;
                     worker.at = At::Looking;
-                    worker.client.mask();
+                    worker.client.attend();
                 }
             }
         }

@@ -621,6 +621,11 @@ fn the_doorbell_rings_once_for_each_arming() {
     assert!(!doorbell.ring(&mem));
     doorbell.signalled(&mem);
     assert!(doorbell.ring(&mem));
+    mem.set_control(Field::Attended, 1);
+    doorbell.signalled(&mem);
+    assert!(!doorbell.ring(&mem), "nobody sleeps");
+    mem.set_control(Field::Attended, 0);
+    assert!(doorbell.ring(&mem), "and the signal meanwhile armed it");
 }
 
 #[test]

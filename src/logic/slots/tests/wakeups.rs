@@ -73,7 +73,7 @@ impl SharedWords for Area {
 
 /// A ring whose control page is raced for and whose data is ordered by it.
 struct Ring {
-    control: [AtomicU32; 5],
+    control: [AtomicU32; 6],
     data: Vec<PlainU64>,
 }
 
@@ -88,15 +88,23 @@ impl Ring {
     }
 }
 
+const fn place(field: Control) -> usize {
+    match field {
+        Control::Features => 4,
+        Control::Attended => 5,
+        field => field.word(),
+    }
+}
+
 impl RingMem for Ring {
     fn data_bytes(&self) -> u32 {
         self.data.len() as u32 * 8
     }
     fn control(&self, field: Control) -> u32 {
-        self.control[field.word().min(4)].load(Ordering::Acquire)
+        self.control[place(field)].load(Ordering::Acquire)
     }
     fn set_control(&self, field: Control, value: u32) {
-        self.control[field.word().min(4)].store(value, Ordering::Release);
+        self.control[place(field)].store(value, Ordering::Release);
     }
     fn word(&self, at: u32) -> u64 {
         self.data[at as usize / 8].load(Ordering::Relaxed)
@@ -161,8 +169,9 @@ impl Slot {
 /// Sleeps and looks until it has seen `signals` different channels and `notices` notices.
 fn watch(slot: &Slot, signals: u64, notices: u64, looks_again: bool) {
     let mut watcher = Watcher::new(&slot.area, Generation(1)).unwrap();
-    let (mut seen, mut told) = (0u64, 0);
+    let (mut seen, mut told, mut is_armed) = (0u64, 0, false);
     loop {
+        slot.downstream.set_control(Control::Attended, 1);
         watcher.take_news();
         watcher.take_signals(|relid| seen |= 1 << relid.0);
         while let Some(notice) = watcher.next_notice().unwrap() {
@@ -172,11 +181,15 @@ fn watch(slot: &Slot, signals: u64, notices: u64, looks_again: bool) {
         if u64::from(seen.count_ones()) == signals && told == notices {
             return;
         }
-        slot.arm();
+        slot.downstream.set_control(Control::Attended, 0);
+        if !is_armed {
+            slot.arm();
+            is_armed = true;
+        }
         if !(looks_again && watcher.has_news()) {
             slot.interrupt.wait();
+            is_armed = false;
         }
-        slot.downstream.set_control(Control::InterruptMask, 1);
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Slot {
     channel: Arc<Channel>,
     client: Client<Ring>,
     buffer: Box<[u8; MAX_PACKET_BYTES]>,
+    /// Signalled since the last interrupt and the last notice: there will be another one.
+    is_armed: bool,
 }
 
 impl Slot {
@@ -70,6 +72,7 @@ impl Slot {
             channel,
             client,
             buffer: Box::new([0; MAX_PACKET_BYTES]),
+            is_armed: false,
         };
         let body = slot.request(&Client::<Ring>::hello(OUTSTANDING))?;
         let hello = HelloDone::decode(&body)
@@ -97,7 +100,7 @@ impl Slot {
             }
         };
         if self.client.flush().is_needed() {
-            self.channel.signal()?;
+            self.signal()?;
         }
         let mut looks = 0;
         loop {
@@ -129,10 +132,17 @@ impl Slot {
         if left.is_zero() {
             return Err(SlotError::Lost("no answer for a minute".into()));
         }
-        if !self.arm()? {
-            // An interrupt that the caller's loop would have taken is no loss: it looks before it sleeps.
-            self.channel.wait(Some(left.min(Duration::from_secs(1))))?;
+        // An interrupt that the caller's loop would have taken is no loss: it looks before it sleeps.
+        if !self.arm()? && self.channel.wait(Some(left.min(Duration::from_secs(1))))? {
+            self.is_armed = false;
         }
+        self.client.attend();
+        Ok(())
+    }
+
+    fn signal(&mut self) -> Result<(), SlotError> {
+        self.channel.signal()?;
+        self.is_armed = true;
         Ok(())
     }
 
@@ -141,17 +151,34 @@ impl Slot {
     /// # Errors
     /// [`SlotError::Lost`].
     pub fn arm(&mut self) -> Result<bool, SlotError> {
-        let _ = self.client.flush();
-        self.channel.signal()?;
+        let is_needed = self.client.flush().is_needed();
+        self.client.rest();
+        if is_needed || !self.is_armed {
+            self.signal()?;
+        }
         Ok(self.client.has_more()?)
     }
 
-    /// Takes what came unasked.
+    /// Takes the interrupt that `poll` showed.
+    ///
+    /// # Errors
+    /// [`SlotError::Lost`]: the channel was taken back.
+    pub fn take_interrupt(&mut self) -> Result<(), SlotError> {
+        self.is_armed = false;
+        Ok(self.channel.take()?)
+    }
+
+    /// A notice was taken: the hypervisor may have another one for its place, and looks when it is signalled.
+    pub const fn took_notice(&mut self) {
+        self.is_armed = false;
+    }
+
+    /// Wants no interrupts for now, and takes what came unasked.
     ///
     /// # Errors
     /// [`SlotError::Lost`]: the session is over.
     pub fn drain(&mut self) -> Result<(), SlotError> {
-        self.client.mask();
+        self.client.attend();
         while let Some(incoming) = self.client.next(&mut self.buffer)? {
             if let Incoming::Over(why) = incoming {
                 return Err(SlotError::Lost(format!("the session is over: {why:?}")));

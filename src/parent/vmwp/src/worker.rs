@@ -202,6 +202,7 @@ impl Worker {
                 break;
             };
             is_busy = true;
+            parts.slot.took_notice();
             parts.bus.notice(&notice, &mut parts.slot)?;
         }
         is_busy |= parts.bus.run(&mut parts.slot)?;
@@ -325,7 +326,7 @@ impl Worker {
         self.console_is_ready |= is_ready(2 + usize::from(self.is_linked));
         if slot {
             // Also where the channel was taken back: that is an error here.
-            parts.channel.take().map_err(SlotError::from)?;
+            parts.slot.take_interrupt()?;
         }
         if bell {
             parts.bell.clear();
