@@ -23,6 +23,8 @@ pub mod then {
     pub const CLOSE: u64 = 0;
     /// Counts in result [`super::out::COUNT`] for ever.
     pub const COUNT: u64 = 1;
+    /// Signals and waits for a signal, as often as argument 1 says, and stops.
+    pub const SIGNAL: u64 = 2;
 }
 
 /// Results.
@@ -47,6 +49,8 @@ pub mod out {
     pub const STEP: usize = 8;
     /// Counts for ever.
     pub const COUNT: usize = 9;
+    /// Ticks from the first signal to the last answer.
+    pub const TICKS: usize = 10;
 }
 
 /// Ticks for which it waits.
@@ -170,6 +174,19 @@ fn signal_and_close(shared: &Shared, relid: Relid, connection: u32) -> Option<()
     Some(())
 }
 
+fn signal_and_wait(shared: &Shared, relid: Relid, connection: u32) {
+    let flag = layout::EVENTS + u64::from(SINT) * 256;
+    let start = machine::insn::rdtsc();
+    for _ in 0..shared.arg(1) {
+        rt::plain_call(0x5D | 1 << 16, connection.into());
+        if !rt::spin_until(PATIENCE, || rt::read(flag) & 1 << relid.0 != 0) {
+            return;
+        }
+        rt::write(flag, 0);
+    }
+    shared.set(out::TICKS, machine::insn::rdtsc() - start);
+}
+
 /// The program.
 pub extern "sysv64" fn client(shared: &'static Shared) -> ! {
     rt::enable_calls();
@@ -183,7 +200,11 @@ pub extern "sysv64" fn client(shared: &'static Shared) -> ! {
                 shared.set(out::COUNT, shared.result(out::COUNT) + 1);
             }
         }
-        let _ = signal_and_close(shared, relid, connection);
+        if shared.arg(0) == then::SIGNAL {
+            signal_and_wait(shared, relid, connection);
+        } else {
+            let _ = signal_and_close(shared, relid, connection);
+        }
     }
     runtime::stop(1)
 }

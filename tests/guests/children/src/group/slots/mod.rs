@@ -4,7 +4,7 @@ mod channels;
 mod control;
 mod ends;
 mod noise;
-mod worker;
+pub mod worker;
 
 use alloc::vec::Vec;
 
@@ -34,14 +34,15 @@ const CHANNELS: usize = 9;
 const QUOTA: u64 = 32;
 
 /// The parent's connection and what it was offered.
-struct World {
-    bus: Bus,
+pub struct World {
+    /// Its bus.
+    pub bus: Bus,
     offers: Vec<OfferChannel>,
 }
 
 impl World {
     /// Connects and looks at the offers.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let bus = Bus::connect();
         check("the server takes the parent's contact", bus.is_some());
         let bus = bus?;
@@ -59,7 +60,7 @@ impl World {
     }
 
     /// Opens the control channel and greets.
-    fn control(&self) -> Option<Line> {
+    pub fn control(&self) -> Option<Line> {
         let opened = Line::open(&self.bus, &self.offers[0]);
         let mut line = opened
             .map_err(|status| {
@@ -82,7 +83,7 @@ impl World {
     }
 
     /// Unloads.
-    fn leave(self) {
+    pub fn leave(self) {
         check("the server takes the parent's unload", self.bus.unload());
         self.bus.leave();
     }
@@ -114,7 +115,7 @@ impl Line {
     }
 
     /// DETACH.
-    fn detach(&mut self, slot: u32, generation: Generation) -> Result<(), HvError> {
+    pub fn detach(&mut self, slot: u32, generation: Generation) -> Result<(), HvError> {
         self.ask(&Request::Detach(Detach { slot, generation }))
             .map(drop)
     }
@@ -157,7 +158,7 @@ impl Line {
 }
 
 /// A child with a server.
-fn child() -> Option<Guest> {
+pub fn child() -> Option<Guest> {
     need(
         "a child with a server",
         Guest::with(USUAL, 1, |child| {

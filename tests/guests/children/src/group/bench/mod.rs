@@ -1,6 +1,12 @@
 //! What children cost, in TSC ticks: instructions on Bochs and with QEMU's `-icount`.
 //!
-//! One line per operation, `# bench NAME TICKS`: the average of a thousand.
+//! One line per operation, `# bench NAME TICKS`: the average of a thousand. On one processor everything but what takes two.
+
+mod bus;
+mod faults;
+mod life;
+mod smp;
+mod time;
 
 use core::sync::atomic::Ordering;
 
@@ -24,7 +30,11 @@ const RUNS: u64 = 1000;
 const VECTOR: u64 = 0x55;
 
 /// Runs the group.
-pub fn run(_: &Options, _: &Platform) {
+pub fn run(_: &Options, platform: &Platform) {
+    if platform.processors().len() > 1 {
+        smp::run();
+        return;
+    }
     let Some(mut guest) = need("bench: a child", Guest::new(2)) else {
         return;
     };
@@ -49,6 +59,10 @@ pub fn run(_: &Options, _: &Platform) {
     ping_pong(&mut guest);
     destroy("bench", guest);
     synic();
+    bus::run();
+    faults::run();
+    time::run();
+    life::run();
 }
 
 extern "sysv64" fn null_calls(shared: &'static Shared) -> ! {
