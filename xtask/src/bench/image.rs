@@ -1,12 +1,14 @@
 //! The hypervisor's ELF file, section by section.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use elf::ElfBytes;
-use elf::abi::{SHF_ALLOC, SHT_NOBITS};
+use elf::abi::{SHF_ALLOC, SHT_NOBITS, STT_FUNC};
 use elf::endian::LittleEndian;
+use rustc_demangle::demangle;
 
 /// A section that is in memory while the hypervisor runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +44,43 @@ pub fn sections(path: &Path) -> Result<Vec<Section>> {
     Ok(sections)
 }
 
+/// Bytes of code by crate, by the names in the symbol table. Code that was copied into another function counts there.
+pub fn crates(path: &Path) -> Result<BTreeMap<String, u64>> {
+    let file = fs::read(path)?;
+    let elf = ElfBytes::<LittleEndian>::minimal_parse(&file)?;
+    let (symbols, names) = elf.symbol_table()?.context("no symbols")?;
+    let mut sizes = BTreeMap::new();
+    for symbol in symbols
+        .iter()
+        .filter(|symbol| symbol.st_symtype() == STT_FUNC)
+    {
+        let name = demangle(names.get(usize::try_from(symbol.st_name)?)?);
+        *sizes.entry(crate_of(&format!("{name:#}"))).or_default() += symbol.st_size;
+    }
+    Ok(sizes)
+}
+
+/// The crate in a demangled name: `<&spin::Mutex<..> as core::fmt::Debug>::fmt` is `spin`'s.
+fn crate_of(name: &str) -> String {
+    name.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
+        .find(|word| !matches!(*word, "" | "mut" | "dyn" | "const"))
+        .unwrap_or_default()
+        .to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_function_belongs_to_the_crate_that_its_name_begins_with() {
+        assert_eq!(crate_of("spin::mutex::lock"), "spin");
+        assert_eq!(
+            crate_of("<&mut bitflags::Iter<u8> as core::fmt::Debug>::fmt"),
+            "bitflags"
+        );
+        assert!(crates(&std::env::current_exe().unwrap()).unwrap()["xtask"] > 0);
+    }
 
     #[test]
     fn this_program_has_text_and_zeroed_data() {

@@ -38,27 +38,72 @@ impl Bench<'_> {
     /// The test parent's group `bench`, and what the hypervisor said of its memory.
     pub fn exits(&self, model: Model) -> Result<(Readings, Readings)> {
         let image = build::test_parent(self.workspace)?;
-        let outcome = self.payload(model, "exits", image, "bench")?;
+        let outcome = self.payload(model, "exits", image, "bench", 1)?;
         Ok((
             logs::payload(&outcome.parent),
             logs::memory(&outcome.hypervisor),
         ))
     }
 
-    /// What children cost.
+    /// What children cost: on one processor, and on two what takes two.
     pub fn children(&self, model: Model) -> Result<Readings> {
         let image = build::children(self.workspace)?;
-        let outcome = self.payload(model, "children", image, "bench life")?;
-        Ok(logs::payload(&outcome.parent))
+        let outcome = self.payload(model, "children", image.clone(), "bench life", 1)?;
+        let mut readings = logs::payload(&outcome.parent);
+        let outcome = self.payload(model, "children-2", image, "bench", 2)?;
+        readings.extend(logs::payload(&outcome.parent));
+        let reading = |name: &str| readings.get(name).copied();
+        if let (Some(both), Some(ipi)) =
+            (reading("child-ipi-round-trip"), reading("child-self-ipi"))
+        {
+            readings.insert("child-switch".to_owned(), (both / 2).saturating_sub(ipi));
+        }
+        Ok(readings)
+    }
+
+    /// When a program has its first instruction, on the bare machine and as the parent's image.
+    fn launch(&self, model: Model) -> Result<Readings> {
+        let guest = Guest::Program {
+            image: build::test_parent(self.workspace)?,
+            command_line: "bench".to_owned(),
+        };
+        let bare = boot_disk::bare(&guest, &self.emulators.firmware.boot_menu)?;
+        let configuration = boot_disk::configuration(&guest, boot_disk::HYPERVISOR_SECTION);
+        let above = boot_disk::with_hypervisor(&self.images, &guest, &configuration)?;
+        let start = |name: &str, entries: &[Entry]| {
+            let (machine, files) = self.machine(model, name, entries)?;
+            let outcome = self.start(&machine, &files, TIMEOUT, &["# bench start "])?;
+            let readings = logs::payload(&outcome.parent);
+            let start = readings.get("start").copied();
+            start.with_context(|| format!("{model}: {name}: the program did not start"))
+        };
+        let (bare, above) = (start("start-bare", &bare)?, start("start", &above)?);
+        Ok([
+            ("launch-start-bare".to_owned(), bare),
+            ("launch-start".to_owned(), above),
+            ("launch-adds".to_owned(), above.saturating_sub(bare)),
+        ]
+        .into())
     }
 
     /// A measuring program.
-    fn payload(&self, model: Model, name: &str, image: PathBuf, words: &str) -> Result<Outcome> {
+    fn payload(
+        &self,
+        model: Model,
+        name: &str,
+        image: PathBuf,
+        words: &str,
+        processors: u32,
+    ) -> Result<Outcome> {
         let guest = Guest::Program {
             image,
             command_line: words.to_owned(),
         };
-        let outcome = self.above(model, name, &guest)?;
+        let configuration = boot_disk::configuration(&guest, boot_disk::HYPERVISOR_SECTION);
+        let entries = boot_disk::with_hypervisor(&self.images, &guest, &configuration)?;
+        let (mut machine, files) = self.machine(model, name, &entries)?;
+        machine.processors = processors;
+        let outcome = self.start(&machine, &files, TIMEOUT, &[])?;
         ensure!(
             outcome.parent.contains("# verdict: pass"),
             "{model}: the measuring payload `{name}` failed: {:?}",
@@ -96,6 +141,7 @@ impl Bench<'_> {
             time(&above, "in the parent")?,
         );
         let mut readings = logs::counters(&above.hypervisor);
+        readings.extend(self.launch(model)?);
         let exits = readings
             .iter()
             .filter(|(name, _)| name.starts_with("exit."))
@@ -137,7 +183,7 @@ impl Bench<'_> {
             // Its clock is the host's: on one processor the parent's ticks would leave the child little of it.
             machine.processors = 2;
         }
-        let outcome = self.start(&machine, &files, CHILD_TIMEOUT)?;
+        let outcome = self.start(&machine, &files, CHILD_TIMEOUT, &[])?;
         let failed: Vec<&str> = outcome
             .parent
             .lines()
@@ -165,7 +211,7 @@ impl Bench<'_> {
 
     fn run(&self, model: Model, name: &str, entries: &[Entry]) -> Result<Outcome> {
         let (machine, files) = self.machine(model, name, entries)?;
-        self.start(&machine, &files, TIMEOUT)
+        self.start(&machine, &files, TIMEOUT, &[])
     }
 
     fn machine(&self, model: Model, name: &str, entries: &[Entry]) -> Result<(Machine, RunFiles)> {
@@ -179,7 +225,14 @@ impl Bench<'_> {
         Ok((Machine::new(model, disk), files))
     }
 
-    fn start(&self, machine: &Machine, files: &RunFiles, timeout: Duration) -> Result<Outcome> {
+    /// Runs it to its end, or to one of the lines `until`.
+    fn start(
+        &self,
+        machine: &Machine,
+        files: &RunFiles,
+        timeout: Duration,
+        until: &[&str],
+    ) -> Result<Outcome> {
         let directory = files.directory();
         let name = directory
             .file_name()
@@ -187,7 +240,11 @@ impl Bench<'_> {
         println!("{name} ...");
         let limits = Limits {
             timeout,
-            stop_lines: vec!["panicked at".to_owned(), "Kernel panic".to_owned()],
+            stop_lines: ["panicked at", "Kernel panic"]
+                .iter()
+                .chain(until)
+                .map(|line| (*line).to_owned())
+                .collect(),
         };
         let outcome = session::run(&self.emulators, machine, files, &limits)?;
         println!(

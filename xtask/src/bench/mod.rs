@@ -8,6 +8,7 @@ mod page;
 mod source;
 mod table;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,6 +46,9 @@ pub struct Options {
     /// Write the figures to this file as well
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Take what is not measured now from such a file of an earlier run; may be repeated, the first that has it counts
+    #[arg(long, value_name = "FILE")]
+    with: Vec<PathBuf>,
     /// Fail if a figure is above its budget
     #[arg(long)]
     check: bool,
@@ -96,9 +100,23 @@ pub fn run(options: &Options) -> Result<()> {
     common.insert("image".to_owned(), image);
     if groups.contains(&Group::Code) {
         setting.dependencies = count_code(&workspace, &mut common)?;
+        let sizes = image::crates(&bench.images.hypervisor)?;
+        for dependency in &mut setting.dependencies {
+            // "spin v0.10.0"
+            let name = dependency.split(' ').next().unwrap_or_default();
+            let bytes = sizes.get(&name.replace('-', "_")).copied().unwrap_or(0);
+            *common.entry("dependency-bytes".to_owned()).or_default() += bytes;
+            let _ = write!(dependency, " ({} bytes)", table::with_commas(bytes as i64));
+        }
     }
     for readings in &mut measured {
         readings.extend(common.clone());
+    }
+
+    for file in &options.with {
+        let text =
+            fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        page::join(&mut measured, &text).with_context(|| file.display().to_string())?;
     }
 
     let mut rows = table::rows(&measured, &sections, &groups);
@@ -108,7 +126,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     print!("\n{}", page::terminal(&rows));
     if let Some(file) = &options.json {
-        fs::write(file, page::json(&setting, &rows))
+        fs::write(file, page::json(&setting, &rows, &measured))
             .with_context(|| format!("writing {}", file.display()))?;
     }
     let is_all = options.only.is_empty() && options.machines.is_empty();
@@ -187,9 +205,8 @@ fn groups(only: &[String]) -> Result<Vec<Group>> {
             .into_iter()
             .find(|group| group.name() == name)
             .or_else(|| {
-                figures::all()
-                    .find(|figure| figure.name == name)
-                    .map(|figure| figure.group)
+                let has = |group: &Group| group.figures().iter().any(|figure| figure.name == name);
+                Group::ALL.into_iter().find(has)
             })
             .or(match name.split(['-', ' ']).next() {
                 Some("memory" | "section") => Some(Group::Memory),

@@ -2,11 +2,15 @@
 
 use std::fmt::Write as _;
 
-use super::figures::{self, Group};
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::figures::Group;
+use super::logs::Readings;
 use super::table::Row;
 
 /// With what and when it was measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Setting {
     /// The day, as ISO 8601 has it.
     pub date: String,
@@ -100,7 +104,7 @@ fn section(group: Group, rows: &[Row]) -> Option<String> {
         );
     }
     text.push('\n');
-    for figure in figures::all().filter(|figure| figure.group == group) {
+    for figure in group.figures() {
         let _ = writeln!(text, "- **{}**: {}", figure.name, figure.meaning);
     }
     text.push_str(note(group));
@@ -215,30 +219,41 @@ pub fn terminal(rows: &[Row]) -> String {
     text
 }
 
-/// The rows for programs: an object with `version`, `date` and a list `figures`.
-pub fn json(setting: &Setting, rows: &[Row]) -> String {
-    // Every string here is our own plain text, for which Rust's quoting and JSON's are the same.
-    let number = |value: Option<i64>| value.map_or("null".to_owned(), |value| value.to_string());
-    let figures: Vec<String> = rows
+/// The rows for programs: an object with `version`, `date`, a list `figures`, and all readings of each column.
+pub fn json(setting: &Setting, rows: &[Row], measured: &[Readings; 2]) -> String {
+    let figures: Vec<Value> = rows
         .iter()
         .map(|row| {
-            format!(
-                "    {{\"name\": {:?}, \"group\": {:?}, \"unit\": {:?}, \"amd\": {}, \"intel\": {}, \"budget\": {}}}",
-                row.name,
-                row.group.name(),
-                row.unit,
-                number(row.values[0]),
-                number(row.values[1]),
-                number(row.budget.map(|budget| budget as i64)),
-            )
+            json!({
+                "name": row.name,
+                "group": row.group.name(),
+                "unit": row.unit,
+                "amd": row.values[0],
+                "intel": row.values[1],
+                "budget": row.budget,
+            })
         })
         .collect();
-    format!(
-        "{{\n  \"version\": {:?},\n  \"date\": {:?},\n  \"figures\": [\n{}\n  ]\n}}\n",
-        setting.version,
-        setting.date,
-        figures.join(",\n")
-    )
+    let [amd, intel] = measured;
+    let all = json!({
+        "version": setting.version,
+        "date": setting.date,
+        "figures": figures,
+        "readings": [amd, intel],
+    });
+    format!("{all:#}\n")
+}
+
+/// Adds readings of [`json`]'s `text` where `measured` has none.
+pub fn join(measured: &mut [Readings; 2], text: &str) -> Result<()> {
+    let mut all: Value = serde_json::from_str(text)?;
+    let earlier: [Readings; 2] = serde_json::from_value(all["readings"].take())?;
+    for (readings, earlier) in measured.iter_mut().zip(earlier) {
+        for (name, value) in earlier {
+            readings.entry(name).or_insert(value);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -255,6 +270,16 @@ mod tests {
             budget: None,
             peer: Peer::None,
         }
+    }
+
+    #[test]
+    fn an_earlier_run_fills_what_is_missing() {
+        let readings = |value| Readings::from([("cpuid".to_owned(), value)]);
+        let measured = [readings(1), readings(u64::MAX)];
+        let text = json(&Setting::default(), &[row(Group::Exits, 1)], &measured);
+        let mut measured = [readings(3), Readings::new()];
+        join(&mut measured, &text).unwrap();
+        assert_eq!(measured, [readings(3), readings(u64::MAX)]);
     }
 
     #[test]

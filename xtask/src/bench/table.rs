@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::figures::{self, Figure, Group, Peer};
+use super::figures::{Figure, Group, Peer};
 use super::image::Section;
 use super::logs::Readings;
 
@@ -98,7 +98,7 @@ pub fn rows(measured: &[Readings; 2], sections: &[Section], groups: &[Group]) ->
     };
     let mut rows = Vec::new();
     for &group in groups {
-        for figure in figures::all().filter(|figure| figure.group == group) {
+        for figure in group.figures() {
             let Figure {
                 name,
                 unit,

@@ -13,13 +13,16 @@ mod group;
 mod options;
 
 use machine::platform::Platform;
-use machine::{clock, tables, verdict};
+use machine::{clock, insn, tables, verdict};
 use options::{Group, Options};
 use uefi::Status;
 
 #[uefi::entry]
 fn main() -> Status {
+    let start = insn::rdtsc();
     verdict::begin();
+    // Ticks since the machine's reset, for `cargo xtask bench`.
+    verdict::note(format_args!("bench start {start}"));
     let options = Options::of_this_image();
     let platform = Platform::discover();
     tables::take_over(platform.image_base, platform.top_of_memory);

@@ -176,6 +176,18 @@ extern "sysv64" fn echo(shared: &'static Shared) -> ! {
     }
 }
 
+extern "sysv64" fn self_ipi(shared: &'static Shared) -> ! {
+    x2apic(shared);
+    let start = insn::rdtsc();
+    for _ in 0..RUNS {
+        runtime::wrmsr(0x83F, VECTOR);
+        insn::sti();
+        insn::cli();
+    }
+    shared.set(0, insn::rdtsc() - start);
+    runtime::stop(0)
+}
+
 extern "sysv64" fn ping(shared: &'static Shared) -> ! {
     x2apic(shared);
     let start = insn::rdtsc();
@@ -191,6 +203,22 @@ extern "sysv64" fn ping(shared: &'static Shared) -> ! {
 
 /// An IPI to a halted VP and one back: two IPIs, two halts, and as many switches where both share a processor.
 fn ping_pong(guest: &mut Guest) {
+    need("bench: self-IPI", guest.start_entry(0, self_ipi, &[]));
+    mark("child-self-ipi");
+    let stop = guest.run(0);
+    mark("child-self-ipi");
+    if stopped("bench: self-IPIs end", stop).is_some() {
+        let shared = guest.shared(0);
+        check(
+            "bench: each came",
+            u64::from(shared.count(VECTOR as u8)) == RUNS,
+        );
+        note(format_args!(
+            "bench child-self-ipi {}",
+            shared.result(0) / RUNS
+        ));
+    }
+    guest.shared(0).counts[VECTOR as usize].store(0, Ordering::SeqCst);
     need("bench: VP 1", guest.start_entry(1, echo, &[]));
     need(
         "bench: VP 1 awake",
