@@ -49,6 +49,7 @@ impl PartitionIdentity {
         let privileges = Privileges::REFERENCE_COUNTER
             .union(Privileges::SYNIC)
             .union(Privileges::SYNTHETIC_TIMERS)
+            .union(Privileges::APIC_MSRS)
             .union(Privileges::HYPERCALL_MSRS)
             .union(Privileges::VP_INDEX)
             .union(Privileges::REFERENCE_TSC)
@@ -66,7 +67,10 @@ impl PartitionIdentity {
             features: Features::FREQUENCY_MSRS
                 .union(Features::CRASH_MSRS)
                 .union(Features::DIRECT_TIMERS),
-            hints: Hints::RELAXED_TIMING.union(Hints::DEPRECATE_AUTO_EOI),
+            // With the synthetic EOI comes the bit that spares it, and no EOI has to be decoded where there is no x2APIC.
+            hints: Hints::RELAXED_TIMING
+                .union(Hints::DEPRECATE_AUTO_EOI)
+                .union(Hints::APIC_MSRS),
             spins: SPIN_WAIT_NEVER,
             max_vps: lps,
             max_lps: lps,
@@ -160,15 +164,15 @@ mod tests {
             [0x4000_0006, 0x7263_694D, 0x666F_736F, 0x7648_2074]
         );
         assert_eq!(leaf(0x4000_0001), [0x3123_7648, 0, 0, 0]);
-        assert_eq!(leaf(0x4000_0003), [0x8A6E, 0x0010_01F5, 0, 0x0008_0500]);
-        assert_eq!(leaf(0x4000_0004), [0x220, 0xFFFF_FFFF, 48, 0]);
+        assert_eq!(leaf(0x4000_0003), [0x8A7E, 0x0010_01F5, 0, 0x0008_0500]);
+        assert_eq!(leaf(0x4000_0004), [0x228, 0xFFFF_FFFF, 48, 0]);
         assert_eq!(leaf(0x4000_0005), [4, 4, 0, 0]);
     }
 
     #[test]
     fn a_machine_without_invariant_tsc_does_not_offer_its_control() {
         let identity = PartitionIdentity::parent(1, 0, false);
-        assert_eq!(hypervisor_leaf(0x4000_0003, &identity).eax, 0x0A6E);
+        assert_eq!(hypervisor_leaf(0x4000_0003, &identity).eax, 0x0A7E);
     }
 
     fn child(synthetic: SyntheticFeatures) -> impl Fn(u32) -> [u32; 4] {

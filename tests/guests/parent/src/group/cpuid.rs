@@ -12,7 +12,7 @@ use machine::verdict::{check, equal, note, skip, within};
 use machine::{apic, cpu, probe};
 
 /// Leaf 0x40000003 EAX of the parent, without bit 15, which needs an invariant TSC.
-const PRIVILEGES_LOW: u64 = 0x0A6E;
+const PRIVILEGES_LOW: u64 = 0x0A7E;
 const INVARIANT_TSC_CONTROL: u32 = 1 << 15;
 
 /// Bits of leaf 0x40000003 EBX that the parent may have: posts, signals, and what goes with creating partitions,
@@ -100,7 +100,7 @@ fn hyperv_leaves(platform: &Platform) {
     equal("cpuid 0x40000003: EDX", leaf.edx.into(), 0x8_0500);
 
     let leaf = insn::cpuid(0x4000_0004, 0);
-    equal("cpuid 0x40000004: hints", leaf.eax.into(), 0x220);
+    equal("cpuid 0x40000004: hints", leaf.eax.into(), 0x228);
     equal(
         "cpuid 0x40000004: never notify of long spins",
         leaf.ebx.into(),
