@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use platform::Devices;
 use rustix::event::PollFlags;
@@ -12,6 +13,11 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 /// Bytes that are kept while the daemon takes none. What comes after is lost, as on a wire.
 const KEPT_MAX: usize = 256 * 1024;
+
+/// How long an unfinished line is held back: a child writes by the byte, and each would wake the daemon and whoever looks.
+const HELD: Duration = Duration::from_millis(5);
+/// Bytes that are not held back.
+const HELD_MAX: usize = 256;
 
 /// What the child wrote and nobody has taken.
 #[derive(Clone, Debug, Default)]
@@ -42,27 +48,45 @@ pub struct Console {
     /// `None`: there is none, or the daemon closed it.
     socket: Option<OwnedFd>,
     output: Output,
+    /// The daemon takes no more for now.
+    is_blocked: bool,
+    /// Since when output is held back.
+    since: Option<Instant>,
 }
 
 impl Console {
     /// On `socket`. What is written to `output` goes there.
     pub const fn new(socket: Option<OwnedFd>, output: Output) -> Self {
-        Self { socket, output }
+        Self {
+            socket,
+            output,
+            is_blocked: false,
+            since: None,
+        }
     }
 
     /// What to wait for now, and where.
     pub fn interest(&self, devices: &Devices) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::OUT, self.has_output());
+        flags.set(PollFlags::OUT, self.is_blocked);
         flags.set(PollFlags::IN, devices.console_room() > 0);
         (!flags.is_empty())
             .then(|| Some((self.socket.as_ref()?.as_fd(), flags)))
             .flatten()
     }
 
-    /// Whether the child wrote something that is still here.
-    pub fn has_output(&self) -> bool {
-        !self.output.kept().is_empty()
+    /// How long output may still be held back: not at all where a line is complete. `None`: there is none, or nobody takes it
+    /// now.
+    pub fn held(&mut self) -> Option<Duration> {
+        let kept = self.output.kept();
+        if kept.is_empty() || self.is_blocked {
+            return None;
+        }
+        if kept.back() == Some(&b'\n') || kept.len() >= HELD_MAX {
+            return Some(Duration::ZERO);
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        Some(HELD.saturating_sub(since.elapsed()))
     }
 
     /// Moves what can be moved both ways, without waiting.
@@ -76,7 +100,8 @@ impl Console {
         }
     }
 
-    fn take_out(&self) -> Result<(), Errno> {
+    fn take_out(&mut self) -> Result<(), Errno> {
+        (self.is_blocked, self.since) = (false, None);
         let Some(socket) = &self.socket else {
             return Ok(());
         };
@@ -86,7 +111,10 @@ impl Console {
             match send(socket, front, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(sent) => drop(kept.drain(..sent)),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => {
+                    self.is_blocked = true;
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -114,5 +142,24 @@ impl Console {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_goes_when_it_is_complete_or_has_waited() {
+        let mut output = Output::default();
+        let mut console = Console::new(None, output.clone());
+        assert_eq!(console.held(), None);
+        output.write_all(b"a").unwrap();
+        assert!(console.held().is_some_and(|time| time <= HELD));
+        output.write_all(b"\n").unwrap();
+        assert_eq!(console.held(), Some(Duration::ZERO));
+        output.write_all(b"b").unwrap();
+        std::thread::sleep(HELD);
+        assert_eq!(console.held(), Some(Duration::ZERO));
     }
 }

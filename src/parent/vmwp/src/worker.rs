@@ -161,8 +161,10 @@ impl Worker {
             }
             let is_busy = self.run_bus()?;
             self.finish_pause();
-            if std::mem::take(&mut self.console_is_ready) || self.parts.console.has_output() {
+            let mut held = self.parts.console.held();
+            if std::mem::take(&mut self.console_is_ready) || held == Some(Duration::ZERO) {
                 self.parts.console.run(&mut self.parts.devices);
+                held = None;
             }
             self.send_interrupts()?;
             let was_told = std::mem::take(&mut self.link_is_ready);
@@ -171,7 +173,7 @@ impl Worker {
             }
             // What the daemon wants done is done in the next turn: the interrupt of the power button, packets that came
             // before a pause. Nothing of the child would wake us for it.
-            let mut next = pace.next(is_busy || was_told, self.state == State::Running);
+            let mut next = pace.next(is_busy || was_told);
             if next == Next::Sleep {
                 // The last look: a child that always has something must not keep us from the daemon.
                 if self.parts.slot.arm()? || self.parts.watcher.has_news() {
@@ -181,7 +183,7 @@ impl Worker {
             match next {
                 Next::Turn => {}
                 Next::Look => self.wait(Duration::ZERO)?,
-                Next::Sleep => self.wait(PATIENCE)?,
+                Next::Sleep => self.wait(held.unwrap_or(PATIENCE))?,
             }
         }
     }

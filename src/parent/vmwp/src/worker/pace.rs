@@ -1,7 +1,5 @@
 //! When the loop sleeps, and when it looks at sockets.
 
-/// Turns of the loop without sleep after the last packet of the child: the next one is often near.
-const LOOKS: u32 = 10;
 /// Turns of the loop after which sockets are looked at all the same.
 const TURNS: u32 = 64;
 
@@ -20,22 +18,15 @@ pub enum Next {
 /// Counts turns.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
-    /// Turns since the last packet.
-    looks: u32,
     /// Turns since sockets were looked at.
     turns: u32,
 }
 
 impl Pace {
-    /// After a turn. `is_busy`: there were packets. Only while the VPs run are others worth waiting for awake.
-    pub fn next(&mut self, is_busy: bool, is_running: bool) -> Next {
+    /// After a turn. `is_busy`: there were packets, or the last ones were not long ago.
+    pub fn next(&mut self, is_busy: bool) -> Next {
         self.turns = self.turns.saturating_add(1);
-        self.looks = if is_busy { 0 } else { self.looks + 1 };
-        if self.looks > LOOKS || (!is_busy && !is_running) {
-            self.looks = LOOKS;
-            return Next::Sleep;
-        }
-        self.look()
+        if is_busy { self.look() } else { Next::Sleep }
     }
 
     /// What to do instead of [`Next::Sleep`].
@@ -57,21 +48,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_idle_loop_looks_a_few_times_and_sleeps() {
+    fn an_idle_loop_sleeps_and_a_busy_one_does_not() {
         let mut pace = Pace::default();
-        for _ in 0..LOOKS {
-            assert_eq!(pace.next(false, true), Next::Turn);
-        }
-        assert_eq!(pace.next(false, true), Next::Sleep);
-        assert_eq!(pace.next(true, true), Next::Turn);
-        assert_eq!(pace.next(false, false), Next::Sleep);
+        assert_eq!(pace.next(true), Next::Turn);
+        assert_eq!(pace.next(false), Next::Sleep);
+        assert_eq!(pace.next(true), Next::Turn);
     }
 
     /// Whether sockets are looked at within 100 turns in which nobody sleeps.
     fn looks(is_busy: bool) -> bool {
         let mut pace = Pace::default();
         (0..100).any(|_| {
-            let next = match pace.next(is_busy, true) {
+            let next = match pace.next(is_busy) {
                 Next::Sleep => pace.stay_awake(),
                 next => next,
             };
