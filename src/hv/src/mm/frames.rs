@@ -169,6 +169,23 @@ pub fn place<T>(purpose: FrameUse, value: T) -> Option<&'static mut T> {
     Some(unsafe { &mut *target })
 }
 
+/// Puts what `make` gives into a frame of its own, for ever. `None`, and no frame is lost, when the block is empty or `make`
+/// gives nothing.
+pub fn place_if<T>(purpose: FrameUse, make: impl FnOnce() -> Option<T>) -> Option<&'static T> {
+    const { assert!(size_of::<T>() <= PAGE_SIZE as usize && align_of::<T>() <= PAGE_SIZE as usize) };
+    let spa = alloc_own(purpose)?;
+    let Some(value) = make() else {
+        // SAFETY: just allocated for this, and not used.
+        unsafe { free(purpose, spa) };
+        return None;
+    };
+    let target = phys::pointer(spa).cast::<T>();
+    // SAFETY: the frame is ours alone, large enough and aligned to a page.
+    unsafe { target.write(value) };
+    // SAFETY: written above; never freed.
+    Some(unsafe { &*target })
+}
+
 /// Puts `count` values made by `make` side by side, for ever. `None` when the reserve is empty.
 pub fn place_slice<T>(
     purpose: FrameUse,

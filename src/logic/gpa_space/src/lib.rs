@@ -24,7 +24,7 @@ mod pending;
 
 use addr::{Gpa, PAGE_SIZE, Spa};
 use paging::walk::Access;
-use paging::{Attributes, EditError, Format, Levels, Mapping, PageSize, Table, TableMemory};
+use paging::{Attributes, EditError, Format, Levels, Mapping, Marks, PageSize, Table, TableMemory};
 
 pub use overlay::{Below, Overlays};
 pub use pending::Pending;
@@ -137,7 +137,7 @@ impl GpaSpace {
     }
 
     /// Where the hypervisor finds `gpa` for an access of the guest's kind. Good to the end of the 4 KiB page.
-    /// No processor notes such a write: the caller sets the page dirty with [`GpaSpace::marks`].
+    /// No processor notes such a write: who makes it calls [`GpaSpace::note_write`] after it.
     ///
     /// # Errors
     /// [`Fault`]: the intercept to raise instead.
@@ -158,6 +158,17 @@ impl GpaSpace {
             Ok(mapping.spa)
         } else {
             Err(Fault::Denied)
+        }
+    }
+
+    /// Notes that the hypervisor wrote to the page at `gpa`, as a processor notes its own writes.
+    pub fn note_write(&self, mem: &mut dyn TableMemory, gpa: Gpa) {
+        if self.has_marks {
+            let marks = Marks {
+                accessed: true,
+                dirty: true,
+            };
+            self.table.mark(mem, gpa.get(), marks);
         }
     }
 

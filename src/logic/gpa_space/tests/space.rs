@@ -482,6 +482,28 @@ fn a_processor_without_marks_counts_as_having_used_every_mapped_page() {
 }
 
 #[test]
+fn a_write_by_the_hypervisor_is_noted() {
+    for has_marks in [true, false] {
+        let mut b = Bench::new(Format::Ept, Levels::Four, PageSize::Size2M, has_marks);
+        b.map_4k(3, 5);
+        b.map_4k(4, 9);
+        told(&mut b, 3, 2, BOTH);
+        b.space.note_write(&mut b.mem, Gpa::new(3 << 12 | 0x123));
+        // Where nothing is mapped nothing happens.
+        b.space.note_write(&mut b.mem, Gpa::new(77 << 12));
+        b.space.note_write(&mut b.mem, Gpa::new(u64::MAX));
+        let all: Vec<_> = told(&mut b, 3, 2, NONE);
+        assert_eq!(all[0], (true, true, 1));
+        assert_eq!(all[1], (!has_marks, !has_marks, 1));
+    }
+    let mut b = Bench::new(Format::Npt, Levels::Four, PageSize::Size2M, true);
+    b.map_4k(3, 5);
+    told(&mut b, 3, 1, BOTH);
+    b.space.note_write(&mut b.mem, Gpa::new(3 << 12));
+    assert_eq!(told(&mut b, 3, 1, NONE), [(true, true, 1)]);
+}
+
+#[test]
 fn marks_can_be_set() {
     let mut b = bench();
     b.map_4k(0, 5);

@@ -3,7 +3,7 @@
 use addr::{PAGE_SIZE, Spa};
 
 use crate::attributes::{Attributes, Backing, PageSize, shift, span_bytes};
-use crate::change::{Change, Event, OverOverlays};
+use crate::change::{Change, Event, Marks, OverOverlays};
 use crate::cleanup::Cleanup;
 use crate::edit::{Edit, Editor, Span, tables_needed};
 use crate::format::{Entry, Format};
@@ -261,6 +261,28 @@ impl Table {
                     });
                 }
                 Entry::Empty => return None,
+            }
+        }
+    }
+
+    /// Sets marks of the leaf at `address`, as a processor does that uses the page. Nothing where there is no leaf.
+    pub fn mark(&self, mem: &mut dyn TableMemory, address: u64, marks: Marks) {
+        if self.span(address & !(PAGE_SIZE - 1), PAGE_SIZE).is_err() {
+            return;
+        }
+        let (mut table, mut level) = (self.root, self.levels.count());
+        loop {
+            let entry = entry_at(table, Self::index(address, level));
+            match self
+                .format
+                .decode(mem.load(entry), PageSize::from_level(level))
+            {
+                Entry::Table(below) => (table, level) = (below, level - 1),
+                Entry::Leaf(..) => {
+                    mem.update(entry, 0, marks.bits(self.format));
+                    return;
+                }
+                Entry::Empty => return,
             }
         }
     }

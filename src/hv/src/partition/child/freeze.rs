@@ -74,6 +74,7 @@ impl<V: Virt> Attachable for ChildPartition<V> {
         Standing {
             state,
             is_frozen: self.is_frozen.load(Ordering::SeqCst),
+            has_run: self.has_run.load(Ordering::SeqCst),
             deposited,
             used: deposited.saturating_sub(free),
             mapped,

@@ -90,6 +90,8 @@ pub struct ChildPartition<V: Virt> {
     pub vps_per_socket: AtomicU32,
     /// Its time stands still.
     pub is_frozen: AtomicBool,
+    /// A VP of it has run.
+    pub has_run: AtomicBool,
     /// Pages of its statistics.
     pub statistics: statistics::Pages,
     /// A call changes what it is made of: its VPs, its pool, its end.
@@ -172,6 +174,7 @@ impl<V: Virt> ChildPartition<V> {
             }),
             vps_per_socket: AtomicU32::new(0),
             is_frozen: AtomicBool::new(false),
+            has_run: AtomicBool::new(false),
             statistics: statistics::Pages::new(),
             is_busy: AtomicBool::new(false),
             deleted: AtomicPtr::new(core::ptr::null_mut()),
@@ -404,10 +407,16 @@ impl<V: Virt> ChildPartition<V> {
 
     /// The same for writing; with no bytes it only asks.
     pub fn write_gpa(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), gpa_space::Fault> {
-        self.access(gpa, Access::Write, |spa| {
+        let memory = self.memory.lock();
+        let space = &memory.as_ref().ok_or(gpa_space::Fault::Unmapped)?.space;
+        let mut frames = PoolFrames(&self.pool);
+        let spa = space.translate(&frames, gpa, Access::Write)?;
+        if !bytes.is_empty() {
             // SAFETY: as above, and the guest itself could write there.
             unsafe { crate::mm::phys::write_frame(spa, bytes) };
-        })
+            space.note_write(&mut frames, gpa);
+        }
+        Ok(())
     }
 }
 

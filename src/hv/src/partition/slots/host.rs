@@ -24,6 +24,8 @@ pub struct Standing {
     pub state: PartitionState,
     /// Its time stands still.
     pub is_frozen: bool,
+    /// A VP of it has run.
+    pub has_run: bool,
     /// Frames in its pool, used or not.
     pub deposited: u64,
     /// Those of them that are used.

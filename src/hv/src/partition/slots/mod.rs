@@ -94,9 +94,9 @@ fn session(place: &Place) -> Option<&'static Mutex<Session>> {
     place
         .session
         .try_call_once(|| {
-            let session = Mutex::new(Session::new().ok_or(())?);
-            let session = frames::place(FrameUse::Partition, session).ok_or(())?;
-            Ok::<_, ()>(&*session)
+            // Its buffers last: they are a run of frames, which would not come back.
+            let new = || Session::new().map(Mutex::new);
+            frames::place_if(FrameUse::Partition, new).ok_or(())
         })
         .ok()
         .copied()

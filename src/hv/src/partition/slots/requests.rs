@@ -308,6 +308,10 @@ fn to_server(child: &dyn Attachable, request: &Request<'_>, output: &mut [u8]) -
             return Ok(of(done.encode(), len));
         }
         Request::VmbusRestore(part, bytes) => {
+            // One that has never run has nothing that it could have told its server.
+            if child.standing().has_run {
+                must_stand()?;
+            }
             let mut guest = Client(child);
             with_bus(child, |bus| {
                 bus.restore(part.bytes, part.offset, bytes, &mut guest)

@@ -171,6 +171,7 @@ impl<V: Virt> ChildCore<V> {
     /// Makes this the VP that runs on the calling LP.
     pub fn seat(&mut self, lp: &'static LpArea, extension: &mut V::Lp) {
         self.lp = lp;
+        self.partition.has_run.store(true, Ordering::SeqCst);
         self.role.tally.dispatched(lp.index);
         self.backend.load(extension);
         self.role.extended.restore();

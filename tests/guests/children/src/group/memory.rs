@@ -303,6 +303,20 @@ fn dirty(guest: &mut Guest) {
         "dirty: and clean again",
         last.iter().all(|state| state & DIRTY == 0),
     );
+    // What the hypervisor writes for somebody counts too.
+    let mut input = WriteGpa::default();
+    input.to.partition = guest.id;
+    input.to.bytes = AccessBytes::new(8);
+    input.to.gpa = addr::Gpa::new(BASE + 77 * FRAME + 8);
+    check(
+        "dirty: a write by the hypervisor",
+        call::ask::<8>(CallCode::WRITE_GPA, &input.encode()).is_ok_and(|out| out[0] == 0),
+    );
+    let (_, now) = states(guest, BASE, 512, clear);
+    check(
+        "dirty: that page is dirty, and no other",
+        (0..512).all(|n| (now[n] & DIRTY != 0) == (n == 77)),
+    );
     let (_, _) = states(guest, BASE, 1, AccessStateFlags::SET_DIRTY);
     let (_, set) = states(guest, BASE, 2, AccessStateFlags::empty());
     check(

@@ -625,6 +625,16 @@ fn saved(world: &World, control: &mut Line) {
     let Some(mut child) = begin(world, control, QUOTA) else {
         return;
     };
+    let whole = RestorePart {
+        bytes: state.len() as u32,
+        offset: 0,
+    };
+    let part = state.get(..MAX_STATE_BYTES).unwrap_or(&state);
+    refused(
+        "saved: not into one that runs",
+        child.wire.hand.plainly(&Request::VmbusRestore(whole, part)),
+        HvError::INVALID_PARTITION_STATE,
+    );
     freeze(&child.wire.guest, 1);
     let mut restored = Ok(());
     for (n, part) in state.chunks(MAX_STATE_BYTES).enumerate() {
