@@ -54,6 +54,10 @@ pub struct Case {
     /// the label `debian`. `by_grub` only.
     #[serde(default)]
     pub root_on_disk: bool,
+    /// Whether the machine boots from a USB stick as `cargo xtask image` writes it, with what children boot on the second
+    /// partition. QEMU only.
+    #[serde(default)]
+    pub stick: bool,
     /// Without the hypervisor.
     #[serde(default)]
     pub bare: bool,

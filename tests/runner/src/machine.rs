@@ -69,6 +69,8 @@ pub enum Bus {
     Nvme,
     /// A virtio-blk device.
     Virtio,
+    /// A stick on a USB controller of its own.
+    Usb,
 }
 
 /// A raw disk image and its place in the machine.

@@ -73,6 +73,10 @@ pub fn command(
             Bus::Ahci => format!("ide-hd,drive=disk{number},bus=ide.{number}"),
             Bus::Nvme => format!("nvme,drive=disk{number},serial=disk{number}"),
             Bus::Virtio => format!("virtio-blk-pci,drive=disk{number},serial=disk{number}"),
+            Bus::Usb => {
+                qemu.args(["-device", &format!("qemu-xhci,id=usb{number}")]);
+                format!("usb-storage,drive=disk{number},bus=usb{number}.0")
+            }
         };
         let order = if number == 0 { ",bootindex=0" } else { "" };
         qemu.arg("-device").arg(device + order);

@@ -158,8 +158,13 @@ impl Job<'_> {
         let root = self
             .parts
             .root_on_disk(case, files.directory(), &mut entries)?;
-        disk_image::write_with_root(&boot_disk, &entries, root.as_deref())?;
+        let store = self.parts.children(case)?;
+        let second = root.as_deref().or(store.filter(|_| case.stick));
+        disk_image::write_with_root(&boot_disk, &entries, second)?;
         let mut machine = Machine::new(self.model, boot_disk);
+        if case.stick {
+            machine.disks[0].bus = Bus::Usb;
+        }
         machine.processors = case.vps;
         machine.memory_mib = case.memory_mib;
         machine.has_virtualization = !case.without_virtualization;
@@ -177,7 +182,7 @@ impl Job<'_> {
             File::create(&image)?.set_len(DATA_DISK_BYTES)?;
             machine.disks.push(Disk::new(image, bus));
         }
-        if let Some(image) = self.parts.children(case)? {
+        if let Some(image) = store.filter(|_| !case.stick) {
             machine
                 .disks
                 .push(Disk::volatile(image.to_owned(), Bus::Virtio));
