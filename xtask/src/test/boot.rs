@@ -60,13 +60,18 @@ pub fn run(
                 let sender = sender;
                 while let Some(row) = schedule.take() {
                     let (name, model, case) = row;
+                    let trial = options.trial(name, model, case);
                     let job = Job {
                         parts: &parts,
                         allowed: &allowed,
                         directory: workspace.target().join(format!("tests/{model}-{name}")),
                         model,
                         case,
-                        patience: options.patience,
+                        // A row on trial that hangs must not use up the time of those that count.
+                        patience: match trial {
+                            Some(_) => 1,
+                            None => options.patience,
+                        },
                     };
                     let mut result = job.run();
                     let mut first_try = None;
@@ -74,7 +79,7 @@ pub fn run(
                         && let Ok(judged) = &result
                         && !judged.complaints.is_empty()
                         && case.known.is_none()
-                        && case.trial_on(model).is_none()
+                        && trial.is_none()
                     {
                         first_try = Some(judged.complaints.clone());
                         result = job.run();
@@ -97,9 +102,10 @@ pub fn run(
                 ),
                 Err(error) => (vec![format!("{error:#}")], Duration::ZERO, String::new()),
             };
+            let trial = options.trial(name, model, case);
             let verdict = match (complaints.is_empty(), &case.known) {
-                (is_good, None) if case.trial_on(model).is_some() => Verdict::Trial {
-                    why: case.trial_on(model).unwrap_or_default().to_owned(),
+                (is_good, None) if let Some(why) = trial => Verdict::Trial {
+                    why: why.to_owned(),
                     complaints: if is_good { Vec::new() } else { complaints },
                 },
                 (true, None) => Verdict::Passed,
@@ -188,13 +194,7 @@ impl Job<'_> {
                 .push(Disk::volatile(image.to_owned(), Bus::Virtio));
         }
         let limits = Limits {
-            // A row on trial that hangs must not use up the time of those that count.
-            timeout: time_limit(self.model, case)
-                * if case.trial_on(self.model).is_some() {
-                    1
-                } else {
-                    self.patience
-                },
+            timeout: time_limit(self.model, case) * self.patience,
             stop_lines: verdict::stop_lines(case),
         };
         let outcome = session::run(&self.parts.emulators, &machine, &files, &limits)?;
