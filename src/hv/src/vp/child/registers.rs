@@ -1,6 +1,6 @@
 //! Registers of a child's VP by name, for its parent and for its own MSR accesses.
 
-use synic::{Scope, WriteContext, scope};
+use synic::{MsrEffect, Scope, WriteContext, scope};
 use tlfs::HvError;
 use tlfs::register::RegisterName;
 use vpcore::seam::VpBackend;
@@ -74,15 +74,36 @@ impl<V: Virt> Synthetic for SyntheticRegisters<V> {
     }
 }
 
+/// Registers that place an overlay page.
+const PLACES: [RegisterName; 5] = [
+    RegisterName::HYPERCALL,
+    RegisterName::REFERENCE_TSC,
+    RegisterName::VP_ASSIST_PAGE,
+    RegisterName::SIEFP,
+    RegisterName::SIMP,
+];
+
 /// All registers of a VP of a child.
 pub type ChildRegisters<'a, V> = Registers<'a, <V as Virt>::Vp, Extended, SyntheticRegisters<V>>;
 
 impl<V: Virt> ChildCore<V> {
-    /// Calls `access` with the VP's registers. The back end is loaded here, or attached.
+    /// Calls `access` with the VP's registers, and does what that asks for. The back end is loaded here, or attached.
     pub(super) fn with_registers<T>(
         &mut self,
         access: impl FnOnce(&mut ChildRegisters<'_, V>) -> T,
     ) -> T {
+        let (done, effect) = self.access_registers(access);
+        if let Some(effect) = effect {
+            let _ = self.carry_out(effect);
+        }
+        done
+    }
+
+    /// Calls `access` with the VP's registers; gives what is left to do.
+    fn access_registers<T>(
+        &mut self,
+        access: impl FnOnce(&mut ChildRegisters<'_, V>) -> T,
+    ) -> (T, Option<MsrEffect>) {
         let suspend = self.role.suspend;
         let Child {
             extended,
@@ -109,10 +130,7 @@ impl<V: Virt> ChildCore<V> {
             limits,
             now: insn::rdtsc(),
         });
-        if let Some(effect) = synthetic.effect {
-            let _ = self.carry_out(effect);
-        }
-        done
+        (done, synthetic.effect)
     }
 
     /// Calls `access` with the registers of a VP that is not loaded. For the parent, on any LP.
@@ -135,9 +153,23 @@ impl<V: Virt> ChildCore<V> {
     /// Sets register `name`, for the parent.
     ///
     /// # Errors
-    /// Those of [`Registers::set`].
+    /// Those of [`Registers::set`]. `INSUFFICIENT_MEMORY`: an overlay page wants a frame of the pool; nothing changed.
     pub fn set_register(&mut self, name: RegisterName, value: u128) -> Result<Effect, HvError> {
-        let effect = self.with_registers(|registers| registers.set(name, value))?;
+        let old = if PLACES.contains(&name) {
+            Some(self.register(name)?)
+        } else {
+            None
+        };
+        let (effect, left) = self.access_registers(|registers| registers.set(name, value));
+        let effect = effect?;
+        if let Some(left) = left
+            && self.carry_out(left).is_err()
+            && let Some(old) = old
+        {
+            // The page is not shown, so the register does not say that it is. What was there before needs no memory.
+            let _ = self.with_registers(|registers| registers.set(name, old));
+            return Err(HvError::INSUFFICIENT_MEMORY);
+        }
         self.settle(effect);
         self.shared
             .attention
