@@ -18,7 +18,7 @@ use crate::child::guest::{Guest, Mode};
 use crate::child::layout;
 use crate::child::runtime::{self, Shared};
 use crate::client::call::{self, FAULTED, Reply};
-use crate::client::partition::RWX;
+use crate::client::partition::{Child, RWX, USUAL};
 use crate::options::Options;
 
 /// A partition that there is not.
@@ -52,6 +52,7 @@ pub fn run(_: &Options, _: &Platform) {
             HvError::INVALID_PARTITION_ID,
         );
     }
+    created();
     finalized();
     frames.iter().for_each(|frame| arena::free(*frame));
 }
@@ -864,6 +865,37 @@ fn privileges(guest: &mut Guest) {
         wrong,
         0,
     );
+}
+
+/// What a partition answers that is not initialized.
+fn created() {
+    let Some(mut guest) = need("created: a model", Guest::new(1)) else {
+        return;
+    };
+    let id = guest.id;
+    let Some(child) = need("created: a child", Child::create(USUAL)) else {
+        return;
+    };
+    let frames = arena::frames(8);
+    // The same blocks, about a partition in another state.
+    guest.id = child.id;
+    for case in cases(&guest, &frames) {
+        let is_open = matches!(
+            case.code,
+            CallCode::GET_PARTITION_PROPERTY
+                | CallCode::SET_PARTITION_PROPERTY
+                | CallCode::INSTALL_INTERCEPT
+        );
+        if !case.names_child || is_open {
+            continue;
+        }
+        let reply = case.make(&case.header);
+        super::fails(format_args!("created: {}", case.name), reply.status);
+    }
+    guest.id = id;
+    frames.iter().for_each(|frame| arena::free(*frame));
+    super::clean("created", child.destroy());
+    super::destroy("created: the model", guest);
 }
 
 /// What a finalized partition still answers.

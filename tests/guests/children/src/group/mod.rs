@@ -25,6 +25,7 @@ mod reset;
 mod run;
 mod slots;
 mod smp;
+mod starved;
 mod statistics;
 mod vmbus;
 mod weights;
@@ -48,7 +49,7 @@ const fn group(name: &'static str, is_usual: bool, run: fn(&Options, &Platform))
 }
 
 /// The groups in their order.
-pub static GROUPS: [Group; 16] = [
+pub static GROUPS: [Group; 17] = [
     group("life", true, life::run),
     group("run", true, run::run),
     group("intercepts", true, intercepts::run),
@@ -65,6 +66,7 @@ pub static GROUPS: [Group; 16] = [
     group("vmbus", true, vmbus::run),
     group("slots", true, slots::run),
     group("statistics", true, statistics::run),
+    group("starved", true, starved::run),
 ];
 
 /// The value of `result`; an error is a failed test.

@@ -3,6 +3,7 @@
 mod channels;
 mod control;
 mod ends;
+mod frames;
 mod noise;
 pub mod worker;
 
@@ -170,12 +171,13 @@ pub fn child() -> Option<Guest> {
 }
 
 /// Runs the group.
-pub fn run(options: &Options, _: &Platform) {
+pub fn run(options: &Options, platform: &Platform) {
     let Some(world) = World::new() else { return };
     control::run(&world);
     worker::run(&world);
     ends::run(&world);
     channels::run(&world);
+    frames::run(&world, platform);
     noise::run(&world, options.seed);
     world.leave();
     ends::death();

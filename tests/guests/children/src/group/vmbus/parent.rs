@@ -12,6 +12,7 @@ use super::conversation::{self, connect};
 use crate::arena::{self, FRAME};
 use crate::child::code;
 use crate::child::guest::{Guest, Mode};
+use crate::child::layout;
 use crate::client::partition::children;
 use crate::client::vmbus::{Client, POST, SIGNAL, SINT, Said, Wire, post_input};
 use crate::client::{call, synic};
@@ -303,15 +304,22 @@ fn channels(client: &mut Client<Parent>) {
     connect(client, "parent", Version::V5_3);
 }
 
+/// Children that run when the parent lets go.
+const CHILDREN: usize = 8;
+
 /// Children go before the parent is answered.
 fn ends(client: &mut Client<Parent>) {
     for how in ["contact", "unload"] {
         connect(client, how, Version::V5_3);
-        let Some(mut guest) = need(format_args!("{how}: a child"), Guest::new(1)) else {
-            return;
-        };
-        need("vmbus: start", guest.start(0, Mode::Long, code::spin, &[]));
-        need("vmbus: go", guest.resume(0));
+        let mut guests = alloc::vec::Vec::new();
+        for _ in 0..CHILDREN {
+            let Some(mut guest) = need(format_args!("{how}: a child"), Guest::new(1)) else {
+                return;
+            };
+            need("vmbus: start", guest.start(0, Mode::Long, code::spin, &[]));
+            need("vmbus: go", guest.resume(0));
+            guests.push(guest);
+        }
         synic::sleep(20_000);
         let is_answered = match how {
             "contact" => client.contact(Version::V5_3).is_some(),
@@ -326,9 +334,19 @@ fn ends(client: &mut Client<Parent>) {
             children().len() as u64,
             0,
         );
-        let dirty = guest
-            .deposited
+        let counts = || -> u64 {
+            let counters = guests.iter().map(|guest| guest.read(layout::SHARED));
+            counters.fold(0, u64::wrapping_add)
+        };
+        let then = counts();
+        synic::sleep(20_000);
+        check(
+            format_args!("parent: after {how} nothing runs any more"),
+            counts() == then,
+        );
+        let dirty = guests
             .iter()
+            .flat_map(|guest| &guest.deposited)
             .filter(|frame| !arena::is_filled(**frame, 0))
             .count();
         equal(
@@ -336,7 +354,7 @@ fn ends(client: &mut Client<Parent>) {
             dirty as u64,
             0,
         );
-        guest.forget();
+        guests.into_iter().for_each(Guest::forget);
         synic::drain();
     }
 }
