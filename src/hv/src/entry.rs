@@ -26,9 +26,9 @@ use crate::mm::frames::{self, FrameUse, VpFrames};
 use crate::mm::{address_space, owners, phys};
 use crate::partition::{ParentPartition, Partition, slots, statistics, vmbus};
 use crate::scheduler::{self, LpQueue, Processor};
-use crate::virt::{Svm, Virt, Vmx};
+use crate::virt::{Virt, on_this_machine};
 use crate::vp::parent::{Parent, trap_ports};
-use crate::vp::{Vp, VpParts};
+use crate::vp::{Vp, VpParts, child};
 use crate::{console, diagnostics, panic, power};
 
 /// What `PREPARE` made for one LP, taken by its `LAUNCH`.
@@ -41,12 +41,7 @@ struct Prepared {
 struct Machine {
     info: &'static BootInfo,
     lps: Mutex<&'static mut [Option<Prepared>]>,
-    partition: AnyPartition,
-}
-
-enum AnyPartition {
-    Svm(&'static ParentPartition<Svm>),
-    Vmx(&'static ParentPartition<Vmx>),
+    partition: &'static ParentPartition,
 }
 
 static MACHINE: Once<Machine> = Once::new();
@@ -126,11 +121,7 @@ unsafe fn prepare(spa: Spa) -> Result<(), Status> {
         Some(Some(prepare_lp(info, index, shared)?))
     })
     .ok_or(Status::NO_MEMORY)?;
-    let partition = if crate::virt::is_intel() {
-        AnyPartition::Vmx(prepare_partition::<Vmx>(info, shared)?)
-    } else {
-        AnyPartition::Svm(prepare_partition::<Svm>(info, shared)?)
-    };
+    let partition = prepare_partition(info, shared)?;
     // What a launch allocates cannot fail then.
     const LAUNCH_BYTES: u64 = 128 << 10;
     if frames::usage().1 < u64::from(info.lp_count) * LAUNCH_BYTES {
@@ -155,21 +146,25 @@ fn prepare_lp(info: &BootInfo, index: usize, shared: &'static [LpShared]) -> Opt
     })
 }
 
-fn prepare_partition<V: Virt>(
+fn prepare_partition(
     info: &BootInfo,
     shared: &'static [LpShared],
-) -> Result<&'static ParentPartition<V>, Status> {
-    V::check()?;
-    let mut bitmaps = V::bitmaps(&mut VpFrames)?;
-    trap_ports(&mut bitmaps, info.ecam.base.get() != 0);
-    // MSRs that the bitmap does not cover exit whatever is asked, so the answer does not matter.
-    for msr in (0..0x2000).chain(0xC000_0000..0xC000_2000) {
-        if classify(msr) == MsrClass::Direct {
-            bitmaps.pass_msr_read(msr);
-            bitmaps.pass_msr_write(msr);
+) -> Result<&'static ParentPartition, Status> {
+    let facts = on_this_machine!(V => V::facts())?;
+    let has_ecam = info.ecam.base.get() != 0;
+    let mut choose = |bitmaps: &mut dyn InterceptBitmaps| {
+        trap_ports(bitmaps, has_ecam);
+        // MSRs that the bitmap does not cover exit whatever is asked, so the answer does not matter.
+        for msr in (0..0x2000).chain(0xC000_0000..0xC000_2000) {
+            if classify(msr) == MsrClass::Direct {
+                bitmaps.pass_msr_read(msr);
+                bitmaps.pass_msr_write(msr);
+            }
         }
-    }
-    let partition = ParentPartition::new(info, shared, bitmaps, V::bitmaps(&mut VpFrames)?)?;
+    };
+    let bitmaps = on_this_machine!(V => V::bitmaps(&mut VpFrames, &mut choose))?;
+    let child = on_this_machine!(V => V::bitmaps(&mut VpFrames, &mut child::choose_exits))?;
+    let partition = ParentPartition::new(info, shared, facts, bitmaps, child)?;
     init_queues(info)?;
     let partition = frames::place(FrameUse::Partition, partition).ok_or(Status::NO_MEMORY)?;
     slots::init().map_err(|_| Status::NO_MEMORY)?;
@@ -211,19 +206,13 @@ fn report_memory(info: &BootInfo) {
 
 fn launch(call: &LaunchCall) -> Result<(), Status> {
     let machine = MACHINE.get().ok_or(Status::BAD_BOOT_INFO)?;
-    match machine.partition {
-        AnyPartition::Svm(partition) => launch_on(machine, partition, call),
-        AnyPartition::Vmx(partition) => launch_on(machine, partition, call),
-    }
+    on_this_machine!(V => launch_on::<V>(machine, call))
 }
 
 /// Makes this LP the hypervisor's and enters its VP. Returns only when the processor refused.
-fn launch_on<V: Virt>(
-    machine: &Machine,
-    partition: &'static ParentPartition<V>,
-    call: &LaunchCall,
-) -> Result<(), Status> {
-    V::check()?;
+fn launch_on<V: Virt>(machine: &Machine, call: &LaunchCall) -> Result<(), Status> {
+    let partition = machine.partition;
+    V::facts()?;
     let prepared = machine
         .lps
         .lock()
@@ -243,20 +232,14 @@ fn launch_on<V: Virt>(
         let slat = partition.slat.lock();
         mtrr::adopt(slat.mtrr());
         let frame = frames::alloc(FrameUse::Vp, 1).ok_or(Status::NO_MEMORY);
-        V::enable(&mut VpFrames).and_then(|mut extension| {
-            let mut vp = V::vp(
-                &extension,
-                frame?,
-                Role::Parent,
-                &partition.bitmaps,
-                slat.root(),
-                slat.levels(),
-            )?;
+        V::enable(&mut VpFrames).and_then(|(mut extension, on)| {
+            let bitmaps = partition.bitmaps;
+            let mut vp = V::vp(frame?, Role::Parent, bitmaps, slat.root(), slat.levels())?;
             vp.load(&mut extension);
-            Ok((extension, vp))
+            Ok((extension, on, vp))
         })
     };
-    let (extension, mut backend) = match backend {
+    let (extension, on, mut backend) = match backend {
         Ok(both) => both,
         Err(status) => {
             area.leave();
@@ -285,22 +268,26 @@ fn launch_on<V: Virt>(
     debug_assert!(msr::read(IA32_APIC_BASE) & apic_base::ENABLE != 0);
 
     let parts = VpParts {
-        backend,
         partition,
         shared,
         lp: area,
         apic,
         identity: *core.identity.lock(),
         counters: Counters::of(area.index.get()),
-        role: Parent::new(extension, V::missing()),
+        role: Parent::new(),
     };
     let Some(extended) = Extended::parent(&mut VpFrames) else {
         return Err(Status::NO_MEMORY);
     };
-    let processor = Processor::new(area, Vp::new(parts), extended);
+    let Some(parent) = frames::place(FrameUse::Vp, Vp::new(parts, backend)) else {
+        return Err(Status::NO_MEMORY);
+    };
+    let processor = Processor::new(area, extension, parent, extended);
     let Some(processor) = frames::place(FrameUse::Vp, processor) else {
         return Err(Status::NO_MEMORY);
     };
+    // The LP does not come back.
+    core::mem::forget(on);
     if lp::launched() == machine.lps.lock().len() as u64 {
         // The boot processor, and the last: nobody comes through the trampoline any more, and its page goes back to
         // firmware. The other LPs have interrupts off or run guests; none of them executes or reads it.

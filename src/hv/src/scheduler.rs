@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 
 use sched::{Choice, EntityId, ParentState, Published, Refused, RunQueue, Wake};
 use spin::{Mutex, MutexGuard, Once};
+use vpcore::seam::Lp;
 
 use crate::arch::x86::extended::Extended;
 use crate::arch::x86::insn;
@@ -15,7 +16,6 @@ use crate::partition::directory::{self, Directory};
 use crate::partition::statistics::LpTally;
 use crate::partition::{Seat, VpShared};
 use crate::shootdown;
-use crate::virt::Virt;
 use crate::vp::child::ChildCore;
 use crate::vp::parent::ParentVp;
 
@@ -59,15 +59,16 @@ fn lps() -> u32 {
 }
 
 /// A VP of a child that is loaded here.
-struct Seated<V: Virt> {
+struct Seated {
     id: EntityId,
-    core: MutexGuard<'static, ChildCore<V>>,
+    core: MutexGuard<'static, ChildCore>,
 }
 
 /// What one LP runs.
-pub struct Processor<V: Virt> {
+pub struct Processor {
     area: &'static LpArea,
-    parent: ParentVp<V>,
+    extension: Lp,
+    parent: &'static mut ParentVp,
     /// Vector state of the parent's VP while another is loaded.
     parent_extended: Extended,
     /// The parent's VP waits for an interrupt.
@@ -75,16 +76,22 @@ pub struct Processor<V: Virt> {
     /// An interrupt for the parent came while another VP was loaded.
     parent_called: bool,
     /// Whom the LP has loaded, if not the parent's VP.
-    child: Option<Seated<V>>,
+    child: Option<Seated>,
     tally: LpTally,
 }
 
-impl<V: Virt> Processor<V> {
-    /// The LP that calls, with its VP of the parent, which is loaded.
-    pub fn new(area: &'static LpArea, parent: ParentVp<V>, parent_extended: Extended) -> Self {
+impl Processor {
+    /// The LP that calls, with its extension and its VP of the parent, which is loaded.
+    pub fn new(
+        area: &'static LpArea,
+        extension: Lp,
+        parent: &'static mut ParentVp,
+        parent_extended: Extended,
+    ) -> Self {
         parent.shared().set_loaded(Some(area));
         Self {
             area,
+            extension,
             parent,
             parent_extended,
             parent_waits: false,
@@ -179,7 +186,7 @@ impl<V: Virt> Processor<V> {
         drop(child);
         self.tally.switched();
         self.tally.parent.dispatched(self.area.index);
-        self.parent.load();
+        self.parent.load(&mut self.extension);
         self.parent_extended.restore();
         self.parent.shared().set_loaded(Some(self.area));
     }
@@ -189,7 +196,7 @@ impl<V: Virt> Processor<V> {
         if self.child.as_ref().is_some_and(|child| child.id == id) {
             return true;
         }
-        let core = directory::at::<V>(directory::slot_of_entity(id)).and_then(|child| {
+        let core = directory::at(directory::slot_of_entity(id)).and_then(|child| {
             child
                 .vp(directory::vp_of_entity(id))
                 .and_then(crate::partition::child::ChildVp::try_core)
@@ -206,7 +213,7 @@ impl<V: Virt> Processor<V> {
             }
         }
         self.tally.switched();
-        core.seat(self.area, self.parent.extension());
+        core.seat(self.area, &mut self.extension);
         self.child = Some(Seated { id, core });
         true
     }

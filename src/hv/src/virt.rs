@@ -1,12 +1,14 @@
 //! What the rest of the hypervisor asks of a virtualization extension beside [`VpBackend`].
 //!
-//! One `match` at start-up picks the implementor; every build holds both. They implement the trait where they live.
+//! Every build holds both. The vendor is a type in three places, each under [`on_this_machine`]: where the machine is
+//! prepared, where an LP is launched, and where a VP of a child is made. From there on a VP is a [`VpBackend`] whose type
+//! nobody knows but the loop from an exit to the next entry, and the rest are values: [`Facts`], [`Bitmaps`].
 
 use addr::Spa;
 use bootinfo::Status;
 use paging::{Format, PageSize};
 use vpcore::cpuid::Missing;
-use vpcore::seam::{FrameSource, InterceptBitmaps, Role, VpBackend};
+use vpcore::seam::{FrameSource, InterceptBitmaps, Lp, Role, VpBackend};
 use x86::vector;
 
 use crate::arch::x86::insn;
@@ -16,42 +18,46 @@ pub use crate::arch::x86::vmx::Vmx;
 
 /// A virtualization extension.
 pub trait Virt: 'static {
-    /// The extension, switched on for one LP. Dropping it switches it off: no VP may be used on the LP after that.
-    type Lp;
     /// One VP.
-    type Vp: VpBackend<Lp = Self::Lp> + Send;
-    /// Intercept bitmaps: one set for the parent, one for all children.
-    type Bitmaps: InterceptBitmaps + Send + Sync;
+    type Vp: VpBackend;
+    /// Keeps the extension switched on for one LP. Dropping it switches it off: no VP may be used on the LP after that.
+    type On;
 
-    /// The instruction that makes a hypercall.
-    const HYPERCALL: [u8; 3];
-
-    /// Whether this LP can run guests. Changes nothing.
-    fn check() -> Result<(), Status>;
+    /// What is told of the extension on this LP, if it can run guests. Changes nothing.
+    fn facts() -> Result<Facts, Status>;
     /// Switches the extension on for the calling LP, whose descriptor tables and GS base are the hypervisor's and stay.
     /// On an error the LP is as it was.
-    fn enable(frames: &mut dyn FrameSource) -> Result<Self::Lp, Status>;
-    /// Bitmaps with every port passing and every MSR access exiting.
-    fn bitmaps(frames: &mut dyn FrameSource) -> Result<Self::Bitmaps, Status>;
-    /// Makes a VP, loaded nowhere, as after reset. `frame` is a zeroed frame of
-    /// the hypervisor's for its control structure, which [`VpBackend::into_frame`] gives back; after an error it is the
+    fn enable(frames: &mut dyn FrameSource) -> Result<(Lp, Self::On), Status>;
+    /// Bitmaps with every port passing and every MSR access exiting, but for what `choose` changes in them.
+    fn bitmaps(
+        frames: &mut dyn FrameSource,
+        choose: &mut dyn FnMut(&mut dyn InterceptBitmaps),
+    ) -> Result<Bitmaps, Status>;
+    /// Makes a VP, loaded nowhere, as after reset. The extension is on. `frame` is a zeroed frame of
+    /// the hypervisor's for its control structure, which [`VpBackend::frame`] names; after an error it is the
     /// caller's still. The root of the second-level tables and the bitmaps stay as long as the VP.
     ///
     /// # Errors
     /// [`Status::MISSING_FEATURE`]; [`Status::ENABLE_FAILED`] when the processor refuses the frame. Not on an LP where
     /// another VP could be made with the same levels.
     fn vp(
-        lp: &Self::Lp,
         frame: Spa,
         role: Role,
-        bitmaps: &Self::Bitmaps,
+        bitmaps: Bitmaps,
         slat_root: Spa,
         slat_levels: u32,
     ) -> Result<Self::Vp, Status>;
-    /// Features of this LP that a guest cannot have.
-    fn missing() -> Missing;
+}
+
+/// What the extension is like on this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// The instruction that makes a hypercall.
+    pub hypercall: [u8; 3],
+    /// Features that a guest cannot have.
+    pub missing: Missing,
     /// What second-level tables are like.
-    fn second_level() -> SecondLevel;
+    pub second_level: SecondLevel,
 }
 
 /// What second-level tables are like on this machine.
@@ -75,7 +81,31 @@ pub const fn always_trapped(role: Role) -> u32 {
     }
 }
 
+/// Frames of intercept bitmaps, as processors read them: one set for the parent, one for all children.
+#[derive(Clone, Copy, Debug)]
+pub struct Bitmaps {
+    /// For ports.
+    pub io: Spa,
+    /// For MSRs.
+    pub msr: Spa,
+}
+
 /// The vendor by CPUID leaf 0.
 pub fn is_intel() -> bool {
     insn::cpuid(0, 0).ebx == u32::from_le_bytes(*b"Genu")
 }
+
+/// Evaluates an expression with `$extension` as this machine's [`Virt`].
+macro_rules! on_this_machine {
+    ($extension:ident => $what:expr) => {
+        if $crate::virt::is_intel() {
+            type $extension = $crate::virt::Vmx;
+            $what
+        } else {
+            type $extension = $crate::virt::Svm;
+            $what
+        }
+    };
+}
+
+pub(crate) use on_this_machine;

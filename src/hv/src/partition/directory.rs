@@ -7,7 +7,6 @@
     reason = "hands out references to partitions in frames that are freed"
 )]
 
-use core::marker::PhantomData;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
@@ -16,8 +15,7 @@ use sched::{Entities, Entity, EntityId};
 use spin::Mutex;
 
 use super::child::ChildPartition;
-use super::{PartitionCore, Seat, VpShared};
-use crate::virt::Virt;
+use super::{Partition, Seat, VpShared};
 
 /// Child partitions that can be at a time.
 pub const CHILDREN: usize = 1024;
@@ -25,7 +23,7 @@ pub const CHILDREN: usize = 1024;
 const SLOT_BITS: u32 = CHILDREN.ilog2();
 const VP_BITS: u32 = super::CHILD_VPS.ilog2();
 
-static SLOTS: [AtomicPtr<PartitionCore>; CHILDREN] =
+static SLOTS: [AtomicPtr<ChildPartition>; CHILDREN] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; CHILDREN];
 
 /// Orders who looks a partition up and who takes it away. Held for a few instructions.
@@ -37,34 +35,26 @@ pub const fn slot_of(id: PartitionId) -> usize {
 }
 
 /// A reference to a child that keeps it from being deleted. Held for one piece of a call at most.
-pub struct ChildRef<V: Virt> {
-    core: &'static PartitionCore,
-    kind: PhantomData<V>,
-}
+pub struct ChildRef(&'static ChildPartition);
 
-impl<V: Virt> Deref for ChildRef<V> {
-    type Target = ChildPartition<V>;
+impl Deref for ChildRef {
+    type Target = ChildPartition;
 
-    fn deref(&self) -> &ChildPartition<V> {
-        // SAFETY: `insert` put a partition of this vendor there, whose first field this is; it stays while it has users.
-        unsafe { &*(&raw const *self.core).cast() }
+    fn deref(&self) -> &ChildPartition {
+        self.0
     }
 }
 
-impl<V: Virt> ChildRef<V> {
+impl ChildRef {
     /// The partition, for as long as the caller can show that it stays: a VP of its own does.
-    ///
-    /// # Safety
-    /// Nothing uses the reference after the partition was deleted.
-    pub unsafe fn forever(&self) -> &'static ChildPartition<V> {
-        // SAFETY: as in `deref`; passed on to the caller.
-        unsafe { &*(&raw const *self.core).cast() }
+    pub const fn forever(&self) -> &'static ChildPartition {
+        self.0
     }
 }
 
-impl<V: Virt> Drop for ChildRef<V> {
+impl Drop for ChildRef {
     fn drop(&mut self) {
-        self.core.users.fetch_sub(1, Ordering::Release);
+        self.0.core().users.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -81,8 +71,8 @@ pub fn reserve() -> Option<(usize, PartitionId)> {
 /// Puts `partition` into `slot`. False where another came first.
 ///
 /// # Safety
-/// It is a [`ChildPartition`] of the machine's vendor and stays until [`remove`].
-pub unsafe fn insert(slot: usize, partition: &'static PartitionCore) -> bool {
+/// It stays until [`remove`].
+pub unsafe fn insert(slot: usize, partition: &'static ChildPartition) -> bool {
     let _lock = LOCK.lock();
     let Some(entry) = SLOTS.get(slot) else {
         return false;
@@ -95,35 +85,33 @@ pub unsafe fn insert(slot: usize, partition: &'static PartitionCore) -> bool {
 }
 
 /// Takes the partition out of its slot, and waits until nobody uses it. Those who do are inside one piece of a call.
-pub fn remove(partition: &PartitionCore) {
+pub fn remove(partition: &ChildPartition) {
+    let core = partition.core();
     {
         let _lock = LOCK.lock();
-        if let Some(entry) = SLOTS.get(slot_of(partition.id)) {
+        if let Some(entry) = SLOTS.get(slot_of(core.id)) {
             entry.store(core::ptr::null_mut(), Ordering::Release);
         }
     }
-    while partition.users.load(Ordering::Acquire) != 0 {
+    while core.users.load(Ordering::Acquire) != 0 {
         crate::panic::stop_if_asked();
         core::hint::spin_loop();
     }
 }
 
 /// The child with this identifier.
-pub fn find<V: Virt>(id: PartitionId) -> Option<ChildRef<V>> {
-    at(slot_of(id)).filter(|child: &ChildRef<V>| child.core.id == id)
+pub fn find(id: PartitionId) -> Option<ChildRef> {
+    at(slot_of(id)).filter(|child| child.core().id == id)
 }
 
 /// The child in `slot`.
-pub fn at<V: Virt>(slot: usize) -> Option<ChildRef<V>> {
+pub fn at(slot: usize) -> Option<ChildRef> {
     let _lock = LOCK.lock();
     let entry = SLOTS.get(slot)?.load(Ordering::Acquire);
     // SAFETY: what is in a slot stays while the lock is held.
-    let core: &'static PartitionCore = unsafe { entry.as_ref() }?;
-    core.users.fetch_add(1, Ordering::Acquire);
-    Some(ChildRef {
-        core,
-        kind: PhantomData,
-    })
+    let child: &'static ChildPartition = unsafe { entry.as_ref() }?;
+    child.core().users.fetch_add(1, Ordering::Acquire);
+    Some(ChildRef(child))
 }
 
 /// The entity of VP `vp` in partition slot `slot`.
@@ -145,8 +133,8 @@ pub const fn vp_of_entity(id: EntityId) -> VpIndex {
 pub fn vp(id: EntityId) -> Option<&'static VpShared> {
     let entry = SLOTS.get(slot_of_entity(id))?.load(Ordering::Acquire);
     // SAFETY: a partition whose VPs are in queues is in its slot, and stays.
-    let core: &'static PartitionCore = unsafe { entry.as_ref() }?;
-    core.vps.get(vp_of_entity(id))
+    let child: &'static ChildPartition = unsafe { entry.as_ref() }?;
+    child.core().vps.get(vp_of_entity(id))
 }
 
 /// All VPs of children, for the run queues.

@@ -164,7 +164,6 @@ impl VpTable {
 }
 
 /// What partitions of both kinds have.
-#[repr(C)]
 pub struct PartitionCore {
     /// Its identifier.
     pub id: PartitionId,

@@ -15,7 +15,6 @@ use super::child::Scheduled;
 use super::{Seat, VpShared, directory};
 use crate::arch::x86::lp::LpArea;
 use crate::shootdown;
-use crate::virt::Virt;
 
 /// Link of a VP that is in no list.
 const NOT_LISTED: u32 = 0;
@@ -151,20 +150,15 @@ pub fn settle() {
 
 /// The list of one VP of the parent, as messages. From the look at the first to its taking the list stays locked: another
 /// LP may take the first one out.
-pub struct Source<V> {
+pub struct Source {
     index: VpIndex,
     held: Option<MutexGuard<'static, Lists>>,
-    kind: core::marker::PhantomData<V>,
 }
 
-impl<V: Virt> Source<V> {
+impl Source {
     /// For VP `index` of the parent.
     pub const fn new(index: VpIndex) -> Self {
-        Self {
-            index,
-            held: None,
-            kind: core::marker::PhantomData,
-        }
+        Self { index, held: None }
     }
 
     fn list(&mut self) -> Option<&mut List> {
@@ -176,7 +170,7 @@ impl<V: Virt> Source<V> {
     }
 }
 
-impl<V: Virt> MessageSource for Source<V> {
+impl MessageSource for Source {
     fn waiting(&mut self) -> u16 {
         let is_empty = self.list().is_none_or(|list| list.first == END);
         self.held = None;
@@ -189,7 +183,7 @@ impl<V: Virt> MessageSource for Source<V> {
         }
         let scheduled = linked(self.list()?.first)?;
         let more = scheduled.next_notice.load(Ordering::Relaxed) != END;
-        let child = directory::at::<V>(directory::slot_of_entity(scheduled.id))?;
+        let child = directory::at(directory::slot_of_entity(scheduled.id))?;
         let vp = directory::vp_of_entity(scheduled.id);
         let message = if child.flags.contains(CreateFlags::INTERCEPT_PAGE) {
             let opaque = OpaqueIntercept { vp };

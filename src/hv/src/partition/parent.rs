@@ -8,7 +8,6 @@ use paging::Levels;
 use pci_config::EcamWindow;
 use spin::Mutex;
 use synic::{Overlay, PartitionConfig, PartitionMsrs, QueueEntry, RefClock, VpSynic};
-use vpcore::seam::InterceptBitmaps;
 use x86::cpuid::leaf1_ecx;
 use x86::efer;
 
@@ -20,25 +19,27 @@ use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpShared;
 use crate::mm::frames::{self, FrameUse};
 use crate::mm::phys::{self, SharedFrame};
-use crate::virt::{SecondLevel, Virt};
+use crate::virt::{Bitmaps, Facts};
 
 /// Identifier of the parent partition.
 pub const PARENT: PartitionId = PartitionId::new(1);
 
 /// The parent. VP index and LP index are the same.
-pub struct ParentPartition<V: Virt> {
+pub struct ParentPartition {
     /// What both kinds of partition have.
     pub core: PartitionCore,
     /// Guest physical memory.
     pub slat: Mutex<Slat>,
+    /// What the virtualization extension is like.
+    pub facts: Facts,
     /// Which ports and MSRs exit.
-    pub bitmaps: V::Bitmaps,
+    pub bitmaps: Bitmaps,
     /// The same for all children.
-    child_bitmaps: V::Bitmaps,
+    pub child_bitmaps: Bitmaps,
     /// The rate of the TSC never changes.
     pub has_invariant_tsc: bool,
-    levels: Levels,
-    second: SecondLevel,
+    /// Depth of second-level tables.
+    pub levels: Levels,
     /// The PCI configuration window that we emulate.
     pub ecam: Option<EcamWindow>,
     /// CF8 as the parent wrote it, and the lock of the real one.
@@ -48,13 +49,14 @@ pub struct ParentPartition<V: Virt> {
 /// Messages that can wait for each VP of the parent.
 const QUEUE_ENTRIES: usize = 16;
 
-impl<V: Virt> ParentPartition<V> {
+impl ParentPartition {
     /// Builds the parent of the machine that `info` describes.
     pub fn new(
         info: &BootInfo,
         lps: &'static [LpShared],
-        bitmaps: V::Bitmaps,
-        mut child_bitmaps: V::Bitmaps,
+        facts: Facts,
+        bitmaps: Bitmaps,
+        child_bitmaps: Bitmaps,
     ) -> Result<Self, Status> {
         let tsc = insn::rdtsc();
         let physical_bits = (insn::cpuid(0x8000_0008, 0).eax as u8).clamp(36, 52);
@@ -68,14 +70,6 @@ impl<V: Virt> ParentPartition<V> {
             tsc_hz: info.tsc_hz,
             apic_hz: info.apic_hz,
         };
-        child_bitmaps.trap_all_ports();
-        for msr in vpstate::msr::DIRECT {
-            child_bitmaps.pass_msr_read(msr);
-            child_bitmaps.pass_msr_write(msr);
-        }
-        for msr in vpstate::msr::COMMANDS {
-            child_bitmaps.pass_msr_write(msr);
-        }
         let vps = place_vps(&config, lps)?;
         let lists = frames::place_slice(FrameUse::Partition, vps.len(), |_| List::new());
         notices::init(vps, lists.ok_or(Status::NO_MEMORY)?);
@@ -84,8 +78,13 @@ impl<V: Virt> ParentPartition<V> {
         let ecam = (base != 0)
             .then(|| EcamWindow::new(Gpa::new(base), u8::try_from(info.ecam.last_bus).ok()?))
             .flatten();
-        let second = V::second_level();
-        let slat = Slat::new(info, lps.len(), &second, ecam.as_ref(), physical_bits)?;
+        let slat = Slat::new(
+            info,
+            lps.len(),
+            &facts.second_level,
+            ecam.as_ref(),
+            physical_bits,
+        )?;
         Ok(Self {
             core: PartitionCore {
                 id: PARENT,
@@ -112,30 +111,18 @@ impl<V: Virt> ParentPartition<V> {
                 tag: 0.into(),
             },
             slat: Mutex::new(slat),
+            facts,
             bitmaps,
             child_bitmaps,
             has_invariant_tsc: invariant,
             levels: Levels::from_count(info.levels).ok_or(Status::BAD_BOOT_INFO)?,
-            second,
             ecam,
             config_address: Mutex::new(pci_config::ConfigAddress::default()),
         })
     }
 }
 
-impl<V: Virt> ParentPartition<V> {
-    /// What VPs of children exit for. The parent stays as long as the machine is up.
-    pub const fn child_bitmaps(&'static self) -> &'static V::Bitmaps {
-        &self.child_bitmaps
-    }
-
-    /// What second-level tables are like, and their depth.
-    pub const fn second_level(&self) -> (&SecondLevel, Levels) {
-        (&self.second, self.levels)
-    }
-}
-
-impl<V: Virt> Partition for ParentPartition<V> {
+impl Partition for ParentPartition {
     fn core(&self) -> &PartitionCore {
         &self.core
     }

@@ -22,7 +22,6 @@ use crate::arch::x86::lp::LpArea;
 use crate::mm::frames::{self, FrameUse};
 use crate::mm::phys::{self, SharedFrame};
 use crate::mm::pool::Pool;
-use crate::virt::Virt;
 
 /// Rings that one call tries again: more than a ring has entries.
 const RINGS: usize = 64;
@@ -147,14 +146,14 @@ impl Links {
 }
 
 /// A partition at the other end.
-pub enum Peer<V: Virt> {
+pub enum Peer {
     /// The parent.
-    Parent(&'static ParentPartition<V>),
+    Parent(&'static ParentPartition),
     /// A child.
-    Child(ChildRef<V>),
+    Child(ChildRef),
 }
 
-impl<V: Virt> Deref for Peer<V> {
+impl Deref for Peer {
     type Target = dyn Partition;
 
     fn deref(&self) -> &dyn Partition {
@@ -166,15 +165,15 @@ impl<V: Virt> Deref for Peer<V> {
 }
 
 /// Sends between the partitions of a machine, from one of its LPs.
-pub struct Sender<V: Virt> {
+pub struct Sender {
     /// The LP.
     pub lp: &'static LpArea,
     /// The parent.
-    pub parent: &'static ParentPartition<V>,
+    pub parent: &'static ParentPartition,
 }
 
-impl<V: Virt> Sender<V> {
-    fn owner(&self, to: PortRef) -> Result<Peer<V>, HvError> {
+impl Sender {
+    fn owner(&self, to: PortRef) -> Result<Peer, HvError> {
         if to.owner == PARENT {
             return Ok(Peer::Parent(self.parent));
         }

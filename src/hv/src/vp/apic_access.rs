@@ -4,11 +4,10 @@ use addr::Gpa;
 use apic::Effect;
 
 use super::role::ApicChange;
-use super::{Role, Vp};
+use super::{AnyVp, Role};
 use crate::diagnostics::Counter;
-use crate::virt::Virt;
 
-impl<V: Virt, R: Role<V>> Vp<V, R> {
+impl<R: Role> AnyVp<R> {
     /// Whether `gpa` lies in the APIC's page, where one is.
     pub(super) fn is_apic_page(&self, gpa: Gpa) -> bool {
         gpa.page() == self.apic.page().page()

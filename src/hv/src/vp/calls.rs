@@ -7,17 +7,15 @@ use hypercall::{Body, Call, FlushRequest, IpiRequest, Progress};
 use tlfs::HvError;
 use tlfs::call::{PARTITION_SELF, PostMessage, SignalEvent, VpIndexFromApicId};
 use vmbus_proto::MESSAGE_CONNECTIONS;
-use vpcore::seam::VpBackend;
 
-use super::{Role, Vp};
+use super::{AnyVp, Role};
 use crate::diagnostics::Counter;
 use crate::partition::Partition;
 use crate::partition::ports::Sender;
 use crate::partition::vmbus::{self, Signalled};
 use crate::shootdown;
-use crate::virt::Virt;
 
-impl<V: Virt, R: Role<V>> Vp<V, R> {
+impl<R: Role> AnyVp<R> {
     /// `HvCallSignalEvent` with this parameter block.
     #[inline(never)]
     pub(super) fn signal_event(&mut self, input: &[u8]) -> Result<(), HvError> {
@@ -86,7 +84,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     }
 
     /// What sends for this VP.
-    pub(super) fn sender(&self) -> Sender<V> {
+    pub(super) fn sender(&self) -> Sender {
         Sender {
             lp: self.lp,
             parent: R::parent(self),

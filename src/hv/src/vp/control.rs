@@ -2,14 +2,13 @@
 //!
 //! Source: SDM vol. 3A, "Control Registers"; vol. 2, "MOV—Move to/from Control Registers".
 
-use vpcore::seam::{ControlAccess, Register, VpBackend};
+use vpcore::seam::{ControlAccess, Register};
 use x86::{Gp, cr0, cr4, efer};
 
 use super::fetch::INSTRUCTION_MAX;
-use super::{Role, Vp};
-use crate::virt::Virt;
+use super::{AnyVp, Role};
 
-impl<V: Virt, R: Role<V>> Vp<V, R> {
+impl<R: Role> AnyVp<R> {
     /// Carries out one access.
     pub(super) fn control(&mut self, access: ControlAccess) {
         match access {

@@ -4,29 +4,10 @@ use vpcore::event::{Combined, combine};
 use vpcore::seam::{Event, VpBackend, Window};
 use x86::vector;
 
-use super::{Activity, Role, Vp};
+use super::{Activity, AnyVp, Role, Vp};
 use crate::diagnostics::Counter;
-use crate::virt::Virt;
 
-impl<V: Virt, R: Role<V>> Vp<V, R> {
-    /// Raises an exception in the guest at the next entry, RIP at the instruction that caused it.
-    pub(super) fn raise(&mut self, vector: u8, error_code: Option<u32>) {
-        self.is_settled = false;
-        if !R::intercepts_exception(self, vector, error_code) {
-            self.raised = Some(Event::Exception { vector, error_code });
-        }
-    }
-
-    /// #GP(0).
-    pub(super) fn raise_gp(&mut self) {
-        self.raise(vector::GP, Some(0));
-    }
-
-    /// #UD.
-    pub(super) fn raise_ud(&mut self) {
-        self.raise(vector::UD, None);
-    }
-
+impl<B: VpBackend, R: Role> Vp<B, R> {
     /// Chooses the event of this entry, and asks for a window where something has to wait.
     ///
     /// Order: what an exit interrupted and what we raise, NMI, 8259, local APIC.
@@ -66,29 +47,6 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         self.is_settled = self.deferred != Some(Event::Nmi) && !self.apic.nmi_pending();
     }
 
-    /// Makes one of an interrupted event and an exception that we raise. False when the guest has shut down.
-    pub(super) fn merge_exceptions(&mut self) -> bool {
-        let (Some(first), Some(second)) = (self.interrupted, self.raised) else {
-            return true;
-        };
-        self.interrupted = None;
-        match combine(first, second) {
-            Combined::Deliver(event) => {
-                // An interrupt or NMI was acknowledged already: it comes after the exception. An INT n is not
-                // kept: RIP is at it, and it runs again.
-                if matches!(first, Event::Interrupt(_) | Event::Nmi) {
-                    self.deferred = Some(first);
-                }
-                self.raised = Some(event);
-                true
-            }
-            Combined::Shutdown => {
-                self.shut_down();
-                false
-            }
-        }
-    }
-
     fn deliver_exception(&mut self) -> bool {
         let Some(event) = self.interrupted.take().or_else(|| self.raised.take()) else {
             return false;
@@ -120,17 +78,6 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         true
     }
 
-    /// Ends the interrupt in service where the guest has done so by itself. The bit that lets it is taken back when
-    /// something waits for the end, or with `withdraw`.
-    pub(super) fn settle_eoi(&mut self, withdraw: bool) {
-        let withdraw = withdraw || !self.apic.irr().is_empty();
-        if self.lazy_eoi.settle(self.assist.as_ref(), withdraw) {
-            // Nothing waited for it: there is no level interrupt, and no message.
-            let effect = self.apic.eoi();
-            self.apply(effect);
-        }
-    }
-
     fn deliver_interrupt(&mut self) {
         let vector = match self.apic.pending_extint() {
             Some(vector) => {
@@ -150,6 +97,60 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         };
         self.counters.add(Counter::Delivered);
         self.backend.inject(Event::Interrupt(vector));
+    }
+}
+
+impl<R: Role> AnyVp<R> {
+    /// Raises an exception in the guest at the next entry, RIP at the instruction that caused it.
+    pub(super) fn raise(&mut self, vector: u8, error_code: Option<u32>) {
+        self.is_settled = false;
+        if !R::intercepts_exception(self, vector, error_code) {
+            self.raised = Some(Event::Exception { vector, error_code });
+        }
+    }
+
+    /// #GP(0).
+    pub(super) fn raise_gp(&mut self) {
+        self.raise(vector::GP, Some(0));
+    }
+
+    /// #UD.
+    pub(super) fn raise_ud(&mut self) {
+        self.raise(vector::UD, None);
+    }
+
+    /// Makes one of an interrupted event and an exception that we raise. False when the guest has shut down.
+    pub(super) fn merge_exceptions(&mut self) -> bool {
+        let (Some(first), Some(second)) = (self.interrupted, self.raised) else {
+            return true;
+        };
+        self.interrupted = None;
+        match combine(first, second) {
+            Combined::Deliver(event) => {
+                // An interrupt or NMI was acknowledged already: it comes after the exception. An INT n is not
+                // kept: RIP is at it, and it runs again.
+                if matches!(first, Event::Interrupt(_) | Event::Nmi) {
+                    self.deferred = Some(first);
+                }
+                self.raised = Some(event);
+                true
+            }
+            Combined::Shutdown => {
+                self.shut_down();
+                false
+            }
+        }
+    }
+
+    /// Ends the interrupt in service where the guest has done so by itself. The bit that lets it is taken back when
+    /// something waits for the end, or with `withdraw`.
+    pub(super) fn settle_eoi(&mut self, withdraw: bool) {
+        let withdraw = withdraw || !self.apic.irr().is_empty();
+        if self.lazy_eoi.settle(self.assist.as_ref(), withdraw) {
+            // Nothing waited for it: there is no level interrupt, and no message.
+            let effect = self.apic.eoi();
+            self.apply(effect);
+        }
     }
 
     /// The processor has shut down.

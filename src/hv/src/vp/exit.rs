@@ -3,12 +3,11 @@
 use vpcore::seam::{Exit, Register, SegmentName, VpBackend};
 use x86::Gp;
 
-use super::{Activity, Role, Vp};
+use super::{Activity, AnyVp, Erase, Role, Vp};
 use crate::arch::x86::msr;
 use crate::diagnostics::Counter;
-use crate::virt::Virt;
 
-impl<V: Virt, R: Role<V>> Vp<V, R> {
+impl<B: VpBackend, R: Role> Vp<B, R> {
     /// Answers one exit. No arm panics, and none loops longer than the guest's own instruction would.
     #[inline(always)]
     pub(super) fn handle(&mut self, exit: Exit) {
@@ -29,13 +28,21 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
                 self.refused_at = None;
                 self.rdmsr();
             }
+            Exit::Wrmsr => {
+                self.counters.add(Counter::Wrmsr);
+                self.refused_at = None;
+                self.is_settled = false;
+                self.wrmsr();
+            }
             exit => {
                 self.is_settled = false;
-                self.handle_other(exit);
+                self.erased().handle_other(exit);
             }
         }
     }
+}
 
+impl<R: Role> AnyVp<R> {
     /// Answers an exit that may change what the next entry delivers.
     #[inline(never)]
     fn handle_other(&mut self, exit: Exit) {
@@ -45,7 +52,7 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         }
         match exit {
             // Answered by `handle`.
-            Exit::Cpuid | Exit::Hypercall | Exit::Rdmsr => {}
+            Exit::Cpuid | Exit::Hypercall | Exit::Rdmsr | Exit::Wrmsr => {}
             Exit::InterruptWindow => {
                 self.backend
                     .request_window(vpcore::seam::Window::Interrupt, false);
@@ -65,7 +72,6 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
                     self.activity = Activity::Halted;
                 }
             }
-            Exit::Wrmsr => self.wrmsr(),
             Exit::Xsetbv => self.xsetbv(),
             Exit::Undefined => self.raise_ud(),
             Exit::Exception { vector, error_code } => self.raise(vector, error_code),
@@ -83,17 +89,6 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             }
             exit => R::exit(self, exit),
         }
-    }
-
-    /// The answer of CPUID into the registers.
-    #[inline(always)]
-    pub(super) fn finish_cpuid(&mut self, r: x86::cpuid::CpuidResult) {
-        let gp = self.backend.gp_mut();
-        gp.set(Gp::Rax, r.eax.into());
-        gp.set(Gp::Rbx, r.ebx.into());
-        gp.set(Gp::Rcx, r.ecx.into());
-        gp.set(Gp::Rdx, r.edx.into());
-        self.skip();
     }
 
     fn xsetbv(&mut self) {

@@ -2,11 +2,10 @@
 
 use addr::Gva;
 use paging::walk::{Access, PagingState, fetch_address, translate};
-use vpcore::seam::{Register, SegmentName, VpBackend};
+use vpcore::seam::{Register, SegmentName};
 
-use super::{Role, Vp};
+use super::{AnyVp, Role};
 use crate::partition::{Partition, TableMemory};
-use crate::virt::Virt;
 
 /// Longest instruction in bytes.
 pub(super) const INSTRUCTION_MAX: usize = insn::LENGTH_MAX;
@@ -25,7 +24,7 @@ impl Fetched {
     }
 }
 
-impl<V: Virt, R: Role<V>> Vp<V, R> {
+impl<R: Role> AnyVp<R> {
     /// How the VP translates addresses now.
     pub(super) fn paging_state(&self) -> PagingState {
         let get = |register| self.backend.get(register);

@@ -13,14 +13,14 @@ use tlfs::{HvError, Privileges};
 use vpcore::seam::{Register, SegmentName, VpBackend};
 
 use super::role::Refused;
-use super::{Role, Vp};
+use super::{AnyVp, Erase, Role, Vp};
 use crate::arch::x86::insn;
 use crate::diagnostics::Counter;
 use crate::mm::phys::SharedFrame;
 use crate::partition::Partition;
-use crate::virt::Virt;
+use crate::virt::Facts;
 
-impl<V: Virt, R: Role<V>> Vp<V, R> {
+impl<R: Role> AnyVp<R> {
     fn reference_time(&self) -> RefTime {
         self.partition.core().clock.now(insn::rdtsc())
     }
@@ -211,16 +211,18 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             &cs,
         )
     }
+}
 
+impl<B: VpBackend, R: Role> Vp<B, R> {
     #[inline(always)]
     pub(super) fn hypercall(&mut self) {
         let mode = if self.backend.is_in_64_bit_code() {
             (self.backend.cpl() == 0).then_some(Mode::Long)
         } else {
-            self.legacy_call_mode()
+            self.erased().legacy_call_mode()
         };
         let Some(mode) = mode else {
-            self.raise_ud();
+            self.erased().raise_ud();
             return;
         };
         let registers = mode.read(self.backend.gp());
@@ -231,10 +233,10 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             &registers,
             &mut Memory(self.partition),
             || lp.scratch.lock(),
-            &mut Calls(self),
+            &mut Calls(self.erased()),
         );
         match outcome {
-            Outcome::NoAccess { gpa, access } => R::no_access(self, gpa, access),
+            Outcome::NoAccess { gpa, access } => R::no_access(self.erased(), gpa, access),
             outcome => {
                 if mode.finish(self.backend.gp_mut(), outcome) == Rip::Advance {
                     self.skip();
@@ -268,9 +270,9 @@ const ICR: u32 = 0x300;
 const ICR_HIGH: u32 = 0x310;
 
 /// The calls, for the dispatcher.
-struct Calls<'a, V: Virt, R: Role<V>>(&'a mut Vp<V, R>);
+struct Calls<'a, R: Role>(&'a mut AnyVp<R>);
 
-impl<V: Virt, R: Role<V>> Handler<Call> for Calls<'_, V, R> {
+impl<R: Role> Handler<Call> for Calls<'_, R> {
     fn handle(&mut self, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
         self.0.carry_out_call(call, body)
     }
@@ -305,18 +307,23 @@ impl<P: Partition> HypercallMemory for Memory<P> {
 }
 
 /// The vendor's call instruction and a near return; the rest breaks.
-fn fill_hypercall_page<V: Virt>(frame: SharedFrame) {
+fn fill_hypercall_page(frame: SharedFrame, instruction: &[u8; 3]) {
     const RET: u8 = 0xC3;
     const INT3: u8 = 0xCC;
     frame.fill(INT3);
-    frame.write(0, &V::HYPERCALL);
-    frame.write(V::HYPERCALL.len(), &[RET]);
+    frame.write(0, instruction);
+    frame.write(instruction.len(), &[RET]);
 }
 
 /// Gives an overlay that the hypervisor writes its contents.
-pub(crate) fn fill_overlay<V: Virt>(kind: Overlay, frame: SharedFrame, clock: &synic::RefClock) {
+pub(crate) fn fill_overlay(
+    kind: Overlay,
+    frame: SharedFrame,
+    clock: &synic::RefClock,
+    facts: &Facts,
+) {
     match kind {
-        Overlay::Hypercall => fill_hypercall_page::<V>(frame),
+        Overlay::Hypercall => fill_hypercall_page(frame, &facts.hypercall),
         Overlay::ReferenceTsc => fill_tsc_page(frame, clock),
         _ => {}
     }

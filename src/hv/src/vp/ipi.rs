@@ -3,12 +3,11 @@
 
 use apic::{Destination, Ipi, IpiKind};
 
-use super::{Role, Vp};
+use super::{AnyVp, Role};
 use crate::diagnostics::Counter;
 use crate::partition::{Partition, VpShared};
-use crate::virt::Virt;
 
-impl<V: Virt, R: Role<V>> Vp<V, R> {
+impl<R: Role> AnyVp<R> {
     /// Delivers `ipi` to every VP it names.
     pub(super) fn send_ipi(&mut self, ipi: &Ipi) {
         self.counters.add(Counter::ApicIpi);

@@ -3,13 +3,12 @@
 use addr::Gpa;
 use apic::Mode;
 use insn::{MmioBus, Progress, Width};
-use vpcore::seam::{Register, SlatFault, VpBackend};
+use vpcore::seam::{Register, SlatFault};
 
 use super::fetch::INSTRUCTION_MAX;
-use super::{Role, Vp};
+use super::{AnyVp, Role};
 use crate::arch::x86::insn::rdtsc;
 use crate::diagnostics::Counter;
-use crate::virt::Virt;
 
 /// How [`Vp::emulate`] ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,24 +20,24 @@ pub(super) enum Emulated {
 }
 
 /// A device behind one page.
-pub(super) trait Device<V: Virt, R: Role<V>> {
+pub(super) trait Device<R: Role> {
     /// Reads `width` at `gpa`.
-    fn read(&mut self, vp: &mut Vp<V, R>, gpa: Gpa, width: Width) -> u64;
+    fn read(&mut self, vp: &mut AnyVp<R>, gpa: Gpa, width: Width) -> u64;
     /// Writes `width` at `gpa`.
-    fn write(&mut self, vp: &mut Vp<V, R>, gpa: Gpa, width: Width, value: u64);
+    fn write(&mut self, vp: &mut AnyVp<R>, gpa: Gpa, width: Width, value: u64);
     /// Whether the instruction that did so is to be completed. If not, the device has changed nothing.
-    fn accepts(&mut self, _: &mut Vp<V, R>, _: Progress) -> bool {
+    fn accepts(&mut self, _: &mut AnyVp<R>, _: Progress) -> bool {
         true
     }
 }
 
-struct Bus<'a, V: Virt, R: Role<V>, D> {
-    vp: &'a mut Vp<V, R>,
+struct Bus<'a, R: Role, D> {
+    vp: &'a mut AnyVp<R>,
     gpa: Gpa,
     device: D,
 }
 
-impl<V: Virt, R: Role<V>, D: Device<V, R>> MmioBus for Bus<'_, V, R, D> {
+impl<R: Role, D: Device<R>> MmioBus for Bus<'_, R, D> {
     fn read(&mut self, width: Width) -> u64 {
         self.device.read(self.vp, self.gpa, width)
     }
@@ -48,9 +47,9 @@ impl<V: Virt, R: Role<V>, D: Device<V, R>> MmioBus for Bus<'_, V, R, D> {
     }
 }
 
-impl<V: Virt, R: Role<V>> Vp<V, R> {
+impl<R: Role> AnyVp<R> {
     /// Carries out the instruction at RIP, whose memory operand is at `gpa`, against `device`.
-    pub(super) fn emulate(&mut self, gpa: Gpa, device: impl Device<V, R>) -> Emulated {
+    pub(super) fn emulate(&mut self, gpa: Gpa, device: impl Device<R>) -> Emulated {
         let fetched = self.fetch(INSTRUCTION_MAX);
         if fetched.bytes().is_empty() {
             // Another processor took the code away: the guest meets that itself.
@@ -104,9 +103,9 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
 /// The registers of the virtual local APIC. Outside xAPIC mode there is nothing behind them.
 struct ApicPage;
 
-impl<V: Virt, R: Role<V>> Device<V, R> for ApicPage {
+impl<R: Role> Device<R> for ApicPage {
     /// Narrow reads, and reads inside a register, give that part of it; the bytes between two registers are zero.
-    fn read(&mut self, vp: &mut Vp<V, R>, gpa: Gpa, width: Width) -> u64 {
+    fn read(&mut self, vp: &mut AnyVp<R>, gpa: Gpa, width: Width) -> u64 {
         let offset = gpa.page_offset();
         let register = if vp.apic.mode() == Mode::XApic {
             vp.apic.read((offset & 0xFF0) as u16, rdtsc())
@@ -122,7 +121,7 @@ impl<V: Virt, R: Role<V>> Device<V, R> for ApicPage {
     }
 
     /// Registers are 32 bits wide at multiples of 16; other writes are undefined and have no effect.
-    fn write(&mut self, vp: &mut Vp<V, R>, gpa: Gpa, width: Width, value: u64) {
+    fn write(&mut self, vp: &mut AnyVp<R>, gpa: Gpa, width: Width, value: u64) {
         let offset = gpa.page_offset();
         if width == Width::Dword && offset.is_multiple_of(16) && vp.apic.mode() == Mode::XApic {
             let effect = vp.apic.write(offset as u16, value as u32, rdtsc());

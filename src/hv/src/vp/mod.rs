@@ -3,6 +3,10 @@
 //! Every turn: work that others left, timers, one event into the guest, entry, exit. The parts that answer exits lie
 //! in the other files of this folder, each an `impl` block of [`Vp`]: here what all VPs do, in `parent` and `child`
 //! what only those do, behind [`Role`].
+//!
+//! The loop and the answers to the most frequent exits are compiled for each vendor. The rest is [`AnyVp`]'s, which reaches
+//! the back end through a trait object: it is compiled once.
+#![expect(unsafe_code, reason = "finds the back end's type again")]
 
 mod apic_access;
 mod calls;
@@ -19,6 +23,7 @@ mod msr;
 pub mod parent;
 mod role;
 
+use core::any::Any;
 use core::sync::atomic::Ordering;
 
 use addr::VpIndex;
@@ -34,7 +39,7 @@ use crate::diagnostics::{Counter, Counters};
 use crate::mm::phys::SharedFrame;
 use crate::partition::{Partition, VpShared};
 use crate::shootdown;
-use crate::virt::Virt;
+use crate::virt::{Svm, Virt, Vmx};
 
 pub(crate) use hyperv::fill_overlay;
 pub use role::{Refused, Role};
@@ -63,9 +68,8 @@ const MWAIT_SLICES_PER_SECOND: u64 = 1000;
 /// Shortest time that a VP runs before its own timer stops it, in fractions of a second.
 const MOMENTS_PER_SECOND: u64 = 100_000;
 
-/// A VP of a partition of kind `R`.
-pub struct Vp<V: Virt, R: Role<V>> {
-    backend: V::Vp,
+/// A VP of a partition of kind `R`, with back end `B`.
+pub struct Vp<B: VpBackend + ?Sized, R: Role> {
     partition: &'static R::Partition,
     shared: &'static VpShared,
     lp: &'static LpArea,
@@ -106,12 +110,32 @@ pub struct Vp<V: Virt, R: Role<V>> {
     /// Lines that this VP may still write to the log by its own actions.
     log_budget: u32,
     role: R,
+    /// Last, so that a reference to the VP can forget its type.
+    backend: B,
+}
+
+/// A VP whose back end is one of the two.
+pub type AnyVp<R> = Vp<dyn VpBackend, R>;
+
+/// The VP as [`AnyVp`], if it is not that already.
+trait Erase<R: Role> {
+    fn erased(&mut self) -> &mut AnyVp<R>;
+}
+
+impl<B: VpBackend, R: Role> Erase<R> for Vp<B, R> {
+    fn erased(&mut self) -> &mut AnyVp<R> {
+        self
+    }
+}
+
+impl<R: Role> Erase<R> for AnyVp<R> {
+    fn erased(&mut self) -> &mut Self {
+        self
+    }
 }
 
 /// What [`Vp::new`] takes over.
-pub struct VpParts<V: Virt, R: Role<V>> {
-    /// The VP's registers and control structure.
-    pub backend: V::Vp,
+pub struct VpParts<R: Role> {
     /// Its partition.
     pub partition: &'static R::Partition,
     /// The part that all LPs see.
@@ -128,12 +152,12 @@ pub struct VpParts<V: Virt, R: Role<V>> {
     pub role: R,
 }
 
-impl<V: Virt, R: Role<V>> Vp<V, R> {
-    /// A VP that has not run yet.
-    pub fn new(parts: VpParts<V, R>) -> Self {
+impl<B: VpBackend, R: Role> Vp<B, R> {
+    /// A VP that has not run yet. `backend`: its registers and control structure.
+    pub fn new(parts: VpParts<R>, backend: B) -> Self {
         parts.apic.publish(&parts.shared.inbox);
         Self {
-            backend: parts.backend,
+            backend,
             partition: parts.partition,
             shared: parts.shared,
             lp: parts.lp,
@@ -160,20 +184,8 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         }
     }
 
-    /// The part of it that all LPs see.
-    pub fn shared(&self) -> &'static VpShared {
-        self.shared
-    }
-
-    /// Ticks of the TSC per second.
-    pub fn tsc_hz(&self) -> u64 {
-        self.tsc_hz
-    }
-
-    /// Runs the VP until it waits for something, or `limit` (TSC ticks) is over, or its role says so.
-    pub fn run(&mut self, limit: u64) {
-        self.limit = limit;
-        self.is_settled = false;
+    /// See [`AnyVp::run`].
+    fn run_as_is(&mut self) {
         while (self.is_settled && self.announce()) || self.prepare() {
             self.counters.add(Counter::Entries);
             let exit = self.backend.run();
@@ -205,6 +217,88 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
     /// Does everything that comes before an entry. False when there is nothing to enter: the VP waits.
     #[inline(never)]
     fn prepare(&mut self) -> bool {
+        if !self.erased().do_what_is_due() {
+            return false;
+        }
+        if self.wake() {
+            self.deliver();
+            return true;
+        }
+        self.lp.shared.in_guest.store(false, Ordering::SeqCst);
+        false
+    }
+}
+
+impl<B: VpBackend + ?Sized, R: Role> Vp<B, R> {
+    /// Whether the VP runs: a halted one wakes when there is something for it.
+    fn wake(&mut self) -> bool {
+        if self.shared.inbox.is_held() {
+            return false;
+        }
+        let wakes = match self.activity {
+            Activity::Running => return true,
+            Activity::ShutDown => false,
+            Activity::Halted => {
+                self.has_event() || (self.has_interrupt() && self.backend.can_take_interrupt())
+            }
+            Activity::Idle { until } => {
+                self.has_event() || self.has_interrupt() || until <= insn::rdtsc()
+            }
+        };
+        if wakes {
+            self.activity = Activity::Running;
+        }
+        wakes
+    }
+
+    fn has_event(&self) -> bool {
+        self.raised.is_some()
+            || self.interrupted.is_some()
+            || self.deferred.is_some()
+            || self.apic.nmi_pending()
+    }
+
+    fn has_interrupt(&self) -> bool {
+        self.apic.pending().is_some() || self.apic.pending_extint().is_some()
+    }
+}
+
+impl<R: Role> AnyVp<R> {
+    /// The part of it that all LPs see.
+    pub fn shared(&self) -> &'static VpShared {
+        self.shared
+    }
+
+    /// Ticks of the TSC per second.
+    pub fn tsc_hz(&self) -> u64 {
+        self.tsc_hz
+    }
+
+    /// Runs the VP until it waits for something, or `limit` (TSC ticks) is over, or its role says so.
+    pub fn run(&mut self, limit: u64) {
+        self.limit = limit;
+        self.is_settled = false;
+        if let Some(vp) = self.downcast::<<Vmx as Virt>::Vp>() {
+            vp.run_as_is();
+        } else if let Some(vp) = self.downcast::<<Svm as Virt>::Vp>() {
+            vp.run_as_is();
+        }
+    }
+
+    /// The VP with the type of its back end, if that is `B`.
+    fn downcast<B: VpBackend>(&mut self) -> Option<&mut Vp<B, R>> {
+        let backend: &dyn Any = &self.backend;
+        if !backend.is::<B>() {
+            return None;
+        }
+        let vp = (&raw mut *self).cast::<Vp<B, R>>();
+        // SAFETY: a VP whose back end is a `B` is a `Vp<B, R>`, of which this is the only reference.
+        Some(unsafe { &mut *vp })
+    }
+
+    /// What comes before an entry and has nothing to do with the back end: work that others left, timers. True when the LP
+    /// has announced itself in the guest; false when the VP leaves its LP.
+    fn do_what_is_due(&mut self) -> bool {
         self.is_settled = false;
         loop {
             self.lp.shared.attention.store(false, Ordering::SeqCst);
@@ -232,16 +326,10 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
             // holder may be waiting for this LP to leave the guest.
             self.lp.shared.in_guest.store(true, Ordering::SeqCst);
             if !self.lp.shared.attention.load(Ordering::SeqCst) {
-                break;
+                return true;
             }
             self.lp.shared.in_guest.store(false, Ordering::SeqCst);
         }
-        if self.wake() {
-            self.deliver();
-            return true;
-        }
-        self.lp.shared.in_guest.store(false, Ordering::SeqCst);
-        false
     }
 
     /// Whether there is something to run, as far as the VP itself goes: it is not held, and not halted without an event.
@@ -297,38 +385,6 @@ impl<V: Virt, R: Role<V>> Vp<V, R> {
         self.interrupted = None;
         self.deferred = None;
         self.raised = None;
-    }
-
-    /// Whether the VP runs: a halted one wakes when there is something for it.
-    fn wake(&mut self) -> bool {
-        if self.shared.inbox.is_held() {
-            return false;
-        }
-        let wakes = match self.activity {
-            Activity::Running => return true,
-            Activity::ShutDown => false,
-            Activity::Halted => {
-                self.has_event() || (self.has_interrupt() && self.backend.can_take_interrupt())
-            }
-            Activity::Idle { until } => {
-                self.has_event() || self.has_interrupt() || until <= insn::rdtsc()
-            }
-        };
-        if wakes {
-            self.activity = Activity::Running;
-        }
-        wakes
-    }
-
-    fn has_event(&self) -> bool {
-        self.raised.is_some()
-            || self.interrupted.is_some()
-            || self.deferred.is_some()
-            || self.apic.nmi_pending()
-    }
-
-    fn has_interrupt(&self) -> bool {
-        self.apic.pending().is_some() || self.apic.pending_extint().is_some()
     }
 
     /// MWAIT: lets time pass, at most a slice, and goes on as if the store had come.

@@ -5,35 +5,37 @@ use vpcore::seam::{Register, VpBackend};
 use x86::{Gp, cr0, efer};
 
 use super::role::{MsrAnswer, Refused};
-use super::{Role, Vp};
+use super::{AnyVp, Erase, Role, Vp};
 use crate::arch::x86::insn;
 use crate::partition::Partition;
-use crate::virt::Virt;
 
-impl<V: Virt, R: Role<V>> Vp<V, R> {
+impl<B: VpBackend, R: Role> Vp<B, R> {
     #[inline(never)]
     pub(super) fn rdmsr(&mut self) {
         let number = self.backend.gp().get(Gp::Rcx) as u32;
-        match R::read_msr(self, number) {
+        match R::read_msr(self.erased(), number) {
             MsrAnswer::Done(value) => {
                 self.backend.gp_mut().set_edx_eax(value);
                 self.skip();
             }
-            MsrAnswer::Refused => self.raise_gp(),
+            MsrAnswer::Refused => self.erased().raise_gp(),
             MsrAnswer::Intercepted => {}
         }
     }
 
+    #[inline(never)]
     pub(super) fn wrmsr(&mut self) {
         let number = self.backend.gp().get(Gp::Rcx) as u32;
         let value = self.backend.gp().edx_eax();
-        match R::write_msr(self, number, value) {
+        match R::write_msr(self.erased(), number, value) {
             MsrAnswer::Done(()) => self.skip(),
-            MsrAnswer::Refused => self.raise_gp(),
+            MsrAnswer::Refused => self.erased().raise_gp(),
             MsrAnswer::Intercepted => {}
         }
     }
+}
 
+impl<R: Role> AnyVp<R> {
     /// A register of the virtual APIC in x2APIC mode, or its deadline.
     pub(super) fn read_apic_msr(&mut self, number: u32) -> Result<u64, Refused> {
         if self.apic.mode() != Mode::X2Apic && number != x86::msr::IA32_TSC_DEADLINE {

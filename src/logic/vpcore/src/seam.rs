@@ -3,8 +3,12 @@
 //! Whatever differs between the vendors stays below: encodings, which registers the hardware keeps, where an
 //! instruction length comes from. A hardware code crosses in [`Exit::Unknown`] only.
 
+use core::any::Any;
+
 use addr::{Gpa, Gva, Spa};
 use x86::{Gp, GpRegs, Segment, TableRegister};
+
+use crate::tags::Tags;
 
 /// Why a guest stopped. Says what happened, not what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,30 +269,36 @@ pub enum Role {
     Child,
 }
 
+/// The extension on one LP, as the VPs need it that are loaded there.
+#[derive(Debug)]
+pub struct Lp {
+    /// Tags of translations.
+    pub tags: Tags,
+    /// A frame that is this LP's alone: the VMXON region; where VMSAVE keeps the hypervisor's own registers.
+    pub frame: Spa,
+}
+
 /// One virtual processor as the vendor's extension runs it: control structure, and the registers that the
 /// hardware does not keep.
 ///
 /// A VP is *loaded* on at most one LP, and an LP has at most one VP loaded. All methods are called with interrupts off,
 /// on the LP where the VP is loaded or inside [`VpBackend::attached`]; [`VpBackend::run`] on the LP where it is loaded.
 /// A VP that is not loaded may be handed to another LP.
-pub trait VpBackend {
-    /// The extension of one LP.
-    type Lp;
-
+///
+/// All but the way from an exit to the next entry uses it as a trait object, and is compiled once for both vendors.
+pub trait VpBackend: Any + Send {
     /// Makes this the VP that runs on the calling LP, whose extension is `lp`. Its registers go where the hardware wants
     /// them. None of its translations is used that another LP may have dropped since: a VP that was somewhere else, or
     /// whose tag was lost, begins with none; else those of its last time here are still there.
     ///
     /// It is loaded nowhere, and so is any other VP on this LP.
-    fn load(&mut self, lp: &mut Self::Lp);
+    fn load(&mut self, lp: &mut Lp);
 
     /// Takes the VP off the LP. Its registers come to memory, so that any LP may load it.
     fn unload(&mut self);
 
-    /// The frame that held its control structure. The VP is loaded nowhere; the frame has the guest's registers in it.
-    fn into_frame(self) -> Spa
-    where
-        Self: Sized;
+    /// The frame that holds its control structure, and the guest's registers with it.
+    fn frame(&self) -> Spa;
 
     /// Lets registers be read and set on the calling LP although the VP is not loaded there, until
     /// [`VpBackend::detach`] is called with what this gives. The VP is loaded nowhere else. Another VP that is loaded

@@ -19,14 +19,14 @@ const BUSY_TSS: u16 = 0x8B;
 const PAT_AT_RESET: u64 = 0x0007_0406_0007_0406;
 
 /// Sets the registers of `vp` as after reset, where all that [`init`] leaves alone is zero already.
-pub fn reset(vp: &mut impl VpBackend) {
+pub fn reset(vp: &mut dyn VpBackend) {
     vp.set(Register::Pat, PAT_AT_RESET);
     init(vp, 0);
 }
 
 /// Resets the registers of `vp` as INIT does, and what holds its events back. CD and NW stay as they are; `signature` (CPUID leaf 1, EAX) goes into
 /// EDX. Vector state, XCR0, MTRRs, machine-check banks and the time-stamp counter are not touched.
-pub fn init(vp: &mut impl VpBackend, signature: u32) {
+pub fn init(vp: &mut dyn VpBackend, signature: u32) {
     vp.reset_events();
     *vp.gp_mut() = GpRegs::default();
     vp.gp_mut().set(Gp::Rdx, u64::from(signature));
@@ -88,7 +88,7 @@ pub fn init(vp: &mut impl VpBackend, signature: u32) {
 }
 
 /// Sets CS:IP where a start-up IPI with `vector` lets a VP begin: page `vector` of the first MiB, in real mode.
-pub fn start(vp: &mut impl VpBackend, vector: u8) {
+pub fn start(vp: &mut dyn VpBackend, vector: u8) {
     let base = u64::from(vector) << 12;
     vp.set_segment(
         SegmentName::Cs,

@@ -46,7 +46,7 @@ impl Context {
     /// an event was interrupted.
     pub fn new(
         (partition, index): (PartitionId, VpIndex),
-        vp: &impl VpBackend,
+        vp: &dyn VpBackend,
         cr8: u8,
         length: u8,
         is_delivering: bool,
@@ -96,7 +96,7 @@ impl Context {
     /// A port was accessed.
     pub fn port(
         &self,
-        vp: &impl VpBackend,
+        vp: &dyn VpBackend,
         access: &IoAccess,
         instruction: &Instruction,
     ) -> Message {
@@ -171,7 +171,7 @@ impl Context {
     }
 
     /// RDMSR or WRMSR of a register that the hypervisor leaves to the parent.
-    pub fn msr(&self, vp: &impl VpBackend, msr: u32, is_write: bool) -> Message {
+    pub fn msr(&self, vp: &dyn VpBackend, msr: u32, is_write: bool) -> Message {
         let access = if is_write {
             AccessType::Write
         } else {
@@ -188,7 +188,7 @@ impl Context {
     }
 
     /// CPUID of a leaf that the parent intercepts; `answer` is what the guest would get.
-    pub fn cpuid(&self, vp: &impl VpBackend, answer: &CpuidResult) -> Message {
+    pub fn cpuid(&self, vp: &dyn VpBackend, answer: &CpuidResult) -> Message {
         let gp = vp.gp();
         let payload = CpuidIntercept {
             header: self.header,
@@ -207,7 +207,7 @@ impl Context {
     /// An exception that the parent intercepts. `parameter` is CR2 or the bits of DR6.
     pub fn exception(
         &self,
-        vp: &impl VpBackend,
+        vp: &dyn VpBackend,
         (vector, error_code): (u8, Option<u32>),
         parameter: u64,
         instruction: &Instruction,

@@ -5,7 +5,7 @@
 //! finds what it finds under other hypervisors, so that it does not complain.
 
 use tlfs::register::RegisterName as N;
-use vpcore::seam::{Register, VpBackend};
+use vpcore::seam::Register;
 use x86::msr as n;
 use x86::{cr0, efer};
 
@@ -157,7 +157,7 @@ pub fn classify(msr: u32) -> Class {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GeneralProtection;
 
-impl<B: VpBackend, E: Extended, S: Synthetic> Registers<'_, B, E, S> {
+impl<E: Extended, S: Synthetic> Registers<'_, E, S> {
     /// RDMSR of a register of the VP that is called `name`.
     ///
     /// # Errors

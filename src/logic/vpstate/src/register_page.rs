@@ -6,7 +6,6 @@
 use tlfs::HvError;
 use tlfs::register::RegisterName as N;
 use tlfs::state::register_page as page;
-use vpcore::seam::VpBackend;
 
 use crate::bytes::{read, read_u32, write};
 use crate::names::Place;
@@ -44,7 +43,7 @@ const READ_ONLY: [(usize, N); 10] = [
     (page::XFEM, N::XFEM),
 ];
 
-impl<B: VpBackend, E: Extended, S: Synthetic> Registers<'_, B, E, S> {
+impl<E: Extended, S: Synthetic> Registers<'_, E, S> {
     /// The page as it is to be after an intercept: valid, nothing dirty.
     pub fn page(&mut self) -> [u8; BYTES] {
         let mut image = [0; BYTES];

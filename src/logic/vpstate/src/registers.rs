@@ -72,10 +72,9 @@ pub enum Effect {
 ///
 /// What [`Extended`] has is in memory: the VP is not loaded, or was just saved and only reads are made. For RDMSR and
 /// WRMSR of the guest itself that does not matter: they reach none of it.
-#[derive(Debug)]
-pub struct Registers<'a, B, E, S> {
+pub struct Registers<'a, E, S> {
     /// The back end, attached where its registers need that.
-    pub backend: &'a mut B,
+    pub backend: &'a mut dyn VpBackend,
     /// What a switch moves.
     pub extended: &'a mut E,
     /// Synthetic MSRs.
@@ -120,7 +119,7 @@ pub const fn decode_segment(value: u128) -> Segment {
 
 const REFUSED: HvError = HvError::INVALID_REGISTER_VALUE;
 
-impl<B: VpBackend, E: Extended, S: Synthetic> Registers<'_, B, E, S> {
+impl<E: Extended, S: Synthetic> Registers<'_, E, S> {
     /// The value of register `name`.
     ///
     /// # Errors

@@ -116,7 +116,7 @@ impl Captured {
     }
 
     /// Makes `vp` go on where the loader called.
-    pub fn load_into(&self, vp: &mut impl VpBackend) {
+    pub fn load_into(&self, vp: &mut dyn VpBackend) {
         for (register, value) in self.registers {
             vp.set(register, value);
         }

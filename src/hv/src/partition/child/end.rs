@@ -15,15 +15,14 @@ use crate::partition::directory::{self, ChildRef};
 use crate::partition::state_page::StatePages;
 use crate::partition::{Partition, notices, slots};
 use crate::scheduler;
-use crate::virt::Virt;
 
 /// Leaves and tables of the address space that one piece of finalizing frees.
 const BUDGET: u32 = 256;
 
-impl<V: Virt> ChildPartition<V> {
+impl ChildPartition {
     /// Stops `vp` for ever and takes away what it shares with the parent. Its frames stay until the partition is
     /// finalized. Inside [`ChildPartition::exclusively`].
-    pub fn delete_vp(&self, me: &LpArea, vp: &'static ChildVp<V>) {
+    pub fn delete_vp(&self, me: &LpArea, vp: &'static ChildVp) {
         self.silence(me, vp);
         self.forget_vp(vp.shared.index);
         let _guard = self.properties.lock();
@@ -33,7 +32,7 @@ impl<V: Virt> ChildPartition<V> {
             .store((&raw const *vp).cast_mut(), Ordering::Release);
     }
 
-    fn silence(&self, me: &LpArea, vp: &'static ChildVp<V>) {
+    fn silence(&self, me: &LpArea, vp: &'static ChildVp) {
         if let Some(scheduled) = vp.scheduled() {
             let _ = scheduled.suspend.set(Reasons::ENDING);
             scheduler::remove(me, &vp.shared);
@@ -137,10 +136,10 @@ impl<V: Virt> ChildPartition<V> {
         Progress::Done
     }
 
-    fn take_deleted(&self) -> Option<&'static ChildVp<V>> {
+    fn take_deleted(&self) -> Option<&'static ChildVp> {
         let _guard = self.properties.lock();
         // SAFETY: what is in the list lies in its frame until `destroy`.
-        let vp: &'static ChildVp<V> = unsafe { self.deleted.load(Ordering::Acquire).as_ref() }?;
+        let vp: &'static ChildVp = unsafe { self.deleted.load(Ordering::Acquire).as_ref() }?;
         self.deleted
             .store(vp.next_deleted.load(Ordering::Relaxed), Ordering::Release);
         Some(vp)
@@ -150,7 +149,7 @@ impl<V: Virt> ChildPartition<V> {
     ///
     /// # Errors
     /// `INVALID_PARTITION_STATE`; `OPERATION_DENIED`: its pool is to be withdrawn first, or another call is at it.
-    pub fn delete(child: ChildRef<V>) -> Result<(), HvError> {
+    pub fn delete(child: ChildRef) -> Result<(), HvError> {
         let checked = child.exclusively(|| {
             let mut properties = child.properties.lock();
             if !matches!(properties.state, State::Created | State::Finalized) {
@@ -165,10 +164,9 @@ impl<V: Virt> ChildPartition<V> {
         });
         checked.unwrap_or(Err(HvError::OPERATION_DENIED))?;
         child.statistics.clear();
-        // SAFETY: used below only, before it is freed.
-        let partition = unsafe { child.forever() };
+        let partition = child.forever();
         drop(child);
-        directory::remove(partition.core());
+        directory::remove(partition);
         scheduler::settle();
         notices::settle();
         // SAFETY: out of the directory, without users, and empty.

@@ -10,12 +10,10 @@ use super::{ChildPartition, State};
 use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpArea;
 use crate::partition::Partition;
-use crate::partition::slots::{Attachable, Standing};
 use crate::scheduler;
-use crate::virt::Virt;
 use crate::vp::fill_overlay;
 
-impl<V: Virt> ChildPartition<V> {
+impl ChildPartition {
     /// Lets its clocks stand still, and its VPs with them, or go on. Inside [`ChildPartition::exclusively`].
     pub fn freeze(&self, me: &LpArea, is_frozen: bool) {
         if self.is_frozen.swap(is_frozen, Ordering::SeqCst) == is_frozen {
@@ -52,13 +50,31 @@ impl<V: Virt> ChildPartition<V> {
     pub fn show_time(&self) {
         let kind = synic::Overlay::ReferenceTsc;
         if let Some(frame) = self.overlay_frame(kind, VpIndex::new(0)) {
-            fill_overlay::<V>(kind, frame, &self.core().clock);
+            fill_overlay(kind, frame, &self.core().clock, &self.parent.facts);
         }
     }
 }
 
-impl<V: Virt> Attachable for ChildPartition<V> {
-    fn standing(&self) -> Standing {
+/// How a child is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Where it is in its life.
+    pub state: PartitionState,
+    /// Its time stands still.
+    pub is_frozen: bool,
+    /// A VP of it has run.
+    pub has_run: bool,
+    /// Frames in its pool, used or not.
+    pub deposited: u64,
+    /// Those of them that are used.
+    pub used: u64,
+    /// Pages mapped into it.
+    pub mapped: u64,
+}
+
+impl ChildPartition {
+    /// How it is now.
+    pub fn standing(&self) -> Standing {
         let state = match self.properties.lock().state {
             State::Created => PartitionState::CREATED,
             State::Active => PartitionState::ACTIVE,
@@ -81,7 +97,9 @@ impl<V: Virt> Attachable for ChildPartition<V> {
         }
     }
 
-    fn set_frozen(&self, me: &LpArea, is_frozen: bool) {
+    /// The same as [`ChildPartition::freeze`]. None of its VPs runs any more when this returns. Waits for calls that change
+    /// what the partition is made of.
+    pub fn set_frozen(&self, me: &LpArea, is_frozen: bool) {
         while self.exclusively(|| self.freeze(me, is_frozen)).is_none() {
             crate::panic::stop_if_asked();
             core::hint::spin_loop();

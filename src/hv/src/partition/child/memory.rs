@@ -20,7 +20,7 @@ use crate::mm::phys::SharedFrame;
 use crate::mm::pool::{Pool, PoolFrames};
 use crate::partition::Partition;
 use crate::shootdown;
-use crate::virt::{SecondLevel, Virt};
+use crate::virt::SecondLevel;
 
 /// What lies below the overlays at one page.
 #[derive(Clone, Copy, Default)]
@@ -83,14 +83,11 @@ pub struct ChildMemory {
 }
 
 impl ChildMemory {
-    /// An empty address space with such tables.
+    /// An empty address space with such tables of `levels`.
     ///
     /// # Errors
     /// `INSUFFICIENT_MEMORY`; nothing of the pool is used.
-    pub fn new(
-        pool: &Mutex<Pool>,
-        (second, levels): (&SecondLevel, Levels),
-    ) -> Result<Self, HvError> {
+    pub fn new(pool: &Mutex<Pool>, second: &SecondLevel, levels: Levels) -> Result<Self, HvError> {
         let frames = pool.lock().alloc_all();
         let [root, hypercall, tsc] = frames.ok_or(HvError::INSUFFICIENT_MEMORY)?;
         // SAFETY: just allocated; `destroy` frees them.
@@ -123,14 +120,14 @@ impl ChildMemory {
 }
 
 /// The overlays of a partition while one edit runs.
-struct Held<'a, V: Virt> {
-    partition: &'a ChildPartition<V>,
+struct Held<'a> {
+    partition: &'a ChildPartition,
     shared: &'a mut [OverlayEntry; PARTITION_OVERLAYS],
     spare: &'a mut Cover,
     guard: Option<MutexGuard<'static, [OverlayEntry; VP_OVERLAYS]>>,
 }
 
-impl<V: Virt> Held<'_, V> {
+impl Held<'_> {
     /// The first overlay for which `is_it` holds, those of the partition before those of VPs.
     fn find(&mut self, is_it: impl Fn(&OverlayEntry) -> bool) -> Option<(&mut OverlayEntry, bool)> {
         if let Some(at) = self.shared.iter().position(&is_it) {
@@ -160,7 +157,7 @@ impl<V: Virt> Held<'_, V> {
     }
 
     /// Sets where the overlay in `place` is; gives the page before.
-    fn set_page(&mut self, place: Place<V>, page: Option<Gpn>) -> Option<Gpn> {
+    fn set_page(&mut self, place: Place, page: Option<Gpn>) -> Option<Gpn> {
         let entry = match place {
             Place::Partition(at) => self.shared.get_mut(at),
             Place::Vp(vp, at) => {
@@ -183,7 +180,7 @@ impl<V: Virt> Held<'_, V> {
             return;
         }
         self.guard = None;
-        let staying = |vp: &&'static ChildVp<V>| !vp.is_ending.load(Ordering::SeqCst);
+        let staying = |vp: &&'static ChildVp| !vp.is_ending.load(Ordering::SeqCst);
         for vp in self.partition.vps().filter(staying) {
             if let Some(entry) = vp.overlays.lock().iter_mut().find(is_free) {
                 entry.cover = cover;
@@ -200,7 +197,7 @@ impl<V: Virt> Held<'_, V> {
     }
 }
 
-impl<V: Virt> gpa_space::Overlays for Held<'_, V> {
+impl gpa_space::Overlays for Held<'_> {
     fn below(&mut self, page: Gpn) -> Option<&mut Below> {
         if self.spare.page == Some(page) {
             return Some(&mut self.spare.below);
@@ -210,18 +207,18 @@ impl<V: Virt> gpa_space::Overlays for Held<'_, V> {
     }
 }
 
-enum Place<V: Virt> {
+enum Place {
     Partition(usize),
-    Vp(&'static ChildVp<V>, usize),
+    Vp(&'static ChildVp, usize),
 }
 
-impl<V: Virt> Clone for Place<V> {
+impl Clone for Place {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<V: Virt> Copy for Place<V> {}
+impl Copy for Place {}
 
 /// The status for an edit that was refused.
 pub fn status(error: SpaceError) -> HvError {
@@ -232,8 +229,8 @@ pub fn status(error: SpaceError) -> HvError {
     }
 }
 
-impl<V: Virt> ChildPartition<V> {
-    fn place_of(&self, kind: Overlay, vp: VpIndex) -> Option<Place<V>> {
+impl ChildPartition {
+    fn place_of(&self, kind: Overlay, vp: VpIndex) -> Option<Place> {
         let (is_vps, at) = slot(kind)?;
         Some(if is_vps {
             Place::Vp(self.vp(vp)?, at)
@@ -351,7 +348,7 @@ impl<V: Virt> ChildPartition<V> {
     }
 
     /// Takes the overlays of a VP away that is still in the table.
-    pub fn remove_vp_overlays(&self, me: &LpArea, vp: &ChildVp<V>) {
+    pub fn remove_vp_overlays(&self, me: &LpArea, vp: &ChildVp) {
         for kind in [Overlay::VpAssist, Overlay::EventFlags, Overlay::Messages] {
             let _ = self.place_overlay(me, kind, vp.shared.index, None);
         }
@@ -426,10 +423,7 @@ impl<V: Virt> ChildPartition<V> {
 }
 
 impl ChildMemory {
-    fn parts<'a, V: Virt>(
-        &'a mut self,
-        partition: &'a ChildPartition<V>,
-    ) -> (&'a mut GpaSpace, Held<'a, V>) {
+    fn parts<'a>(&'a mut self, partition: &'a ChildPartition) -> (&'a mut GpaSpace, Held<'a>) {
         let held = Held {
             partition,
             shared: &mut self.overlays,

@@ -33,7 +33,6 @@ use crate::partition::directory::ChildRef;
 use crate::partition::ports::{FrameChunks, Links};
 use crate::partition::statistics;
 use crate::partition::vmbus::VmBus;
-use crate::virt::Virt;
 
 pub use memory::ChildMemory;
 pub use vp::{ChildVp, Scheduled, shared_at};
@@ -70,9 +69,8 @@ pub struct Properties {
 }
 
 /// A child.
-#[repr(C)]
-pub struct ChildPartition<V: Virt> {
-    /// What both kinds of partition have. First, as [`directory`] needs it.
+pub struct ChildPartition {
+    /// What both kinds of partition have.
     core: PartitionCore,
     /// Which slot it is in.
     pub slot: usize,
@@ -97,7 +95,7 @@ pub struct ChildPartition<V: Virt> {
     /// A call changes what it is made of: its VPs, its pool, its end.
     is_busy: AtomicBool,
     /// VPs that were deleted, whose frames are freed when it is finalized.
-    deleted: AtomicPtr<ChildVp<V>>,
+    deleted: AtomicPtr<ChildVp>,
     /// Counts changes of [`ChildPartition::overrides`]: 0 for none ever. Asked by every CPUID.
     pub cpuid_epoch: AtomicU32,
     /// What CPUID answers by the parent's word.
@@ -107,27 +105,27 @@ pub struct ChildPartition<V: Virt> {
     /// Exceptions that the parent intercepts, as bits by vector. Changed inside [`ChildPartition::exclusively`].
     pub exceptions: AtomicU32,
     /// The parent.
-    pub parent: &'static super::ParentPartition<V>,
-    vps: [AtomicPtr<ChildVp<V>>; CHILD_VPS],
+    pub parent: &'static super::ParentPartition,
+    vps: [AtomicPtr<ChildVp>; CHILD_VPS],
 }
 
 /// What [`ChildPartition::create`] takes from the parent and its call.
-pub struct Creation<V: Virt> {
+pub struct Creation {
     /// Flags of the call.
     pub flags: CreateFlags,
     /// Features not to be shown.
     pub disabled: [u64; 3],
     /// The parent, of whose machine the child gets a part.
-    pub parent: &'static super::ParentPartition<V>,
+    pub parent: &'static super::ParentPartition,
 }
 
-impl<V: Virt> ChildPartition<V> {
+impl ChildPartition {
     /// Makes a partition and puts it into the directory. `None`: another LP took the place meanwhile; try again.
     ///
     /// # Errors
     /// `INSUFFICIENT_MEMORY`: the parent's own reserve and pool are used up. `NO_RESOURCES`: there are as many
     /// partitions as can be.
-    pub fn create(creation: &Creation<V>) -> Result<Option<PartitionId>, HvError> {
+    pub fn create(creation: &Creation) -> Result<Option<PartitionId>, HvError> {
         const { assert!(size_of::<Self>() <= 4096) };
         let (slot, id) = directory::reserve().ok_or(HvError::NO_RESOURCES)?;
         let parent = &creation.parent.core;
@@ -188,7 +186,7 @@ impl<V: Virt> ChildPartition<V> {
         // SAFETY: the frame was just allocated, and is freed by `delete`, after the directory has let go.
         let partition = unsafe { pool::place(frame, partition) };
         // SAFETY: as above.
-        if unsafe { directory::insert(slot, &partition.core) } {
+        if unsafe { directory::insert(slot, partition) } {
             Ok(Some(id))
         } else {
             // SAFETY: nobody has seen it.
@@ -198,7 +196,7 @@ impl<V: Virt> ChildPartition<V> {
     }
 
     fn identity(
-        parent: &super::ParentPartition<V>,
+        parent: &super::ParentPartition,
         synthetic: SyntheticFeatures,
     ) -> PartitionIdentity {
         let lps = crate::arch::x86::lp::all().len() as u32;
@@ -224,7 +222,7 @@ impl<V: Virt> ChildPartition<V> {
     ///
     /// # Errors
     /// `INVALID_PARTITION_STATE`; `INSUFFICIENT_MEMORY`: its pool has too few frames. Nothing changed.
-    pub fn initialize(&self, parent: &super::ParentPartition<V>) -> Result<(), HvError> {
+    pub fn initialize(&self, parent: &super::ParentPartition) -> Result<(), HvError> {
         let mut properties = self.properties.lock();
         if properties.state != State::Created {
             return Err(HvError::INVALID_PARTITION_STATE);
@@ -236,10 +234,11 @@ impl<V: Virt> ChildPartition<V> {
                 .vmbus
                 .start(frames, properties.vmbus_frames, rule)?;
         }
-        let memory = ChildMemory::new(&self.pool, parent.second_level()).inspect_err(|_| {
-            // Its own frame only; and the pool may be withdrawn in this state.
-            self.core.vmbus.release(self.chunks(), 1);
-        })?;
+        let memory = ChildMemory::new(&self.pool, &parent.facts.second_level, parent.levels)
+            .inspect_err(|_| {
+                // Its own frame only; and the pool may be withdrawn in this state.
+                self.core.vmbus.release(self.chunks(), 1);
+            })?;
         *self.memory.lock() = Some(memory);
         let identity = Self::identity(parent, properties.synthetic);
         *self.core.msrs.lock() = PartitionMsrs::new(Self::config(&parent.core, &identity));
@@ -265,13 +264,12 @@ impl<V: Virt> ChildPartition<V> {
     /// # Errors
     /// As there.
     pub fn create_vp(
-        this: &ChildRef<V>,
+        this: &ChildRef,
         index: VpIndex,
-        extension: &V::Lp,
         lp: &'static crate::arch::x86::lp::LpArea,
     ) -> Result<(), HvError> {
-        // SAFETY: the VP is destroyed before its partition is finalized, and that before it is deleted.
-        ChildVp::create(unsafe { this.forever() }, index, extension, lp)
+        // The VP is destroyed before its partition is finalized, and that before it is deleted.
+        ChildVp::create(this.forever(), index, lp)
     }
 
     /// Calls `change` while no other call changes what the partition is made of. `None`, and nothing is called, while
@@ -318,19 +316,19 @@ impl<V: Virt> ChildPartition<V> {
     }
 
     /// VP `index`.
-    pub fn vp(&self, index: VpIndex) -> Option<&'static ChildVp<V>> {
+    pub fn vp(&self, index: VpIndex) -> Option<&'static ChildVp> {
         let entry = self.vps.get(index.get() as usize)?;
         // SAFETY: what is in the table lies in its frame until `forget_vp` took it out, which waits for its users.
         unsafe { entry.load(Ordering::Acquire).as_ref() }
     }
 
     /// All its VPs.
-    pub fn vps(&self) -> impl Iterator<Item = &'static ChildVp<V>> + '_ {
+    pub fn vps(&self) -> impl Iterator<Item = &'static ChildVp> + '_ {
         (0..CHILD_VPS as u32).filter_map(|index| self.vp(VpIndex::new(index)))
     }
 
     /// Puts a VP into the tables. False where one of its index is.
-    pub fn keep_vp(&self, vp: &'static ChildVp<V>) -> bool {
+    pub fn keep_vp(&self, vp: &'static ChildVp) -> bool {
         let at = vp.shared.index.get() as usize;
         let (Some(entry), VpTable::Growing(shared)) = (self.vps.get(at), &self.core.vps) else {
             return false;
@@ -420,7 +418,7 @@ impl<V: Virt> ChildPartition<V> {
     }
 }
 
-impl<V: Virt> Partition for ChildPartition<V> {
+impl Partition for ChildPartition {
     fn core(&self) -> &PartitionCore {
         &self.core
     }

@@ -9,6 +9,7 @@ use sched::{Entity, EntityId};
 use spin::{Mutex, MutexGuard};
 use synic::{QueueEntry, VpSynic};
 use tlfs::{HvError, Message};
+use vpcore::seam::{Role, VpBackend};
 use vpstate::{Reasons, Suspend};
 
 use super::memory::{OverlayEntry, VP_OVERLAYS};
@@ -19,8 +20,9 @@ use crate::arch::x86::lp::{self, LpArea};
 use crate::mm::{phys, pool};
 use crate::partition::state_page::StatePages;
 use crate::partition::statistics;
-use crate::virt::Virt;
+use crate::virt::{Virt, on_this_machine};
 use crate::vp::child::{Child, ChildCore, NewCore};
+use crate::vp::{Vp, VpParts};
 
 /// What the scheduler and other LPs need of a VP that has no LP of its own.
 pub struct Scheduled {
@@ -53,10 +55,10 @@ impl Scheduled {
 }
 
 /// A VP of a child.
-pub struct ChildVp<V: Virt> {
+pub struct ChildVp {
     /// What all VPs have.
     pub shared: VpShared,
-    core: &'static Mutex<ChildCore<V>>,
+    core: &'static Mutex<ChildCore>,
     /// Its overlay pages, used with the partition's memory locked.
     pub overlays: Mutex<[OverlayEntry; VP_OVERLAYS]>,
     /// The last intercept.
@@ -68,7 +70,7 @@ pub struct ChildVp<V: Virt> {
     /// It is being deleted: nothing of another VP is kept in its overlay entries any more.
     pub is_ending: AtomicBool,
     /// Deleted before its partition was: where the next such is.
-    pub next_deleted: AtomicPtr<ChildVp<V>>,
+    pub next_deleted: AtomicPtr<ChildVp>,
     queue: Spa,
 }
 
@@ -77,20 +79,18 @@ const FRAMES: usize = 5 + VP_OVERLAYS;
 /// Messages that can wait for the VP.
 const QUEUE_ENTRIES: usize = PAGE_SIZE as usize / size_of::<QueueEntry>();
 
-impl<V: Virt> ChildVp<V> {
+impl ChildVp {
     /// Makes VP `index` of `partition`, suspended by the parent, with the registers of reset.
     ///
     /// # Errors
     /// `INVALID_PARTITION_STATE`; `INVALID_VP_INDEX`: there is one, or none can be; `INSUFFICIENT_MEMORY`. Nothing
     /// changed.
     pub fn create(
-        partition: &'static ChildPartition<V>,
+        partition: &'static ChildPartition,
         index: VpIndex,
-        extension: &V::Lp,
         lp: &'static LpArea,
     ) -> Result<(), HvError> {
         const { assert!(size_of::<Self>() <= PAGE_SIZE as usize) };
-        const { assert!(size_of::<Mutex<ChildCore<V>>>() <= PAGE_SIZE as usize) };
         if index.get() as usize >= super::CHILD_VPS || partition.vp(index).is_some() {
             return Err(HvError::INVALID_VP_INDEX);
         }
@@ -104,21 +104,6 @@ impl<V: Virt> ChildVp<V> {
         let [own, core_frame, control, vectors, queue, overlays @ ..]: [Spa; FRAMES] =
             frames.ok_or(HvError::INSUFFICIENT_MEMORY)?;
         let overlays: [Spa; VP_OVERLAYS] = overlays;
-        let backend = V::vp(
-            extension,
-            control,
-            vpcore::seam::Role::Child,
-            partition.parent.child_bitmaps(),
-            root,
-            levels,
-        )
-        .map_err(|_| {
-            for frame in frames.into_iter().flatten() {
-                // SAFETY: nothing has kept any of them.
-                unsafe { pool.lock().free(frame) };
-            }
-            HvError::OPERATION_FAILED
-        })?;
         // SAFETY: the frames are these overlays' alone until the VP is destroyed.
         let overlays = overlays.map(|spa| unsafe { OverlayEntry::new(spa) });
         // SAFETY: the frame is this VP's alone until it is destroyed, zeroed, and large enough.
@@ -131,7 +116,7 @@ impl<V: Virt> ChildVp<V> {
         entries.fill(QueueEntry::EMPTY);
         let core = super::Partition::core(partition);
         let identity = *core.identity.lock();
-        let config = ChildPartition::<V>::config(core, &identity);
+        let config = ChildPartition::config(core, &identity);
         let reasons = if partition.is_frozen.load(Ordering::SeqCst) {
             Reasons::PARTITION
         } else {
@@ -162,19 +147,32 @@ impl<V: Virt> ChildVp<V> {
             core.timing,
         );
         let extended = Extended::child(vectors, vpcore::child_cpuid::STATE_COMPONENTS);
-        let parts = NewCore {
-            backend,
-            partition,
-            extended,
-            apic,
-            lp,
-            identity,
+        let new = New {
+            own,
+            queue,
+            shared: VpShared::new(index, inbox, synic, seat),
+            overlays,
+            core: NewCore {
+                partition,
+                extended,
+                apic,
+                lp,
+                identity,
+            },
         };
-        // SAFETY: both frames were just allocated and are freed by `destroy`.
-        let vp = unsafe {
-            Self::place(
-                own, core_frame, parts, index, inbox, synic, seat, overlays, queue,
-            )
+        let bitmaps = partition.parent.child_bitmaps;
+        let made = on_this_machine!(V => {
+            V::vp(control, Role::Child, bitmaps, root, levels).map(|backend| {
+                // SAFETY: both frames were just allocated and are freed by `destroy`.
+                unsafe { new.place(core_frame, backend) }
+            })
+        });
+        let Ok(vp) = made else {
+            for frame in frames.into_iter().flatten() {
+                // SAFETY: nothing has kept any of them.
+                unsafe { pool.lock().free(frame) };
+            }
+            return Err(HvError::OPERATION_FAILED);
         };
         if partition.keep_vp(vp) {
             Ok(())
@@ -185,48 +183,6 @@ impl<V: Virt> ChildVp<V> {
         }
     }
 
-    /// # Safety
-    /// The frames are the caller's, and stay until [`ChildVp::destroy`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one object, named once"
-    )]
-    unsafe fn place(
-        own: Spa,
-        core_frame: Spa,
-        parts: NewCore<V>,
-        index: VpIndex,
-        inbox: Inbox,
-        synic: VpSynic<'static>,
-        seat: Seat,
-        overlays: [OverlayEntry; VP_OVERLAYS],
-        queue: Spa,
-    ) -> &'static Self {
-        // The two refer to each other: the core's place is known before it is filled.
-        let core = phys::pointer(core_frame).cast::<Mutex<ChildCore<V>>>();
-        let vp = Self {
-            shared: VpShared::new(index, inbox, synic, seat),
-            // SAFETY: filled below, before anybody else sees it.
-            core: unsafe { &*core },
-            overlays: Mutex::new(overlays),
-            message: Mutex::new(Message::EMPTY),
-            pages: Mutex::new(StatePages::new()),
-            statistics: statistics::Pages::new(),
-            is_ending: AtomicBool::new(false),
-            next_deleted: AtomicPtr::new(core::ptr::null_mut()),
-            queue,
-        };
-        // SAFETY: passed on to the caller.
-        let vp: &'static Self = unsafe { pool::place(own, vp) };
-        let Seat::Scheduled(scheduled) = &vp.shared.seat else {
-            unreachable!("made by `create`, which says so")
-        };
-        let made = Child::core(parts, vp, scheduled);
-        // SAFETY: as above; the size was checked by `create`.
-        unsafe { core.write(Mutex::new(made)) };
-        vp
-    }
-
     /// Gives its frames back.
     ///
     /// # Safety
@@ -234,9 +190,9 @@ impl<V: Virt> ChildVp<V> {
     pub unsafe fn destroy(this: &'static Self, frames: &Mutex<pool::Pool>) {
         // SAFETY: passed on to the caller.
         let (own, vp) = unsafe { pool::take(this) };
-        // SAFETY: as above.
-        let (core_frame, core) = unsafe { pool::take(vp.core) };
-        let (control, vectors) = core.into_inner().into_frames();
+        // Nothing in the core is to be dropped.
+        let (control, vectors) = vp.core.lock().end();
+        let core_frame = phys::spa_of((&raw const *vp.core).cast());
         let overlays = vp.overlays.lock().map(|entry| entry.frame.spa());
         let mut frames = frames.lock();
         for frame in [own, core_frame, control, vectors, vp.queue]
@@ -257,12 +213,12 @@ impl<V: Virt> ChildVp<V> {
     }
 
     /// Its core, if nobody has it.
-    pub fn try_core(&self) -> Option<MutexGuard<'static, ChildCore<V>>> {
+    pub fn try_core(&self) -> Option<MutexGuard<'static, ChildCore>> {
         self.core.try_lock()
     }
 
     /// Its core: the LP that runs the VP, if one does, leaves it at its next exit, which comes at once.
-    pub fn core(&self, me: &LpArea) -> MutexGuard<'static, ChildCore<V>> {
+    pub fn core(&self, me: &LpArea) -> MutexGuard<'static, ChildCore> {
         if let Some(core) = self.core.try_lock() {
             return core;
         }
@@ -289,6 +245,61 @@ impl<V: Virt> ChildVp<V> {
             wanted.fetch_sub(1, Ordering::SeqCst);
         }
         core
+    }
+}
+
+/// What a VP is made of.
+struct New {
+    own: Spa,
+    queue: Spa,
+    shared: VpShared,
+    overlays: [OverlayEntry; VP_OVERLAYS],
+    core: NewCore,
+}
+
+impl New {
+    /// Puts the VP and its core into their frames.
+    ///
+    /// # Safety
+    /// The frames are the caller's, and stay until [`ChildVp::destroy`].
+    unsafe fn place<B: VpBackend>(self, core_frame: Spa, backend: B) -> &'static ChildVp {
+        const { assert!(size_of::<Mutex<Vp<B, Child>>>() <= PAGE_SIZE as usize) };
+        // The two refer to each other: the core's place is known before it is filled.
+        let core = phys::pointer(core_frame).cast::<Mutex<Vp<B, Child>>>();
+        // SAFETY: filled below, before anybody else sees it.
+        let place = unsafe { &*core };
+        // SAFETY: passed on to the caller.
+        let (vp, parts) = unsafe { self.begin(place) };
+        let mut made = Vp::new(parts, backend);
+        ChildCore::init(&mut made);
+        // SAFETY: passed on to the caller; the size was checked above.
+        unsafe { core.write(Mutex::new(made)) };
+        vp
+    }
+
+    /// Puts the VP into its frame, and tells what its core begins with.
+    ///
+    /// # Safety
+    /// As for [`New::place`].
+    #[inline(never)]
+    unsafe fn begin(self, core: &'static Mutex<ChildCore>) -> (&'static ChildVp, VpParts<Child>) {
+        let vp = ChildVp {
+            shared: self.shared,
+            core,
+            overlays: Mutex::new(self.overlays),
+            message: Mutex::new(Message::EMPTY),
+            pages: Mutex::new(StatePages::new()),
+            statistics: statistics::Pages::new(),
+            is_ending: AtomicBool::new(false),
+            next_deleted: AtomicPtr::new(core::ptr::null_mut()),
+            queue: self.queue,
+        };
+        // SAFETY: passed on to the caller.
+        let vp: &'static ChildVp = unsafe { pool::place(self.own, vp) };
+        let Seat::Scheduled(scheduled) = &vp.shared.seat else {
+            unreachable!("made by `create`, which says so")
+        };
+        (vp, Child::parts(self.core, vp, scheduled))
     }
 }
 

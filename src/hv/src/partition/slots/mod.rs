@@ -11,7 +11,6 @@
 //! child to leave its LP; that VP's LP takes links only.
 
 mod area;
-mod host;
 mod pinned;
 mod requests;
 mod session;
@@ -32,10 +31,8 @@ use super::{Partition, directory};
 use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpArea;
 use crate::mm::frames::{self, FrameUse};
-use crate::virt::Virt;
 
 pub use area::{child_signalled, fault, intercepted, notices};
-pub use host::{Attachable, Host, Standing};
 pub use work::Work;
 
 /// Slots that there can be.
@@ -120,7 +117,7 @@ pub fn opened(channel: Channel, opening: &Opening, pages: &[Gpn; GPADL_PAGES]) -
 
 /// The parent has closed `channel`, or starts anew. Nobody is in its ring when this returns, and the partition that was
 /// attached to it stands still. Also of one that is not open.
-pub fn closed<V: Virt>(me: &'static LpArea, channel: Channel) {
+pub fn closed(me: &'static LpArea, channel: Channel) {
     let Some((place, session)) =
         place(channel).and_then(|place| Some((place, place.session.get()?)))
     else {
@@ -128,7 +125,7 @@ pub fn closed<V: Virt>(me: &'static LpArea, channel: Channel) {
     };
     let mut session = session.lock();
     if let Some(id) = session.partition() {
-        let child = directory::find::<V>(id);
+        let child = directory::find(id);
         if let Some(child) = &child {
             child.set_frozen(me, true);
         }

@@ -14,14 +14,15 @@ use tlfs::wire::Zero;
 use vpstate::Reasons;
 
 use super::area::{self, Area};
-use super::host::{Attachable, Host, with_child};
 use super::pinned::PinnedWords;
 use super::session::Attached;
 use super::{GENERATIONS, place};
-use crate::partition::Seat;
-use crate::partition::directory::CHILDREN;
+use crate::partition::child::ChildPartition;
+use crate::partition::directory::{self, CHILDREN, ChildRef};
 use crate::partition::vmbus::parent::{Channel, add_slot};
 use crate::partition::vmbus::{Client, settle, with_bus};
+use crate::partition::{Partition, Seat};
+use crate::vp::parent::ParentVp;
 
 /// What a request is answered: its fixed part, and how many bytes follow in the buffer for output.
 pub type Answer = Result<([u8; FIXED], usize, usize), HvError>;
@@ -65,31 +66,35 @@ fn done() -> ([u8; FIXED], usize, usize) {
     of(Status::of(Ok(())).encode(), 0)
 }
 
+/// The child that a request names.
+fn named(id: PartitionId) -> Result<ChildRef, HvError> {
+    directory::find(id).ok_or(HvError::INVALID_PARTITION_ID)
+}
+
 /// Carries out a request of the control channel.
 ///
 /// # Errors
 /// The status for it; nothing was done.
-pub fn of_daemon(host: &dyn Host, request: &Request<'_>, output: &mut [u8]) -> Answer {
+pub fn of_daemon(host: &ParentVp, request: &Request<'_>, output: &mut [u8]) -> Answer {
     match request {
         Request::SlotAdd(add) if add.number >= super::SLOTS => Err(HvError::INSUFFICIENT_MEMORY),
         Request::SlotAdd(add) => {
             add_slot(host.lp(), host.parent(), add.number)?;
             Ok(done())
         }
-        Request::Attach(request) => with_child(host, request.partition, |child| {
-            attach(host, child, request)
-        })?,
+        Request::Attach(request) => attach(host, &*named(request.partition)?, request),
         Request::Detach(request) => detach(host, request),
-        Request::List(list) => Ok(self::list(host, list.start, output)),
-        Request::Tag(tag) => with_child(host, tag.partition, |child| {
+        Request::List(list) => Ok(self::list(list.start, output)),
+        Request::Tag(tag) => {
+            let child = named(tag.partition)?;
             child.core().tag.store(tag.tag, Ordering::SeqCst);
-            done()
-        }),
+            Ok(done())
+        }
         _ => Err(HvError::INVALID_HYPERCALL_CODE),
     }
 }
 
-fn attach(host: &dyn Host, child: &dyn Attachable, request: &Attach) -> Answer {
+fn attach(host: &ParentVp, child: &ChildPartition, request: &Attach) -> Answer {
     let busy = HvError::INVALID_PARTITION_STATE;
     let channel = Channel::slot(request.slot);
     let place = place(channel).ok_or(HvError::INVALID_PARAMETER)?;
@@ -153,7 +158,7 @@ fn attach(host: &dyn Host, child: &dyn Attachable, request: &Attach) -> Answer {
     Ok(of(done.encode(), 0))
 }
 
-fn detach(host: &dyn Host, request: &Detach) -> Answer {
+fn detach(host: &ParentVp, request: &Detach) -> Answer {
     let channel = Channel::slot(request.slot);
     let place = place(channel).ok_or(HvError::INVALID_PARAMETER)?;
     let wrong = HvError::INVALID_PARTITION_STATE;
@@ -163,7 +168,8 @@ fn detach(host: &dyn Host, request: &Detach) -> Answer {
         return Err(wrong);
     }
     let id = attached.partition;
-    let detached = with_child(host, id, |child| {
+    let child = named(id);
+    if let Ok(child) = &child {
         child.set_frozen(host.lp(), true);
         let standing = child.standing();
         log::info!(
@@ -173,35 +179,31 @@ fn detach(host: &dyn Host, request: &Detach) -> Answer {
             standing.deposited,
             standing.mapped
         );
-        session.detach(place, Some(child.core()));
-    });
-    if detached.is_err() {
-        session.detach(place, None);
     }
+    session.detach(place, child.as_ref().ok().map(|child| child.core()));
     session.say_goodbye(host.lp(), host.parent(), place, channel);
     Ok(done())
 }
 
 /// Partitions from place `start` of the directory on.
-fn list(host: &dyn Host, start: u32, output: &mut [u8]) -> ([u8; FIXED], usize, usize) {
-    let mut places = start as usize..CHILDREN;
+fn list(start: u32, output: &mut [u8]) -> ([u8; FIXED], usize, usize) {
     let (mut count, mut len, mut next) = (0, 0, 0);
-    for at in &mut places {
-        host.child_at(at, &mut |child| {
-            if usize::from(count) < MAX_LIST_ENTRIES
-                && let Some(room) = output
-                    .get_mut(len..)
-                    .and_then(|room| room.first_chunk_mut())
-            {
-                *room = entry(child).encode();
+    for at in start as usize..CHILDREN {
+        let Some(child) = directory::at(at) else {
+            continue;
+        };
+        let room = output.get_mut(len..);
+        let room = room.and_then(|room| room.first_chunk_mut());
+        match room.filter(|_| usize::from(count) < MAX_LIST_ENTRIES) {
+            Some(room) => {
+                *room = entry(&child).encode();
                 count += 1;
                 len += ListEntry::BYTES;
-            } else if next == 0 {
-                next = at as u32;
             }
-        });
-        if next != 0 {
-            break;
+            None => {
+                next = at as u32;
+                break;
+            }
         }
     }
     let done = ListDone {
@@ -212,7 +214,7 @@ fn list(host: &dyn Host, start: u32, output: &mut [u8]) -> ([u8; FIXED], usize, 
     of(done.encode(), len)
 }
 
-fn entry(child: &dyn Attachable) -> ListEntry {
+fn entry(child: &ChildPartition) -> ListEntry {
     let (core, standing) = (child.core(), child.standing());
     let number = core.slot.load(Ordering::SeqCst).checked_sub(1);
     let generation = number.and_then(|number| {
@@ -236,19 +238,18 @@ fn entry(child: &dyn Attachable) -> ListEntry {
 /// # Errors
 /// The status for it; nothing was done.
 pub fn of_worker(
-    host: &dyn Host,
+    host: &ParentVp,
     id: PartitionId,
     request: &Request<'_>,
     output: &mut [u8],
 ) -> Answer {
-    with_child(host, id, |child| {
-        let answer = to_server(child, request, output);
-        settle(host.lp(), child);
-        answer
-    })?
+    let child = named(id)?;
+    let answer = to_server(&child, request, output);
+    settle(host.lp(), &*child);
+    answer
 }
 
-fn to_server(child: &dyn Attachable, request: &Request<'_>, output: &mut [u8]) -> Answer {
+fn to_server(child: &ChildPartition, request: &Request<'_>, output: &mut [u8]) -> Answer {
     let must_stand = || {
         if child.standing().is_frozen {
             Ok(())

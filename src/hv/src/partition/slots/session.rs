@@ -12,7 +12,6 @@ use slot_proto::{
 use slots::{Attachment, Identity, Ticket, Turn, collect_signals};
 use tlfs::{Control, HvError};
 
-use super::host::{Host, with_child};
 use super::pinned::{PinnedWords, Ring, RingPages};
 use super::requests::{self, Answer};
 use super::{GENERATIONS, Place, area, place};
@@ -20,7 +19,8 @@ use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpArea;
 use crate::mm::frames::{self, FrameUse};
 use crate::partition::vmbus::parent::Channel;
-use crate::partition::{Partition, PartitionCore, vmbus};
+use crate::partition::{Partition, PartitionCore, directory, vmbus};
+use crate::vp::parent::ParentVp;
 
 /// Requests in one stretch.
 const PACKETS: usize = 16;
@@ -165,7 +165,7 @@ impl Session {
     }
 
     /// Serves the channel for a stretch of time; true when there is more to do.
-    fn work(&mut self, host: &mut dyn Host, place: &'static Place, channel: Channel) -> bool {
+    fn work(&mut self, host: &mut ParentVp, place: &'static Place, channel: Channel) -> bool {
         let Self {
             open,
             input,
@@ -176,7 +176,7 @@ impl Session {
         if open.has_stopped {
             return false;
         }
-        let tsc_hz = host.parent().core().tsc_hz;
+        let tsc_hz = host.tsc_hz();
         let end = insn::rdtsc().saturating_add(tsc_hz / STRETCHES);
         let mut is_left = false;
         for packet in 0.. {
@@ -236,32 +236,29 @@ impl Session {
 
 impl Open {
     /// Takes the worker's signals, and gives it the notices that it has made room for. What its calls depend on.
-    fn look_around(&mut self, host: &dyn Host) -> Option<Attachment> {
+    fn look_around(&mut self, host: &ParentVp) -> Option<Attachment> {
         let attached = self.attached.as_ref()?;
         let lp = host.lp();
-        let mut is_broken = false;
-        let seen = with_child(host, attached.partition, |child| {
-            collect_signals(&attached.signals.words(), attached.generation, |relid| {
-                vmbus::signal_client(lp, child, relid);
-            });
-            area::notices(lp, child);
-            is_broken = area::is_broken(child);
-            Attachment {
-                partition: attached.partition,
-                has_vmbus: child.core().vmbus.is_on(),
-                is_finalized: child.standing().state != PartitionState::ACTIVE,
-            }
+        let child = directory::find(attached.partition)?;
+        collect_signals(&attached.signals.words(), attached.generation, |relid| {
+            vmbus::signal_client(lp, &*child, relid);
         });
-        if is_broken {
+        area::notices(lp, &*child);
+        let attachment = Attachment {
+            partition: attached.partition,
+            has_vmbus: child.core().vmbus.is_on(),
+            is_finalized: child.standing().state != PartitionState::ACTIVE,
+        };
+        if area::is_broken(&*child) {
             self.stop(host);
         }
-        seen.ok()
+        Some(attachment)
     }
 
     /// Carries out a piece of a call.
-    fn go_on(&mut self, host: &mut dyn Host, call: UnderWay, input: &[u8], output: &mut [u8]) {
+    fn go_on(&mut self, host: &mut ParentVp, call: UnderWay, input: &[u8], output: &mut [u8]) {
         let bytes = input.get(call.input.clone()).unwrap_or_default();
-        match host.call(call.control, bytes, output) {
+        match host.carry_out_request(call.control, bytes, output) {
             (Outcome::Continue(control), _) => {
                 self.under_way = Some(UnderWay { control, ..call });
             }
@@ -284,7 +281,7 @@ impl Open {
     }
 
     /// Nothing is read any more from the ring: the worker is told, and its child stands still.
-    fn stop(&mut self, host: &dyn Host) {
+    fn stop(&mut self, host: &ParentVp) {
         if core::mem::replace(&mut self.has_stopped, true) {
             return;
         }
@@ -292,15 +289,15 @@ impl Open {
             return;
         };
         // Where it is gone there is nothing to stop.
-        let _ = with_child(host, attached.partition, |child| {
+        if let Some(child) = directory::find(attached.partition) {
             child.set_frozen(host.lp(), true);
-            area::fault(host.lp(), child, Faults::RING_STOPPED);
-        });
+            area::fault(host.lp(), &*child, Faults::RING_STOPPED);
+        }
     }
 }
 
 /// Serves `channel` for a stretch of time, for the VP that signalled it; true when there is more to do.
-pub fn serve(host: &mut dyn Host, channel: Channel) -> bool {
+pub fn serve(host: &mut ParentVp, channel: Channel) -> bool {
     let Some((place, session)) =
         place(channel).and_then(|place| Some((place, place.session.get()?)))
     else {

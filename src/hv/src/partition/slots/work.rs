@@ -2,11 +2,11 @@
 
 use slots::Turns;
 
-use super::host::Host;
 use super::session::{STRETCHES, serve};
 use super::{SLOTS, index_of};
 use crate::arch::x86::insn;
 use crate::partition::vmbus::parent::Channel;
+use crate::vp::parent::ParentVp;
 
 const WORDS: usize = (SLOTS as usize + 1).div_ceil(64);
 
@@ -53,8 +53,8 @@ impl Work {
 
     /// Does a stretch of it at each channel, as far as there is time.
     #[inline(never)]
-    pub fn serve(&mut self, host: &mut dyn Host) {
-        let tsc_hz = host.parent().core().tsc_hz;
+    pub fn serve(&mut self, host: &mut ParentVp) {
+        let tsc_hz = host.tsc_hz();
         let end = insn::rdtsc().saturating_add(tsc_hz / STRETCHES * STRETCHES_AT_ONCE);
         for _ in 0..self.channels.count() {
             let Some(index) = self.channels.turn() else {

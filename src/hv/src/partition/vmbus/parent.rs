@@ -12,7 +12,6 @@ use vmbus_proto::{Offer, OfferFlags, Relid, class, status};
 use super::{settle, with_bus};
 use crate::arch::x86::lp::LpArea;
 use crate::partition::{Partition, slots};
-use crate::virt::Virt;
 
 /// Frames that the parent's server may use: enough for 200 channels with rings.
 const QUOTA: u32 = 64;
@@ -132,14 +131,14 @@ pub fn add_slot(me: &LpArea, parent: &dyn Partition, number: u32) -> Result<(), 
 
 /// Answers the notices of the parent's server, from `vp`. True when the parent starts anew and `vp` is to undo what it has
 /// made: then [`finish`].
-pub fn serve<V: Virt>(me: &'static LpArea, parent: &dyn Partition, vp: VpIndex) -> bool {
+pub fn serve(me: &'static LpArea, parent: &dyn Partition, vp: VpIndex) -> bool {
     let own = &parent.core().vmbus.own;
     let serving = own.serving.lock();
     while let Ok(Some(notice)) = with_bus(parent, |bus| bus.next_notice()) {
         match notice {
-            Notice::Open(opening) => open::<V>(me, parent, &opening),
+            Notice::Open(opening) => open(me, parent, &opening),
             Notice::Close(relid) => {
-                slots::closed::<V>(me, Channel::of(relid));
+                slots::closed(me, Channel::of(relid));
                 // Refused where the parent starts anew: then all is closed once more.
                 let _ = with_bus(parent, |bus| bus.closed(relid));
             }
@@ -152,7 +151,7 @@ pub fn serve<V: Virt>(me: &'static LpArea, parent: &dyn Partition, vp: VpIndex) 
                 let _ = offer(parent, Channel::of(relid));
             }
             Notice::Reset(_) => {
-                close_all::<V>(me, parent);
+                close_all(me, parent);
                 own.ending.store(vp.get() + 1, Ordering::SeqCst);
             }
             // Only of a state that was restored.
@@ -182,15 +181,15 @@ pub fn finish(me: &LpArea, parent: &dyn Partition) {
 }
 
 /// The parent is reset, or its kernel has gone without a word to the server.
-pub fn forget<V: Virt>(me: &'static LpArea, parent: &dyn Partition) {
+pub fn forget(me: &'static LpArea, parent: &dyn Partition) {
     let own = &parent.core().vmbus.own;
     let _serving = own.serving.lock();
-    close_all::<V>(me, parent);
+    close_all(me, parent);
     own.ending.store(0, Ordering::SeqCst);
     let _ = with_bus(parent, |bus| bus.reset_done(true));
 }
 
-fn open<V: Virt>(me: &'static LpArea, parent: &dyn Partition, opening: &Opening) {
+fn open(me: &'static LpArea, parent: &dyn Partition, opening: &Opening) {
     let channel = Channel::of(opening.relid);
     let mut pages = [Gpn::new(0); GPADL_PAGES];
     let ring = with_bus(parent, |bus| {
@@ -204,14 +203,14 @@ fn open<V: Virt>(me: &'static LpArea, parent: &dyn Partition, opening: &Opening)
     };
     let answered = with_bus(parent, |bus| bus.opened(opening.relid, status));
     if status == status::SUCCESS && !matches!(answered, Ok(Ok(()))) {
-        slots::closed::<V>(me, channel);
+        slots::closed(me, channel);
     }
 }
 
-fn close_all<V: Virt>(me: &'static LpArea, parent: &dyn Partition) {
+fn close_all(me: &'static LpArea, parent: &dyn Partition) {
     let mut channel = Channel::CONTROL;
     while with_bus(parent, |bus| bus.has_channel(channel.relid())) == Ok(true) {
-        slots::closed::<V>(me, channel);
+        slots::closed(me, channel);
         channel = Channel::of(Relid(channel.relid().0 + 1));
     }
 }

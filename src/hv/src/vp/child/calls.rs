@@ -9,9 +9,8 @@ use x86::TableRegister;
 
 use super::ChildCore;
 use crate::partition::Partition;
-use crate::virt::Virt;
 
-impl<V: Virt> ChildCore<V> {
+impl ChildCore {
     /// Apart from the calls that every guest makes often.
     #[inline(never)]
     pub(super) fn child_call(

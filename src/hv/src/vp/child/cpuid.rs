@@ -10,10 +10,10 @@ use x86::Gp;
 use x86::cpuid::CpuidResult;
 use x86::msr::apic_base;
 
-use super::{ChildCore, view};
+use super::{Child, ChildCore, view};
 use crate::arch::x86::{insn, msr};
 use crate::partition::cpuid::MATCHES;
-use crate::virt::Virt;
+use crate::vp::{Erase, Vp};
 
 /// Answers that are kept for each VP.
 const KEPT: usize = 16;
@@ -51,7 +51,7 @@ impl Answers {
     }
 }
 
-impl<V: Virt> ChildCore<V> {
+impl<B: VpBackend> Vp<B, Child> {
     /// CPUID by the guest.
     #[inline(always)]
     pub(super) fn cpuid(&mut self) {
@@ -69,10 +69,12 @@ impl<V: Virt> ChildCore<V> {
             Some(kept) if kept.leaf == leaf && kept.subleaf == subleaf && kept.stamp == stamp => {
                 self.finish_cpuid(kept.answer);
             }
-            _ => self.compute_cpuid(leaf, subleaf, stamp, place),
+            _ => self.erased().compute_cpuid(leaf, subleaf, stamp, place),
         }
     }
+}
 
+impl ChildCore {
     #[inline(never)]
     fn compute_cpuid(&mut self, leaf: u32, subleaf: u32, stamp: u64, place: usize) {
         let answer = self.cpuid_value(leaf, subleaf, true, None);

@@ -8,10 +8,9 @@ use vpcore::seam::SlatFault;
 
 use super::{Child, ChildCore};
 use crate::partition::Partition;
-use crate::virt::Virt;
 use crate::vp::mmio::{Device, Emulated};
 
-impl<V: Virt> ChildCore<V> {
+impl ChildCore {
     /// Whether the access is a write that rings; then it is completed.
     pub(super) fn rings_doorbell(&mut self, fault: &SlatFault) -> bool {
         let has_connections = || {
@@ -41,17 +40,17 @@ struct Doorbell {
     has_rung: bool,
 }
 
-impl<V: Virt> Device<V, Child<V>> for &mut Doorbell {
-    fn read(&mut self, _: &mut ChildCore<V>, _: Gpa, _: Width) -> u64 {
+impl Device<Child> for &mut Doorbell {
+    fn read(&mut self, _: &mut ChildCore, _: Gpa, _: Width) -> u64 {
         self.has_read = true;
         0
     }
 
-    fn write(&mut self, _: &mut ChildCore<V>, gpa: Gpa, width: Width, value: u64) {
+    fn write(&mut self, _: &mut ChildCore, gpa: Gpa, width: Width, value: u64) {
         self.write = Some((gpa, width, value));
     }
 
-    fn accepts(&mut self, vp: &mut ChildCore<V>, progress: Progress) -> bool {
+    fn accepts(&mut self, vp: &mut ChildCore, progress: Progress) -> bool {
         let Some((gpa, width, value)) = self.write.filter(|_| !self.has_read) else {
             return false;
         };

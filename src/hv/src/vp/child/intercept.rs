@@ -2,7 +2,7 @@
 
 use paging::walk::Access;
 use tlfs::Message;
-use vpcore::seam::{IoAccess, Register, SlatFault, VpBackend};
+use vpcore::seam::{IoAccess, Register, SlatFault};
 use vpstate::intercept::{Context, Instruction};
 use x86::cpuid::CpuidResult;
 use x86::vector;
@@ -10,10 +10,9 @@ use x86::vector;
 use super::ChildCore;
 use crate::partition::statistics::About;
 use crate::partition::{Partition, notices, slots};
-use crate::virt::Virt;
 use crate::vp::fetch::INSTRUCTION_MAX;
 
-impl<V: Virt> ChildCore<V> {
+impl ChildCore {
     /// Leaves `message` for the parent. The VP does not run on before the parent has answered.
     fn intercept(&mut self, about: About, message: Message) {
         self.is_settled = false;

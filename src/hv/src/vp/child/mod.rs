@@ -20,14 +20,14 @@ use tlfs::call::PostMessage;
 use vmbus_proto::Relid;
 use vpcore::child_cpuid::{self, ChildView};
 use vpcore::cpuid::Missing;
-use vpcore::seam::{Exit, VpBackend};
+use vpcore::seam::{Exit, InterceptBitmaps, Lp, VpBackend};
 use vpstate::xsave::Layout;
 use vpstate::{Limits, Reasons, Stored};
 
 use self::cpuid::Answers;
 use super::hyperv::fill_overlay;
 use super::role::{ApicChange, MsrAnswer, Refused};
-use super::{Activity, Role, Vp, VpParts};
+use super::{Activity, AnyVp, Role, Vp, VpParts};
 use crate::arch::x86::extended::Extended;
 use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpArea;
@@ -38,14 +38,13 @@ use crate::partition::notices::parent_vp;
 use crate::partition::statistics::Tally;
 use crate::partition::vmbus::{self, BusMessages};
 use crate::partition::{ParentPartition, Partition, PartitionCore, slots};
-use crate::virt::Virt;
 
 /// The part of a child's VP that one LP has at a time.
-pub type ChildCore<V> = Vp<V, Child<V>>;
+pub type ChildCore = AnyVp<Child>;
 
 /// What only a VP of a child has.
-pub struct Child<V: Virt> {
-    vp: &'static ChildVp<V>,
+pub struct Child {
+    vp: &'static ChildVp,
     scheduled: &'static Scheduled,
     suspend: &'static vpstate::Suspend,
     extended: Extended,
@@ -58,11 +57,9 @@ pub struct Child<V: Virt> {
 }
 
 /// What [`Child::core`] takes over.
-pub struct NewCore<V: Virt> {
-    /// Its registers and control structure.
-    pub backend: V::Vp,
+pub struct NewCore {
     /// Its partition.
-    pub partition: &'static ChildPartition<V>,
+    pub partition: &'static ChildPartition,
     /// Vector state and what else a switch moves.
     pub extended: Extended,
     /// Its virtual APIC.
@@ -80,21 +77,32 @@ const MXCSR_BITS: u32 = 0xFFFF;
 /// With fewer free frames in the pool, whoever feeds it is told: each overlay page may take one.
 const LOW: u64 = 8;
 
+/// Makes everything exit that VPs of children do not have for themselves.
+pub fn choose_exits(bitmaps: &mut dyn InterceptBitmaps) {
+    bitmaps.trap_all_ports();
+    for msr in vpstate::msr::DIRECT {
+        bitmaps.pass_msr_read(msr);
+        bitmaps.pass_msr_write(msr);
+    }
+    for msr in vpstate::msr::COMMANDS {
+        bitmaps.pass_msr_write(msr);
+    }
+}
+
 /// Where components lie in an image of vector state.
 pub fn layout() -> &'static Layout {
     static LAYOUT: Once<Layout> = Once::new();
     LAYOUT.call_once(|| Layout::of(insn::cpuid, MXCSR_BITS))
 }
 
-impl<V: Virt> Child<V> {
-    /// The core of `vp`, with the registers of reset.
-    pub fn core(
-        parts: NewCore<V>,
-        vp: &'static ChildVp<V>,
+impl Child {
+    /// What the core of `vp` begins with.
+    pub fn parts(
+        parts: NewCore,
+        vp: &'static ChildVp,
         scheduled: &'static Scheduled,
-    ) -> ChildCore<V> {
+    ) -> VpParts<Self> {
         let NewCore {
-            backend,
             partition,
             extended,
             apic,
@@ -109,8 +117,7 @@ impl<V: Virt> Child<V> {
         let limits = Limits::of(|leaf, subleaf| {
             child_cpuid::before_overrides(leaf, subleaf, &insn::cpuid, &view)
         });
-        let mut core = Vp::new(VpParts {
-            backend,
+        VpParts {
             partition,
             shared: &vp.shared,
             lp,
@@ -128,14 +135,7 @@ impl<V: Virt> Child<V> {
                 is_parent_passed: false,
                 tally: Tally::default(),
             },
-        });
-        let signature = insn::cpuid(1, 0).eax;
-        let before = core.backend.attach();
-        vpcore::startup::init(&mut core.backend, signature);
-        core.backend
-            .trap_exceptions(partition.exceptions.load(Ordering::Relaxed));
-        core.backend.detach(before);
-        core
+        }
     }
 }
 
@@ -158,18 +158,18 @@ pub fn view_of(core: &PartitionCore) -> ChildView<'static> {
 }
 
 /// What CPUID shows every VP of `partition`.
-fn view<V: Virt>(partition: &ChildPartition<V>) -> ChildView<'static> {
+fn view(partition: &ChildPartition) -> ChildView<'static> {
     ChildView {
         per_socket: partition.vps_per_socket.load(Ordering::Relaxed),
         disabled: partition.disabled,
-        missing: V::missing(),
+        missing: partition.parent.facts.missing,
         ..view_of(partition.core())
     }
 }
 
-impl<V: Virt> ChildCore<V> {
+impl ChildCore {
     /// Makes this the VP that runs on the calling LP.
-    pub fn seat(&mut self, lp: &'static LpArea, extension: &mut V::Lp) {
+    pub fn seat(&mut self, lp: &'static LpArea, extension: &mut Lp) {
         self.lp = lp;
         self.partition.has_run.store(true, Ordering::SeqCst);
         self.role.tally.dispatched(lp.index);
@@ -230,32 +230,40 @@ impl<V: Virt> ChildCore<V> {
         }
     }
 
+    /// Gives the VP the registers of reset.
+    pub fn init(&mut self) {
+        let before = self.backend.attach();
+        vpcore::startup::init(&mut self.backend, insn::cpuid(1, 0).eax);
+        self.trap_exceptions();
+        self.backend.detach(before);
+    }
+
     /// The VP has ended: the frames of the control structure and of the vector state.
-    pub fn into_frames(self) -> (Spa, Spa) {
+    pub fn end(&mut self) -> (Spa, Spa) {
         self.counters.give_back();
-        (self.backend.into_frame(), self.role.extended.frame())
+        (self.backend.frame(), self.role.extended.frame())
     }
 }
 
-impl<V: Virt> Role<V> for Child<V> {
+impl Role for Child {
     /// Its parent would wait for it, and the other children.
     const IS_TOLD: bool = false;
 
-    type Partition = ChildPartition<V>;
-    type Messages = Both<BusMessages, PortMessages<ChildPartition<V>>>;
+    type Partition = ChildPartition;
+    type Messages = Both<BusMessages, PortMessages<ChildPartition>>;
 
-    fn messages(vp: &ChildCore<V>) -> Self::Messages {
+    fn messages(vp: &ChildCore) -> Self::Messages {
         Both::new(
             BusMessages::new(vp.partition, vp.index),
             PortMessages::new(vp.partition, vp.index),
         )
     }
 
-    fn parent(vp: &ChildCore<V>) -> &'static ParentPartition<V> {
+    fn parent(vp: &ChildCore) -> &'static ParentPartition {
         vp.partition.parent
     }
 
-    fn must_leave(vp: &ChildCore<V>) -> bool {
+    fn must_leave(vp: &ChildCore) -> bool {
         let scheduled = vp.role.scheduled;
         scheduled.wanted.load(Ordering::SeqCst) != 0
             || scheduled.is_stopped()
@@ -266,27 +274,27 @@ impl<V: Virt> Role<V> for Child<V> {
                     .is_some_and(|parent| parent.attention.load(Ordering::SeqCst)))
     }
 
-    fn before_entry(_: &mut ChildCore<V>) {}
+    fn before_entry(_: &mut ChildCore) {}
 
     /// What is moved with the VP, and no more: other components are another VP's.
-    fn may_enable(vp: &ChildCore<V>, value: u64) -> bool {
+    fn may_enable(vp: &ChildCore, value: u64) -> bool {
         vp.role.limits.is_xcr0(value)
     }
 
     #[inline(always)]
-    fn cpuid(vp: &mut ChildCore<V>) {
+    fn cpuid<B: VpBackend>(vp: &mut Vp<B, Self>) {
         vp.cpuid();
     }
 
-    fn read_msr(vp: &mut ChildCore<V>, number: u32) -> MsrAnswer<u64> {
+    fn read_msr(vp: &mut ChildCore, number: u32) -> MsrAnswer<u64> {
         vp.read_child_msr(number)
     }
 
-    fn write_msr(vp: &mut ChildCore<V>, number: u32, value: u64) -> MsrAnswer<()> {
+    fn write_msr(vp: &mut ChildCore, number: u32, value: u64) -> MsrAnswer<()> {
         vp.write_child_msr(number, value)
     }
 
-    fn exit(vp: &mut ChildCore<V>, exit: Exit) {
+    fn exit(vp: &mut ChildCore, exit: Exit) {
         match exit {
             // The vector stays in the LP's record: it is the parent's, or the hypervisor's own.
             Exit::Interrupt => insn::interrupt_window(),
@@ -305,13 +313,13 @@ impl<V: Virt> Role<V> for Child<V> {
         }
     }
 
-    fn triple_fault(vp: &mut ChildCore<V>) {
+    fn triple_fault(vp: &mut ChildCore) {
         // The parent may set registers and let it run again.
         vp.activity = Activity::Running;
         vp.intercept_triple_fault();
     }
 
-    fn intercepts_exception(vp: &mut ChildCore<V>, vector: u8, code: Option<u32>) -> bool {
+    fn intercepts_exception(vp: &mut ChildCore, vector: u8, code: Option<u32>) -> bool {
         let intercepted = vp.partition.exceptions.load(Ordering::Relaxed);
         let is_intercepted = intercepted.checked_shr(vector.into()).unwrap_or(0) & 1 != 0;
         if is_intercepted {
@@ -320,25 +328,25 @@ impl<V: Virt> Role<V> for Child<V> {
         is_intercepted
     }
 
-    fn refused(vp: &mut ChildCore<V>, _: u64) {
+    fn refused(vp: &mut ChildCore, _: u64) {
         vp.intercept_invalid_state();
     }
 
-    fn after_reset(vp: &mut ChildCore<V>) {
+    fn after_reset(vp: &mut ChildCore) {
         let _ = vp.role.suspend.set(Reasons::STARTUP);
     }
 
-    fn after_start(vp: &mut ChildCore<V>) {
+    fn after_start(vp: &mut ChildCore) {
         let _ = vp.role.suspend.clear(Reasons::STARTUP);
     }
 
-    fn after_eoi(vp: &mut ChildCore<V>, vector: Option<u8>, is_level: bool) {
+    fn after_eoi(vp: &mut ChildCore, vector: Option<u8>, is_level: bool) {
         if let (Some(vector), true) = (vector, is_level) {
             vp.intercept_eoi(vector);
         }
     }
 
-    fn apic_changed(_: &mut ChildCore<V>, what: ApicChange) {
+    fn apic_changed(_: &mut ChildCore, what: ApicChange) {
         match what {
             // No pin leads to the APIC of a child.
             ApicChange::Lvt(Lvt::Lint0 | Lvt::Lint1, _) => {}
@@ -346,7 +354,7 @@ impl<V: Virt> Role<V> for Child<V> {
         }
     }
 
-    fn write_apic_base(vp: &mut ChildCore<V>, value: u64) -> bool {
+    fn write_apic_base(vp: &mut ChildCore, value: u64) -> bool {
         const ADDRESS: u64 = !0xFFF;
         if (value ^ vp.apic.apic_base()) & ADDRESS != 0 {
             // All VPs share one address space, and the page is a hole in it.
@@ -359,7 +367,7 @@ impl<V: Virt> Role<V> for Child<V> {
         true
     }
 
-    fn no_access(vp: &mut ChildCore<V>, gpa: Gpa, access: Access) {
+    fn no_access(vp: &mut ChildCore, gpa: Gpa, access: Access) {
         vp.intercept_memory(&vpcore::seam::SlatFault {
             gpa,
             gva: None,
@@ -370,13 +378,10 @@ impl<V: Virt> Role<V> for Child<V> {
         });
     }
 
-    fn place_overlay(
-        vp: &mut ChildCore<V>,
-        kind: Overlay,
-        page: Option<Gpn>,
-    ) -> Result<(), Refused> {
+    fn place_overlay(vp: &mut ChildCore, kind: Overlay, page: Option<Gpn>) -> Result<(), Refused> {
         if let (Some(_), Some(frame)) = (page, vp.partition.overlay_frame(kind, vp.index)) {
-            fill_overlay::<V>(kind, frame, &vp.partition.core().clock);
+            let core = vp.partition.core();
+            fill_overlay(kind, frame, &core.clock, &vp.partition.parent.facts);
         }
         let placed = vp.partition.place_overlay(vp.lp, kind, vp.index, page);
         if vp.partition.pool.lock().usage().0 < LOW {
@@ -394,7 +399,7 @@ impl<V: Virt> Role<V> for Child<V> {
     }
 
     /// The registers stay readable for the parent, who sees it in the log of the guest or by its own means.
-    fn crash(vp: &mut ChildCore<V>, report: &CrashReport) {
+    fn crash(vp: &mut ChildCore, report: &CrashReport) {
         vp.note(format_args!(
             "partition {:#x} reports a crash: {:x?}",
             vp.partition.core().id.get(),
@@ -403,17 +408,17 @@ impl<V: Virt> Role<V> for Child<V> {
         slots::fault(vp.lp, vp.partition, Faults::CRASHED);
     }
 
-    fn post_to_server(vp: &mut ChildCore<V>, call: &PostMessage<'_>) -> Result<Progress, HvError> {
+    fn post_to_server(vp: &mut ChildCore, call: &PostMessage<'_>) -> Result<Progress, HvError> {
         vmbus::receive(vp.partition, call)?;
         vmbus::settle(vp.lp, vp.partition);
         Ok(Progress::Done)
     }
 
-    fn channel_signalled(vp: &mut ChildCore<V>, relid: Relid) {
+    fn channel_signalled(vp: &mut ChildCore, relid: Relid) {
         slots::child_signalled(vp.lp, vp.partition, relid);
     }
 
-    fn call(vp: &mut ChildCore<V>, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
+    fn call(vp: &mut ChildCore, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
         vp.child_call(call, body)
     }
 }

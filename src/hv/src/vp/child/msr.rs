@@ -1,14 +1,12 @@
 //! RDMSR and WRMSR of a child: no register of the processor, but for those that move with the VP.
 
 use tlfs::register::RegisterName;
-use vpcore::seam::VpBackend;
 use vpstate::Effect;
 use vpstate::msr::{ARCH_CAPABILITIES, Class, classify};
 use x86::msr as n;
 
 use super::{Child, ChildCore};
 use crate::arch::x86::msr;
-use crate::virt::Virt;
 use crate::vp::role::{MsrAnswer, Refused, Role};
 
 /// Registers that the VP has in the LP while it is loaded there.
@@ -17,7 +15,7 @@ const IN_THE_LP: [(RegisterName, u32); 2] = [
     (RegisterName::SPEC_CTRL, n::IA32_SPEC_CTRL),
 ];
 
-impl<V: Virt> ChildCore<V> {
+impl ChildCore {
     pub(super) fn read_child_msr(&mut self, number: u32) -> MsrAnswer<u64> {
         match classify(number) {
             Class::Apic if number == n::IA32_APIC_BASE => MsrAnswer::Done(self.apic.apic_base()),

@@ -3,7 +3,6 @@
 use synic::{MsrEffect, Scope, WriteContext, scope};
 use tlfs::HvError;
 use tlfs::register::RegisterName;
-use vpcore::seam::VpBackend;
 use vpstate::registers::{Extended as Switch, Registers, Switched, Synthetic};
 use vpstate::{Effect, register_page};
 use x86::msr as n;
@@ -14,7 +13,6 @@ use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpArea;
 use crate::partition::child::ChildPartition;
 use crate::partition::{Partition, Seat, VpShared};
-use crate::virt::Virt;
 
 impl Switch for Extended {
     fn register(&mut self, which: Switched) -> Option<&mut u64> {
@@ -32,13 +30,13 @@ impl Switch for Extended {
 }
 
 /// Synthetic registers as the parent reaches them. What a write has changed in memory or timers is done afterwards.
-pub struct SyntheticRegisters<V: Virt> {
-    partition: &'static ChildPartition<V>,
+pub struct SyntheticRegisters {
+    partition: &'static ChildPartition,
     shared: &'static VpShared,
     effect: Option<synic::MsrEffect>,
 }
 
-impl<V: Virt> Synthetic for SyntheticRegisters<V> {
+impl Synthetic for SyntheticRegisters {
     fn read(&mut self, msr: u32) -> Result<u64, HvError> {
         let core = self.partition.core();
         if msr == tlfs::msr::VP_RUNTIME {
@@ -84,13 +82,13 @@ const PLACES: [RegisterName; 5] = [
 ];
 
 /// All registers of a VP of a child.
-pub type ChildRegisters<'a, V> = Registers<'a, <V as Virt>::Vp, Extended, SyntheticRegisters<V>>;
+pub type ChildRegisters<'a> = Registers<'a, Extended, SyntheticRegisters>;
 
-impl<V: Virt> ChildCore<V> {
+impl ChildCore {
     /// Calls `access` with the VP's registers, and does what that asks for. The back end is loaded here, or attached.
     pub(super) fn with_registers<T>(
         &mut self,
-        access: impl FnOnce(&mut ChildRegisters<'_, V>) -> T,
+        access: impl FnOnce(&mut ChildRegisters<'_>) -> T,
     ) -> T {
         let (done, effect) = self.access_registers(access);
         if let Some(effect) = effect {
@@ -102,7 +100,7 @@ impl<V: Virt> ChildCore<V> {
     /// Calls `access` with the VP's registers; gives what is left to do.
     fn access_registers<T>(
         &mut self,
-        access: impl FnOnce(&mut ChildRegisters<'_, V>) -> T,
+        access: impl FnOnce(&mut ChildRegisters<'_>) -> T,
     ) -> (T, Option<MsrEffect>) {
         let suspend = self.role.suspend;
         let Child {

@@ -9,9 +9,8 @@ use x86::vector;
 use super::ParentVp;
 use crate::arch::x86::local_apic::{own_vector, register};
 use crate::diagnostics::Counter;
-use crate::virt::Virt;
 
-impl<V: Virt> ParentVp<V> {
+impl ParentVp {
     /// An interrupt with `vector` was accepted by this LP's APIC, or came from the 8259. True when the parent has to see
     /// it. The VP need not be loaded.
     pub fn physical_interrupt(&mut self, vector: u8) -> bool {

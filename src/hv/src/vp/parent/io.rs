@@ -2,7 +2,7 @@
 
 use bootinfo::AcpiRegister;
 use pci_config::{PortOutcome, Width};
-use vpcore::seam::{InterceptBitmaps, IoAccess, VpBackend};
+use vpcore::seam::{InterceptBitmaps, IoAccess};
 use x86::Gp;
 
 use super::ParentVp;
@@ -10,7 +10,6 @@ use crate::arch::x86::insn;
 use crate::console;
 use crate::diagnostics::{self, Counter};
 use crate::power::{self, Sleep};
-use crate::virt::Virt;
 use crate::vp::Activity;
 
 /// PCI configuration mechanism 1.
@@ -36,7 +35,7 @@ enum Device {
 }
 
 /// Makes every port exit that [`ParentVp::io`] answers.
-pub fn trap_ports(bitmaps: &mut impl InterceptBitmaps, has_ecam_shim: bool) {
+pub fn trap_ports(bitmaps: &mut dyn InterceptBitmaps, has_ecam_shim: bool) {
     if let Some(first) = console::port() {
         (first..first.saturating_add(UART_PORTS)).for_each(|port| bitmaps.trap_port(port));
     }
@@ -93,7 +92,7 @@ fn device(port: u16, width: u8) -> Device {
     }
 }
 
-impl<V: Virt> ParentVp<V> {
+impl ParentVp {
     /// Answers one port access.
     pub(super) fn io(&mut self, access: IoAccess) {
         if access.is_string {

@@ -4,14 +4,13 @@ use addr::Gpa;
 use bootinfo::Status;
 use insn::Width;
 use paging::Cleanup;
-use vpcore::seam::{SlatFault, VpBackend};
+use vpcore::seam::SlatFault;
 
 use super::io::PciPorts;
 use super::{Parent, ParentVp};
 use crate::diagnostics::Counter;
 use crate::partition::{FaultOutcome, Partition, Slat};
 use crate::shootdown;
-use crate::virt::Virt;
 use crate::vp::mmio::{Device, Emulated};
 
 /// What answers an emulated access.
@@ -27,7 +26,7 @@ enum Target {
     Hidden,
 }
 
-impl<V: Virt> ParentVp<V> {
+impl ParentVp {
     /// Answers one fault.
     pub(super) fn slat_fault(&mut self, fault: &SlatFault) {
         let target = if self
@@ -99,8 +98,8 @@ impl<V: Virt> ParentVp<V> {
     }
 }
 
-impl<V: Virt> Device<V, Parent<V>> for Target {
-    fn read(&mut self, vp: &mut ParentVp<V>, gpa: Gpa, width: Width) -> u64 {
+impl Device<Parent> for Target {
+    fn read(&mut self, vp: &mut ParentVp, gpa: Gpa, width: Width) -> u64 {
         match self {
             Self::Ecam => {
                 let _lock = vp.partition.config_address.lock();
@@ -124,7 +123,7 @@ impl<V: Virt> Device<V, Parent<V>> for Target {
         }
     }
 
-    fn write(&mut self, vp: &mut ParentVp<V>, gpa: Gpa, width: Width, value: u64) {
+    fn write(&mut self, vp: &mut ParentVp, gpa: Gpa, width: Width, value: u64) {
         if *self == Self::Ecam {
             let _lock = vp.partition.config_address.lock();
             if let Some(window) = vp.partition.ecam {

@@ -17,14 +17,14 @@ use tlfs::HvError;
 use tlfs::call::PostMessage;
 use tlfs::msr::GUEST_OS_ID;
 use vmbus_proto::Relid;
-use vpcore::cpuid::{self, Missing, View};
-use vpcore::seam::{Exit, Register, VpBackend};
+use vpcore::cpuid::{self, View};
+use vpcore::seam::{Exit, Lp, Register, VpBackend};
 use x86::Gp;
 use x86::msr::apic_base;
 
 use super::hyperv::fill_overlay;
 use super::role::{ApicChange, MsrAnswer, Refused};
-use super::{Role, Vp};
+use super::{AnyVp, Role, Vp};
 use crate::arch::x86::insn;
 use crate::arch::x86::local_apic::register;
 use crate::partition::messages::{Both, PortMessages};
@@ -32,49 +32,37 @@ use crate::partition::slots::Work;
 use crate::partition::vmbus::parent::{self as server, Channel};
 use crate::partition::vmbus::{self, BusMessages};
 use crate::partition::{ParentPartition, notices, slots};
-use crate::virt::Virt;
 
 pub use io::trap_ports;
 
 /// A VP of the parent.
-pub type ParentVp<V> = Vp<V, Parent<V>>;
+pub type ParentVp = AnyVp<Parent>;
 
 /// What only a VP of the parent has.
-pub struct Parent<V: Virt> {
-    /// The virtualization extension of its LP.
-    extension: V::Lp,
+pub struct Parent {
     /// Level interrupts that are in service in the physical APIC.
     open_levels: EoiStack,
-    /// Features of this LP that the guest cannot have.
-    missing: Missing,
     /// IA32_MTRR_DEF_TYPE as the guest wrote it.
     mtrr_default: Option<u64>,
     /// Channels that it has signalled.
     work: Work,
 }
 
-impl<V: Virt> Parent<V> {
-    /// For an LP with this extension, which cannot give the guest `missing`.
-    pub const fn new(extension: V::Lp, missing: Missing) -> Self {
+impl Parent {
+    /// Nothing is in service, and no channel signalled.
+    pub const fn new() -> Self {
         Self {
-            extension,
             open_levels: EoiStack::new(),
-            missing,
             mtrr_default: None,
             work: Work::new(),
         }
     }
 }
 
-impl<V: Virt> ParentVp<V> {
-    /// The extension of the VP's LP.
-    pub fn extension(&mut self) -> &mut V::Lp {
-        &mut self.role.extension
-    }
-
-    /// Makes this the VP that runs on its LP; no other is loaded there.
-    pub fn load(&mut self) {
-        self.backend.load(&mut self.role.extension);
+impl ParentVp {
+    /// Makes this the VP that runs on its LP, whose extension is `lp`; no other is loaded there.
+    pub fn load(&mut self, lp: &mut Lp) {
+        self.backend.load(lp);
     }
 
     /// Takes it off its LP.
@@ -83,13 +71,13 @@ impl<V: Virt> ParentVp<V> {
     }
 }
 
-impl<V: Virt> Role<V> for Parent<V> {
+impl Role for Parent {
     const IS_TOLD: bool = true;
 
-    type Partition = ParentPartition<V>;
-    type Messages = Both<notices::Source<V>, Both<BusMessages, PortMessages<ParentPartition<V>>>>;
+    type Partition = ParentPartition;
+    type Messages = Both<notices::Source, Both<BusMessages, PortMessages<ParentPartition>>>;
 
-    fn messages(vp: &ParentVp<V>) -> Self::Messages {
+    fn messages(vp: &ParentVp) -> Self::Messages {
         Both::new(
             notices::Source::new(vp.index),
             Both::new(
@@ -99,26 +87,26 @@ impl<V: Virt> Role<V> for Parent<V> {
         )
     }
 
-    fn parent(vp: &ParentVp<V>) -> &'static ParentPartition<V> {
+    fn parent(vp: &ParentVp) -> &'static ParentPartition {
         vp.partition
     }
 
-    fn must_leave(_: &ParentVp<V>) -> bool {
+    fn must_leave(_: &ParentVp) -> bool {
         false
     }
 
-    fn before_entry(vp: &mut ParentVp<V>) {
+    fn before_entry(vp: &mut ParentVp) {
         vp.pass_on_what_the_host_took();
         vp.serve_sessions();
     }
 
     #[inline(always)]
-    fn work_due(vp: &ParentVp<V>) -> Option<u64> {
+    fn work_due(vp: &ParentVp) -> Option<u64> {
         vp.role.work.due()
     }
 
     #[inline]
-    fn cpuid(vp: &mut ParentVp<V>) {
+    fn cpuid<B: VpBackend>(vp: &mut Vp<B, Self>) {
         let (leaf, subleaf) = (
             vp.backend.gp().get(Gp::Rax) as u32,
             vp.backend.gp().get(Gp::Rcx) as u32,
@@ -135,7 +123,7 @@ impl<V: Virt> Role<V> for Parent<V> {
                 1 | 7 | 0xD | 0x8000_0001 => View {
                     cr4: vp.backend.get(Register::Cr4),
                     apic_enabled: vp.apic.apic_base() & apic_base::ENABLE != 0,
-                    missing: vp.role.missing,
+                    missing: vp.partition.facts.missing,
                 },
                 _ => View::default(),
             };
@@ -144,14 +132,14 @@ impl<V: Virt> Role<V> for Parent<V> {
         vp.finish_cpuid(r);
     }
 
-    fn read_msr(vp: &mut ParentVp<V>, number: u32) -> MsrAnswer<u64> {
+    fn read_msr(vp: &mut ParentVp, number: u32) -> MsrAnswer<u64> {
         vp.read_msr(number).into()
     }
 
-    fn write_msr(vp: &mut ParentVp<V>, number: u32, value: u64) -> MsrAnswer<()> {
+    fn write_msr(vp: &mut ParentVp, number: u32, value: u64) -> MsrAnswer<()> {
         if number == GUEST_OS_ID && value == 0 {
             // Its kernel says good-bye. The instruction is executed again until all is undone.
-            server::forget::<V>(vp.lp, vp.partition);
+            server::forget(vp.lp, vp.partition);
             if !vp.end_children() {
                 return MsrAnswer::Intercepted;
             }
@@ -159,7 +147,7 @@ impl<V: Virt> Role<V> for Parent<V> {
         vp.write_msr(number, value).into()
     }
 
-    fn exit(vp: &mut ParentVp<V>, exit: Exit) {
+    fn exit(vp: &mut ParentVp, exit: Exit) {
         match exit {
             Exit::Interrupt => {
                 insn::interrupt_window();
@@ -192,12 +180,12 @@ impl<V: Virt> Role<V> for Parent<V> {
     }
 
     /// On hardware the chipset resets the machine when a processor shuts down, and so do we.
-    fn triple_fault(vp: &mut ParentVp<V>) {
+    fn triple_fault(vp: &mut ParentVp) {
         vp.log_state("triple fault of the parent, the machine is reset");
         crate::power::reset();
     }
 
-    fn refused(vp: &mut ParentVp<V>, detail: u64) {
+    fn refused(vp: &mut ParentVp, detail: u64) {
         log::error!(
             "vp{}: the processor refuses the state of the guest, detail {detail:#x}",
             vp.index.get()
@@ -205,19 +193,19 @@ impl<V: Virt> Role<V> for Parent<V> {
         vp.shut_down();
     }
 
-    fn after_start(_: &mut ParentVp<V>) {}
+    fn after_start(_: &mut ParentVp) {}
 
-    fn after_reset(vp: &mut ParentVp<V>) {
+    fn after_reset(vp: &mut ParentVp) {
         // INIT to the boot processor resets the partition.
         if vp.index.get() == 0 {
-            server::forget::<V>(vp.lp, vp.partition);
+            server::forget(vp.lp, vp.partition);
             while !vp.end_children() {
                 crate::panic::stop_if_asked();
             }
         }
     }
 
-    fn after_eoi(vp: &mut ParentVp<V>, vector: Option<u8>, _: bool) {
+    fn after_eoi(vp: &mut ParentVp, vector: Option<u8>, _: bool) {
         // Whatever the virtual TMR says: an IPI with the same vector may have cleared it.
         let is_ready = match vector {
             Some(vector) => vp.role.open_levels.mark_ready(vector),
@@ -231,7 +219,7 @@ impl<V: Virt> Role<V> for Parent<V> {
         }
     }
 
-    fn apic_changed(vp: &mut ParentVp<V>, what: ApicChange) {
+    fn apic_changed(vp: &mut ParentVp, what: ApicChange) {
         let local = &vp.lp.local;
         match what {
             ApicChange::Lvt(Lvt::Lint0, value) => local.mirror(register::LVT_LINT0, value),
@@ -242,7 +230,7 @@ impl<V: Virt> Role<V> for Parent<V> {
     }
 
     /// The physical APIC follows the mode, but is never switched off or moved.
-    fn write_apic_base(vp: &mut ParentVp<V>, value: u64) -> bool {
+    fn write_apic_base(vp: &mut ParentVp, value: u64) -> bool {
         const ADDRESS: u64 = !0xFFF;
         if (value ^ vp.apic.apic_base()) & ADDRESS != 0 {
             // All VPs share the hole in the second-level tables, and the physical APIC answers at the old address.
@@ -273,19 +261,16 @@ impl<V: Virt> Role<V> for Parent<V> {
     }
 
     /// The parent has no parent that could answer an intercept.
-    fn no_access(vp: &mut ParentVp<V>, _: Gpa, _: Access) {
+    fn no_access(vp: &mut ParentVp, _: Gpa, _: Access) {
         vp.raise_gp();
     }
 
-    fn place_overlay(
-        vp: &mut ParentVp<V>,
-        kind: Overlay,
-        page: Option<Gpn>,
-    ) -> Result<(), Refused> {
+    fn place_overlay(vp: &mut ParentVp, kind: Overlay, page: Option<Gpn>) -> Result<(), Refused> {
         let (index, clock) = (vp.index, &vp.partition.core.clock);
+        let facts = &vp.partition.facts;
         let placed = vp.edit_slat(|slat| {
             if let (Some(_), Some(frame)) = (page, slat.overlay_frame(kind, index)) {
-                fill_overlay::<V>(kind, frame, clock);
+                fill_overlay(kind, frame, clock, facts);
             }
             slat.place_overlay(kind, index, page)
         });
@@ -295,19 +280,19 @@ impl<V: Virt> Role<V> for Parent<V> {
         })
     }
 
-    fn crash(vp: &mut ParentVp<V>, report: &CrashReport) {
+    fn crash(vp: &mut ParentVp, report: &CrashReport) {
         vp.note(format_args!(
             "the parent reports a crash: {:x?}",
             report.parameters
         ));
     }
 
-    fn post_to_server(vp: &mut ParentVp<V>, call: &PostMessage<'_>) -> Result<Progress, HvError> {
+    fn post_to_server(vp: &mut ParentVp, call: &PostMessage<'_>) -> Result<Progress, HvError> {
         let (index, partition) = (vp.index, vp.partition);
         // While the children go, the call is executed again and again; the message came with the first time.
         if !server::is_ending(partition, index) {
             vmbus::receive(partition, call)?;
-            if !server::serve::<V>(vp.lp, partition, index) {
+            if !server::serve(vp.lp, partition, index) {
                 return Ok(Progress::Done);
             }
         }
@@ -318,13 +303,13 @@ impl<V: Virt> Role<V> for Parent<V> {
         Ok(Progress::Done)
     }
 
-    fn channel_signalled(vp: &mut ParentVp<V>, relid: Relid) {
+    fn channel_signalled(vp: &mut ParentVp, relid: Relid) {
         let channel = Channel::of(relid);
         slots::signalled(channel);
         vp.role.work.add(channel);
     }
 
-    fn call(vp: &mut ParentVp<V>, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
+    fn call(vp: &mut ParentVp, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
         vp.parent_call(call, body)
     }
 }

@@ -5,12 +5,11 @@ use vpcore::msr::{
     DEBUGCTL_WRITABLE, HWCR_WRITABLE, MISC_ENABLE_WRITABLE, MsrClass, NB_CFG_WRITABLE, VirtualMsr,
     classify,
 };
-use vpcore::seam::{Register, VpBackend};
+use vpcore::seam::Register;
 
 use super::{Parent, ParentVp};
 use crate::arch::x86::{insn, msr};
 use crate::diagnostics::Counter;
-use crate::virt::Virt;
 use crate::vp::{Refused, Role};
 
 /// VM_CR as the parent sees it: SVM disabled, and locked so.
@@ -18,7 +17,7 @@ const VM_CR_LOCKED_OFF: u64 = 1 << 3 | 1 << 4;
 /// IA32_FEATURE_CONTROL as the parent sees it: locked, nothing enabled.
 const FEATURE_CONTROL_LOCKED: u64 = 1;
 
-impl<V: Virt> ParentVp<V> {
+impl ParentVp {
     pub(super) fn read_msr(&mut self, number: u32) -> Result<u64, Refused> {
         match classify(number) {
             MsrClass::Synthetic => self.read_synthetic(number),

@@ -6,11 +6,9 @@ use tlfs::{Control, HvError};
 use super::ParentVp;
 use crate::arch::x86::insn;
 use crate::arch::x86::lp::LpArea;
-use crate::partition::slots::{Attachable, Host};
-use crate::partition::{Partition, directory};
-use crate::virt::Virt;
+use crate::partition::ParentPartition;
 
-impl<V: Virt> ParentVp<V> {
+impl ParentVp {
     /// Goes on with the work in channels that is due.
     #[inline(always)]
     pub(super) fn serve_sessions(&mut self) {
@@ -21,33 +19,33 @@ impl<V: Virt> ParentVp<V> {
             self.role.work = work;
         }
     }
-}
 
-impl<V: Virt> Host for ParentVp<V> {
-    fn lp(&self) -> &'static LpArea {
+    /// Its LP.
+    pub fn lp(&self) -> &'static LpArea {
         self.lp
     }
 
-    fn parent(&self) -> &'static dyn Partition {
+    /// The parent.
+    pub fn parent(&self) -> &'static ParentPartition {
         self.partition
     }
 
-    fn call(&mut self, control: Control, input: &[u8], output: &mut [u8]) -> (Outcome, usize) {
+    /// Carries out a piece of a hypercall, as if the VP had made it.
+    pub fn carry_out_request(
+        &mut self,
+        control: Control,
+        input: &[u8],
+        output: &mut [u8],
+    ) -> (Outcome, usize) {
         let privileges = self.identity.privileges;
         hypercall::dispatch_buffers(&CALLS, privileges, control, input, output, &mut Calls(self))
-    }
-
-    fn child_at(&self, at: usize, then: &mut dyn FnMut(&dyn Attachable)) {
-        if let Some(child) = directory::at::<V>(at) {
-            then(&*child);
-        }
     }
 }
 
 /// The calls about children; those that a guest makes about itself mean the VP that makes them.
-struct Calls<'a, V: Virt>(&'a mut ParentVp<V>);
+struct Calls<'a>(&'a mut ParentVp);
 
-impl<V: Virt> Handler<Call> for Calls<'_, V> {
+impl Handler<Call> for Calls<'_> {
     fn handle(&mut self, call: Call, body: &mut Body<'_>) -> Result<Progress, HvError> {
         self.0.parent_call(call, body)
     }

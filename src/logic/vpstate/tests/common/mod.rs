@@ -5,7 +5,7 @@ use addr::{ApicId, Spa};
 use apic::{Apic, Effect, Features, Inbox, Timing};
 use std::collections::BTreeMap;
 use tlfs::HvError;
-use vpcore::seam::{Event, Exit, Register, SegmentName, TableName, VpBackend, Window};
+use vpcore::seam::{Event, Exit, Lp, Register, SegmentName, TableName, VpBackend, Window};
 use vpstate::registers::{Extended, Switched, Synthetic};
 use vpstate::xsave::Layout;
 use vpstate::{Limits, Reasons, Registers, Stored, Suspend};
@@ -24,10 +24,9 @@ pub struct Backend {
 }
 
 impl VpBackend for Backend {
-    type Lp = ();
-    fn load(&mut self, _: &mut ()) {}
+    fn load(&mut self, _: &mut Lp) {}
     fn unload(&mut self) {}
-    fn into_frame(self) -> Spa {
+    fn frame(&self) -> Spa {
         Spa::new(0)
     }
     fn attach(&mut self) -> Option<Spa> {
@@ -245,7 +244,7 @@ impl Vp {
         }
     }
 
-    pub fn registers(&mut self) -> Registers<'_, Backend, Memory, Synic> {
+    pub fn registers(&mut self) -> Registers<'_, Memory, Synic> {
         Registers {
             backend: &mut self.backend,
             extended: &mut self.memory,

@@ -3,11 +3,11 @@
 //! Source: AMD APM vol. 2 rev. 3.42, "IOIO Intercepts", "MSR Intercepts".
 #![expect(unsafe_code, reason = "owner of the maps' frames")]
 
-use addr::Spa;
 use bootinfo::Status;
 use vpcore::seam::{FrameSource, InterceptBitmaps};
 
 use crate::mm::phys;
+use crate::virt::Bitmaps;
 
 /// Frames of the I/O permission map, of which the last bits catch accesses that wrap.
 const IO_FRAMES: usize = 3;
@@ -16,10 +16,7 @@ const MSR_FRAMES: usize = 2;
 
 /// The I/O and MSR permission maps of a partition.
 #[derive(Debug)]
-pub struct SvmBitmaps {
-    pub(super) io: Spa,
-    pub(super) msr: Spa,
-}
+pub struct SvmBitmaps(pub(super) Bitmaps);
 
 impl SvmBitmaps {
     /// Every port passes, every MSR access exits.
@@ -28,7 +25,7 @@ impl SvmBitmaps {
         let msr = frames.frames(MSR_FRAMES).ok_or(Status::NO_MEMORY)?;
         // SAFETY: the frames were just given to us alone.
         unsafe { phys::pointer(msr).write_bytes(0xFF, MSR_FRAMES * 4096) };
-        Ok(Self { io, msr })
+        Ok(Self(Bitmaps { io, msr }))
     }
 
     /// Clears bit `bit` of the MSR map: 0 for reads, 1 for writes. False where the map does not cover `msr`.
@@ -41,7 +38,7 @@ impl SvmBitmaps {
         };
         let index = (msr & 0x1FFF) as usize * 2 + bit;
         // SAFETY: `index / 8` is below 0x800, so the byte lies in our two frames.
-        let byte = unsafe { phys::pointer(self.msr).add(base + index / 8) };
+        let byte = unsafe { phys::pointer(self.0.msr).add(base + index / 8) };
         // SAFETY: as above; the map is written before any VP uses it, or by the partition's owner alone.
         unsafe { *byte &= !(1 << (index % 8)) };
         true
@@ -51,14 +48,14 @@ impl SvmBitmaps {
 impl InterceptBitmaps for SvmBitmaps {
     fn trap_port(&mut self, port: u16) {
         // SAFETY: at most byte 8191 of three frames.
-        let byte = unsafe { phys::pointer(self.io).add(usize::from(port) / 8) };
+        let byte = unsafe { phys::pointer(self.0.io).add(usize::from(port) / 8) };
         // SAFETY: as above.
         unsafe { *byte |= 1 << (port % 8) };
     }
 
     fn trap_all_ports(&mut self) {
         // SAFETY: the three frames are ours.
-        unsafe { phys::pointer(self.io).write_bytes(0xFF, IO_FRAMES * 4096) };
+        unsafe { phys::pointer(self.0.io).write_bytes(0xFF, IO_FRAMES * 4096) };
     }
 
     fn pass_msr_read(&mut self, msr: u32) -> bool {

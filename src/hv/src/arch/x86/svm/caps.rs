@@ -1,9 +1,8 @@
 //! What the processor offers of AMD-V, and switching it on.
 #![expect(unsafe_code, reason = "switches the extension on")]
 
-use addr::Spa;
 use bootinfo::Status;
-use vpcore::seam::FrameSource;
+use vpcore::seam::{FrameSource, Lp};
 use vpcore::tags::Tags;
 use x86::{efer, msr as number};
 
@@ -56,41 +55,31 @@ pub fn check() -> Result<Capabilities, Status> {
 
 /// AMD-V switched on for one LP. Dropping it switches it off; no VP may run after that.
 #[derive(Debug)]
-pub struct SvmLp {
-    pub(super) capabilities: Capabilities,
-    pub(super) tags: Tags,
-    /// Where VMSAVE keeps the hypervisor's own FS, GS, TR and system call registers.
-    pub(super) host: Spa,
-}
+pub struct On(());
 
-impl SvmLp {
-    /// Switches AMD-V on for the calling LP, which has its area and its task register already.
-    ///
-    /// # Errors
-    /// As for [`check`]; [`Status::NO_MEMORY`]; [`Status::ENABLE_FAILED`]. The LP is as it was then.
-    pub(super) fn enable(frames: &mut dyn FrameSource) -> Result<Self, Status> {
-        let capabilities = check()?;
-        let save = frames.frames(1).ok_or(Status::NO_MEMORY)?;
-        let host = frames.frames(1).ok_or(Status::NO_MEMORY)?;
-        let value = msr::read(number::EFER);
-        // SAFETY: adds SVME, which by itself changes nothing.
-        unsafe { msr::write(number::EFER, value | efer::SVME) };
-        let this = Self {
-            capabilities,
-            tags: Tags::new(lp::current().index.get(), capabilities.asids - 1),
-            host,
-        };
-        // SAFETY: the frame is the hypervisor's and used for nothing else.
-        if unsafe { msr::try_write(number::AMD_VM_HSAVE_PA, save.get()) }.is_err() {
-            return Err(Status::ENABLE_FAILED);
-        }
-        // SAFETY: AMD-V is on, and the frame is ours.
-        unsafe { entry::save_host(host) };
-        Ok(this)
+/// Switches AMD-V on for the calling LP, which has its area and its task register already.
+///
+/// # Errors
+/// As for [`check`]; [`Status::NO_MEMORY`]; [`Status::ENABLE_FAILED`]. The LP is as it was then.
+pub(super) fn enable(frames: &mut dyn FrameSource) -> Result<(Lp, On), Status> {
+    let capabilities = check()?;
+    let save = frames.frames(1).ok_or(Status::NO_MEMORY)?;
+    let host = frames.frames(1).ok_or(Status::NO_MEMORY)?;
+    let value = msr::read(number::EFER);
+    // SAFETY: adds SVME, which by itself changes nothing.
+    unsafe { msr::write(number::EFER, value | efer::SVME) };
+    let on = On(());
+    // SAFETY: the frame is the hypervisor's and used for nothing else.
+    if unsafe { msr::try_write(number::AMD_VM_HSAVE_PA, save.get()) }.is_err() {
+        return Err(Status::ENABLE_FAILED);
     }
+    // SAFETY: AMD-V is on, and the frame is ours.
+    unsafe { entry::save_host(host) };
+    let tags = Tags::new(lp::current().index.get(), capabilities.asids - 1);
+    Ok((Lp { tags, frame: host }, on))
 }
 
-impl Drop for SvmLp {
+impl Drop for On {
     fn drop(&mut self) {
         let value = msr::read(number::EFER);
         // SAFETY: takes back what `enable` added; no guest of this LP runs any more.

@@ -6,16 +6,15 @@
 #![expect(unsafe_code, reason = "runs guests")]
 
 use addr::Spa;
-use vpcore::seam::{Event, Exit, Register, Role, SegmentName, TableName, VpBackend, Window};
+use vpcore::seam::{Event, Exit, Lp, Register, Role, SegmentName, TableName, VpBackend, Window};
 use vpcore::startup;
 use vpcore::tags::Tag;
 use x86::{GpRegs, Segment, TableRegister, cr0, efer, rflags};
 
-use super::bitmaps::SvmBitmaps;
-use super::caps::{Capabilities, SvmLp};
+use super::caps::Capabilities;
 use super::vmcb::{Vmcb, field, intercept_1, intercept_2};
 use super::{entry, exit, inject};
-use crate::virt::always_trapped;
+use crate::virt::{Bitmaps, always_trapped};
 
 const V_IRQ: u32 = 1 << 8;
 const V_IGNORE_TPR: u32 = 1 << 20;
@@ -50,10 +49,10 @@ impl SvmVp {
     /// A VP as after reset, with its VMCB in `frame`, a zeroed frame of the caller's. `slat_root` is the
     /// root of nested tables of the host's paging depth.
     pub(super) fn new(
-        lp: &SvmLp,
+        capabilities: Capabilities,
         frame: Spa,
         role: Role,
-        bitmaps: &SvmBitmaps,
+        bitmaps: Bitmaps,
         slat_root: Spa,
     ) -> Self {
         let mut vmcb = Vmcb::new(frame);
@@ -75,7 +74,7 @@ impl SvmVp {
         if role == Role::Child {
             first |= intercept_1::RDPMC;
             second |= intercept_2::WBINVD;
-            if lp.capabilities.pause_filter {
+            if capabilities.pause_filter {
                 first |= intercept_1::PAUSE;
                 vmcb.write_u16(field::PAUSE_WINDOW, PAUSE_WINDOW);
             }
@@ -97,7 +96,7 @@ impl SvmVp {
             gp: GpRegs::default(),
             role,
             tag: Tag::default(),
-            capabilities: lp.capabilities,
+            capabilities,
             host: Spa::new(0),
             pat: 0,
             nmi_blocked: false,
@@ -151,11 +150,8 @@ impl SvmVp {
 }
 
 impl VpBackend for SvmVp {
-    type Lp = SvmLp;
-
-    fn load(&mut self, lp: &mut SvmLp) {
-        self.capabilities = lp.capabilities;
-        self.host = lp.host;
+    fn load(&mut self, lp: &mut Lp) {
+        self.host = lp.frame;
         if lp.tags.renew(&mut self.tag) {
             self.vmcb.write_u32(field::ASID, self.tag.number());
             self.flush_tlb();
@@ -172,7 +168,7 @@ impl VpBackend for SvmVp {
 
     fn detach(&mut self, _: Option<Spa>) {}
 
-    fn into_frame(self) -> Spa {
+    fn frame(&self) -> Spa {
         self.vmcb.spa()
     }
 

@@ -13,13 +13,12 @@ use addr::Spa;
 use bootinfo::Status;
 use paging::{Format, PageSize};
 use vpcore::cpuid::Missing;
-use vpcore::seam::{FrameSource, Role};
+use vpcore::seam::{FrameSource, InterceptBitmaps, Lp, Role};
 
 use super::insn;
-use crate::virt::{SecondLevel, Virt};
+use crate::virt::{Bitmaps, Facts, SecondLevel, Virt};
 
-pub use bitmaps::SvmBitmaps;
-pub use caps::SvmLp;
+use bitmaps::SvmBitmaps;
 pub use control::SvmVp;
 
 /// AMD-V.
@@ -27,50 +26,48 @@ pub use control::SvmVp;
 pub enum Svm {}
 
 impl Virt for Svm {
-    type Lp = SvmLp;
     type Vp = SvmVp;
-    type Bitmaps = SvmBitmaps;
+    type On = caps::On;
 
-    const HYPERCALL: [u8; 3] = [0x0F, 0x01, 0xD9];
-
-    fn check() -> Result<(), Status> {
-        caps::check().map(|_| ())
+    fn facts() -> Result<Facts, Status> {
+        caps::check()?;
+        // NPT has what the processor's own tables have.
+        let has_gib_leaves = insn::cpuid(0x8000_0001, 0).edx & 1 << 26 != 0;
+        Ok(Facts {
+            hypercall: [0x0F, 0x01, 0xD9],
+            missing: Missing::default(),
+            second_level: SecondLevel {
+                format: Format::Npt,
+                max_leaf: if has_gib_leaves {
+                    PageSize::Size1G
+                } else {
+                    PageSize::Size2M
+                },
+                has_marks: true,
+            },
+        })
     }
 
-    fn enable(frames: &mut dyn FrameSource) -> Result<SvmLp, Status> {
-        SvmLp::enable(frames)
+    fn enable(frames: &mut dyn FrameSource) -> Result<(Lp, caps::On), Status> {
+        caps::enable(frames)
     }
 
-    fn bitmaps(frames: &mut dyn FrameSource) -> Result<SvmBitmaps, Status> {
-        SvmBitmaps::new(frames)
+    fn bitmaps(
+        frames: &mut dyn FrameSource,
+        choose: &mut dyn FnMut(&mut dyn InterceptBitmaps),
+    ) -> Result<Bitmaps, Status> {
+        let mut bitmaps = SvmBitmaps::new(frames)?;
+        choose(&mut bitmaps);
+        Ok(bitmaps.0)
     }
 
     fn vp(
-        lp: &SvmLp,
         frame: Spa,
         role: Role,
-        bitmaps: &SvmBitmaps,
+        bitmaps: Bitmaps,
         slat_root: Spa,
         _slat_levels: u32,
     ) -> Result<SvmVp, Status> {
-        Ok(SvmVp::new(lp, frame, role, bitmaps, slat_root))
-    }
-
-    fn missing() -> Missing {
-        Missing::default()
-    }
-
-    fn second_level() -> SecondLevel {
-        // NPT has what the processor's own tables have.
-        let has_gib_leaves = insn::cpuid(0x8000_0001, 0).edx & 1 << 26 != 0;
-        SecondLevel {
-            format: Format::Npt,
-            max_leaf: if has_gib_leaves {
-                PageSize::Size1G
-            } else {
-                PageSize::Size2M
-            },
-            has_marks: true,
-        }
+        Ok(SvmVp::new(caps::check()?, frame, role, bitmaps, slat_root))
     }
 }

@@ -8,6 +8,7 @@ use bootinfo::Status;
 use vpcore::seam::{FrameSource, InterceptBitmaps};
 
 use crate::mm::phys;
+use crate::virt::Bitmaps;
 
 /// First of the high MSRs that the bitmap covers.
 const HIGH_MSRS: u32 = 0xC000_0000;
@@ -20,13 +21,10 @@ const WRITES: usize = 0x800;
 const FRAME: usize = 4096;
 
 /// The bitmaps of one partition. The frames stay; processors read them while VPs run.
+///
+/// Two frames for ports, below and above 0x8000; one for MSRs.
 #[derive(Debug)]
-pub struct VmxBitmaps {
-    /// Two frames: ports below and above 0x8000.
-    io: Spa,
-    /// One frame.
-    msr: Spa,
-}
+pub struct VmxBitmaps(pub(super) Bitmaps);
 
 impl VmxBitmaps {
     /// Bitmaps of which every port passes and every MSR access exits.
@@ -38,22 +36,22 @@ impl VmxBitmaps {
         let msr = frames.frames(1).ok_or(Status::NO_MEMORY)?;
         // SAFETY: the frame is ours alone, and 4,096 bytes long.
         unsafe { phys::pointer(msr).write_bytes(0xFF, FRAME) };
-        Ok(Self { io, msr })
+        Ok(Self(Bitmaps { io, msr }))
     }
 
     /// Bitmap A, for ports below 0x8000; bitmap B is the next frame.
     pub(super) const fn io_a(&self) -> Spa {
-        self.io
+        self.0.io
     }
 
     /// Bitmap B.
     pub(super) const fn io_b(&self) -> Spa {
-        Spa::new(self.io.get() + FRAME as u64)
+        Spa::new(self.0.io.get() + FRAME as u64)
     }
 
     /// The MSR bitmap.
     pub(super) const fn msr(&self) -> Spa {
-        self.msr
+        self.0.msr
     }
 
     fn pass_msr(&mut self, msr: u32, half: usize) -> bool {
@@ -63,7 +61,7 @@ impl VmxBitmaps {
             _ => return false,
         };
         // SAFETY: the offset is below 4,096: half <= 0x800, quarter <= 0x400, index / 8 < 0x400.
-        let byte = unsafe { phys::pointer(self.msr).add(half + quarter + index as usize / 8) };
+        let byte = unsafe { phys::pointer(self.0.msr).add(half + quarter + index as usize / 8) };
         // SAFETY: a byte of our own frame; volatile because processors read it too.
         let old = unsafe { byte.read_volatile() };
         // SAFETY: as above.
@@ -75,7 +73,7 @@ impl VmxBitmaps {
 impl InterceptBitmaps for VmxBitmaps {
     fn trap_port(&mut self, port: u16) {
         // SAFETY: a port number divided by 8 is below two frames.
-        let byte = unsafe { phys::pointer(self.io).add(usize::from(port / 8)) };
+        let byte = unsafe { phys::pointer(self.0.io).add(usize::from(port / 8)) };
         // SAFETY: a byte of our own frames; volatile because processors read it too.
         let old = unsafe { byte.read_volatile() };
         // SAFETY: as above.
@@ -84,7 +82,7 @@ impl InterceptBitmaps for VmxBitmaps {
 
     fn trap_all_ports(&mut self) {
         // SAFETY: the two frames are ours; no VP uses them yet, or sees ports exit earlier or later.
-        unsafe { phys::pointer(self.io).write_bytes(0xFF, 2 * FRAME) };
+        unsafe { phys::pointer(self.0.io).write_bytes(0xFF, 2 * FRAME) };
     }
 
     fn pass_msr_read(&mut self, msr: u32) -> bool {

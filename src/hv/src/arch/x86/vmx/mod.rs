@@ -32,17 +32,16 @@ mod vmcs;
 use addr::Spa;
 use bootinfo::Status;
 use paging::{Format, PageSize};
-use vpcore::cpuid::Missing;
 use vpcore::seam::{
-    Event, Exit, FrameSource, Register, Role, SegmentName, TableName, VpBackend, Window,
+    Event, Exit, FrameSource, InterceptBitmaps, Lp, Register, Role, SegmentName, TableName,
+    VpBackend, Window,
 };
 use vpcore::tags::Tag;
 use x86::{GpRegs, Segment, TableRegister, cr0};
 
-use crate::virt::{SecondLevel, Virt, always_trapped};
+use crate::virt::{Bitmaps, Facts, SecondLevel, Virt, always_trapped};
 
-pub use bitmaps::VmxBitmaps;
-pub use enable::VmxLp;
+use bitmaps::VmxBitmaps;
 
 use caps::{Capabilities, FixedBits};
 use entry::EntryFrame;
@@ -56,33 +55,47 @@ use vmcs::Vmcs;
 pub enum Vmx {}
 
 impl Virt for Vmx {
-    type Lp = VmxLp;
     type Vp = VmxVp;
-    type Bitmaps = VmxBitmaps;
+    type On = enable::On;
 
-    const HYPERCALL: [u8; 3] = [0x0F, 0x01, 0xC1];
-
-    fn check() -> Result<(), Status> {
-        Capabilities::read().map(|_| ())
+    fn facts() -> Result<Facts, Status> {
+        let capabilities = Capabilities::read()?;
+        Ok(Facts {
+            hypercall: [0x0F, 0x01, 0xC1],
+            missing: capabilities.missing(),
+            second_level: SecondLevel {
+                format: Format::Ept,
+                max_leaf: if capabilities.has_1_gib_pages() {
+                    PageSize::Size1G
+                } else {
+                    PageSize::Size2M
+                },
+                has_marks: capabilities.has_marks(),
+            },
+        })
     }
 
-    fn enable(frames: &mut dyn FrameSource) -> Result<VmxLp, Status> {
-        VmxLp::enable(frames)
+    fn enable(frames: &mut dyn FrameSource) -> Result<(Lp, enable::On), Status> {
+        enable::enable(frames)
     }
 
-    fn bitmaps(frames: &mut dyn FrameSource) -> Result<VmxBitmaps, Status> {
-        VmxBitmaps::new(frames)
+    fn bitmaps(
+        frames: &mut dyn FrameSource,
+        choose: &mut dyn FnMut(&mut dyn InterceptBitmaps),
+    ) -> Result<Bitmaps, Status> {
+        let mut bitmaps = VmxBitmaps::new(frames)?;
+        choose(&mut bitmaps);
+        Ok(bitmaps.0)
     }
 
     fn vp(
-        lp: &VmxLp,
         frame: Spa,
         role: Role,
-        bitmaps: &VmxBitmaps,
+        bitmaps: Bitmaps,
         slat_root: Spa,
         slat_levels: u32,
     ) -> Result<VmxVp, Status> {
-        let caps = &lp.caps;
+        let caps = &Capabilities::read()?;
         let mut vp = VmxVp {
             frame: EntryFrame::default(),
             translations: Translations::new(caps, role, slat_root, slat_levels)?,
@@ -108,26 +121,10 @@ impl Virt for Vmx {
             load_cet: caps.load_cet,
         };
         let before = vp.attach();
-        let built = control::build(&mut vp, caps, bitmaps);
+        let built = control::build(&mut vp, caps, &VmxBitmaps(bitmaps));
         vp.detach(before);
         built?;
         Ok(vp)
-    }
-
-    fn missing() -> Missing {
-        Capabilities::read().map_or(Missing::default(), |capabilities| capabilities.missing())
-    }
-
-    fn second_level() -> SecondLevel {
-        let capabilities = Capabilities::read();
-        SecondLevel {
-            format: Format::Ept,
-            max_leaf: match &capabilities {
-                Ok(capabilities) if capabilities.has_1_gib_pages() => PageSize::Size1G,
-                _ => PageSize::Size2M,
-            },
-            has_marks: capabilities.is_ok_and(|capabilities| capabilities.has_marks()),
-        }
     }
 }
 
@@ -178,16 +175,14 @@ pub struct VmxVp {
 }
 
 impl VpBackend for VmxVp {
-    type Lp = VmxLp;
-
-    fn load(&mut self, lp: &mut VmxLp) {
+    fn load(&mut self, lp: &mut Lp) {
         self.vmcs.make_current();
-        if self.host_of != lp.region {
-            self.host_of = lp.region;
+        if self.host_of != lp.frame {
+            self.host_of = lp.frame;
             host::write(&mut self.vmcs);
         }
         if lp.tags.renew(&mut self.tag) {
-            if lp.caps.has_vpid() {
+            if self.translations.has_vpid {
                 self.translations.vpid = self.tag.number() as u16;
                 self.vmcs
                     .write(Field::VPID, u64::from(self.translations.vpid));
@@ -224,8 +219,7 @@ impl VpBackend for VmxVp {
         }
     }
 
-    fn into_frame(self) -> Spa {
-        debug_assert!(!self.is_loaded, "a loaded VP goes");
+    fn frame(&self) -> Spa {
         self.vmcs.region()
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Translations {
     /// Virtual-processor identifier; 0 where the processor has none and each entry and exit flushes, and before the VP
     /// is loaded.
     pub(super) vpid: u16,
+    /// The processor has virtual-processor identifiers.
+    pub(super) has_vpid: bool,
     single_invept: bool,
     single_invvpid: bool,
 }
@@ -57,6 +59,7 @@ impl Translations {
             eptp: root | marks | u64::from(levels - 1) << 3 | WRITE_BACK,
             levels,
             vpid: 0,
+            has_vpid: caps.has_vpid(),
             single_invept: caps.has_single_invept(),
             single_invvpid: caps.has_single_invvpid(),
         })

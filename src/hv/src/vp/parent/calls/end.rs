@@ -9,12 +9,11 @@ use crate::mm::frames as allocator;
 use crate::partition::child::{ChildPartition, State};
 use crate::partition::directory::{self, CHILDREN, ChildRef};
 use crate::partition::{Partition, statistics};
-use crate::virt::Virt;
 
-impl<V: Virt> ParentVp<V> {
+impl ParentVp {
     /// One piece of stopping and deleting every child and giving back every deposited frame. True when that is done.
     pub(in crate::vp::parent) fn end_children(&mut self) -> bool {
-        let Some(child) = (0..CHILDREN).find_map(directory::at::<V>) else {
+        let Some(child) = (0..CHILDREN).find_map(directory::at) else {
             statistics::clear();
             // Its ports lie in frames that it deposited, too.
             let links = &self.partition.core.links;
@@ -42,7 +41,7 @@ impl<V: Virt> ParentVp<V> {
 
     /// Shows some frames of a pool, or of those that the parent deposited for itself, to the parent again. True when none
     /// is left.
-    fn give_back(&mut self, child: Option<&ChildRef<V>>) -> bool {
+    fn give_back(&mut self, child: Option<&ChildRef>) -> bool {
         let slot = match child {
             Some(child) => Slot::new(child.slot as u16).unwrap_or(Slot::PARENT),
             None => Slot::PARENT,

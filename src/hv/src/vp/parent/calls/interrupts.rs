@@ -13,13 +13,12 @@ use vpstate::assert::Asserted;
 use super::super::ParentVp;
 use crate::partition::child::State;
 use crate::partition::{CHILD_VPS, Partition, ports};
-use crate::virt::Virt;
 use crate::vp::child::ChildCore;
 
 /// Vectors of what is no exception, or belongs to the hypervisor: NMI, 15, #MC.
 const NOT_INTERCEPTED: u32 = 1 << 2 | 1 << 15 | 1 << 18;
 
-impl<V: Virt> ParentVp<V> {
+impl ParentVp {
     pub(super) fn assert_interrupt(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = AssertInterrupt::decode(body.header())?;
         let child = self.child(call.partition)?;

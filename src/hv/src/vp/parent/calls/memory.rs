@@ -17,12 +17,11 @@ use super::{BURST, Target, frame, word};
 use crate::mm::owners;
 use crate::partition::TableMemory;
 use crate::partition::child::State;
-use crate::virt::Virt;
 
 /// Page number of the local APICs' registers.
 const APIC_PAGE: u64 = x86::msr::apic_base::DEFAULT_ADDRESS / PAGE_SIZE;
 
-impl<V: Virt> ParentVp<V> {
+impl ParentVp {
     pub(super) fn deposit(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = PartitionOnly::decode(body.header())?;
         let target = self.target(call.partition)?;
@@ -32,7 +31,7 @@ impl<V: Virt> ParentVp<V> {
     /// Calls `change` while no other call deposits to, withdraws from or deletes `target`; otherwise the call is made again.
     fn alone_with(
         &mut self,
-        target: &Target<V>,
+        target: &Target,
         change: impl FnOnce(&mut Self) -> Result<Progress, HvError>,
     ) -> Result<Progress, HvError> {
         match target {
@@ -48,7 +47,7 @@ impl<V: Virt> ParentVp<V> {
         }
     }
 
-    fn deposit_to(&mut self, target: &Target<V>, body: &mut Body<'_>) -> Result<Progress, HvError> {
+    fn deposit_to(&mut self, target: &Target, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let slot = match target {
             Target::Own => Slot::PARENT,
             Target::Child(child) => {
@@ -98,11 +97,7 @@ impl<V: Virt> ParentVp<V> {
         self.alone_with(&target, |vp| vp.withdraw_from(&target, body))
     }
 
-    fn withdraw_from(
-        &mut self,
-        target: &Target<V>,
-        body: &mut Body<'_>,
-    ) -> Result<Progress, HvError> {
+    fn withdraw_from(&mut self, target: &Target, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let mut given = [Spa::new(0); BURST];
         let mut count = 0;
         let wanted = usize::from(body.remaining()).min(BURST);
@@ -246,7 +241,7 @@ impl<V: Virt> ParentVp<V> {
     fn sweep(
         &mut self,
         body: &mut Body<'_>,
-        child: &crate::partition::child::ChildPartition<V>,
+        child: &crate::partition::child::ChildPartition,
         page: Gpn,
         unit: u64,
         is_unmap: bool,

@@ -17,20 +17,19 @@ use super::ParentVp;
 use crate::partition::child::ChildVp;
 use crate::partition::directory::{self, ChildRef};
 use crate::partition::parent::PARENT;
-use crate::virt::Virt;
 
 /// Elements of a rep call that are done before interrupts have their turn.
 const BURST: usize = 64;
 
 /// Whom a call is about.
-enum Target<V: Virt> {
+enum Target {
     /// The parent itself.
     Own,
     /// One of its children.
-    Child(ChildRef<V>),
+    Child(ChildRef),
 }
 
-impl<V: Virt> ParentVp<V> {
+impl ParentVp {
     /// Apart from the calls that every guest makes often: what these keep on the stack would cost those time.
     #[inline(never)]
     pub(super) fn parent_call(
@@ -91,7 +90,7 @@ impl<V: Virt> ParentVp<V> {
     }
 
     /// Whom `id` names.
-    fn target(&self, id: PartitionId) -> Result<Target<V>, HvError> {
+    fn target(&self, id: PartitionId) -> Result<Target, HvError> {
         if id == PARTITION_SELF || id == PARENT {
             return Ok(Target::Own);
         }
@@ -99,7 +98,7 @@ impl<V: Virt> ParentVp<V> {
     }
 
     /// The child that `id` names.
-    fn child(&self, id: PartitionId) -> Result<ChildRef<V>, HvError> {
+    fn child(&self, id: PartitionId) -> Result<ChildRef, HvError> {
         directory::find(id).ok_or(HvError::INVALID_PARTITION_ID)
     }
 
@@ -108,7 +107,7 @@ impl<V: Virt> ParentVp<V> {
         &self,
         id: PartitionId,
         index: VpIndex,
-    ) -> Result<(ChildRef<V>, &'static ChildVp<V>), HvError> {
+    ) -> Result<(ChildRef, &'static ChildVp), HvError> {
         let child = self.child(id)?;
         child.check_active()?;
         let vp = child.vp(index).ok_or(HvError::INVALID_VP_INDEX)?;

@@ -23,13 +23,12 @@ use crate::partition::state_page::PinnedPage;
 use crate::partition::vmbus::QUOTAS;
 use crate::partition::{Partition, PartitionCore, statistics};
 use crate::shootdown;
-use crate::virt::Virt;
 use crate::vp::child::layout;
 
 /// One cap point of the property is this part of an LP.
 const CAP_OF_LP: u64 = 65_536;
 
-impl<V: Virt> ParentVp<V> {
+impl ParentVp {
     pub(super) fn create_partition(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = CreatePartition::decode(body.header())?;
         // What decides what the child is must be what we have.
@@ -77,7 +76,7 @@ impl<V: Virt> ParentVp<V> {
         } else {
             directory::slot_of(call.previous) + 1
         };
-        let next = (first..CHILDREN).find_map(directory::at::<V>);
+        let next = (first..CHILDREN).find_map(directory::at);
         let id = next.map_or(PARTITION_NONE, |child| child.core().id);
         body.write_output(&id.get().to_le_bytes())
     }
@@ -304,7 +303,7 @@ impl<V: Virt> ParentVp<V> {
 
     fn show_machine(&self) {
         statistics::show_machine(lp::all().len(), || {
-            let children = (0..CHILDREN).filter_map(directory::at::<V>);
+            let children = (0..CHILDREN).filter_map(directory::at);
             children.fold((0, 0), |(count, vps), child| {
                 (count + 1, vps + child.core().vps.iter().count() as u64)
             })
@@ -312,7 +311,7 @@ impl<V: Virt> ParentVp<V> {
     }
 }
 
-fn child_property<V: Virt>(child: &ChildPartition<V>, code: P) -> Result<u64, HvError> {
+fn child_property(child: &ChildPartition, code: P) -> Result<u64, HvError> {
     let core = child.core();
     let properties = child.properties.lock();
     Ok(match code {

@@ -10,10 +10,9 @@ use tlfs::call::{
 use super::super::ParentVp;
 use super::Target;
 use crate::partition::ports::{self, Peer};
-use crate::virt::Virt;
 
-impl<V: Virt> ParentVp<V> {
-    fn peer(&self, id: PartitionId) -> Result<Peer<V>, HvError> {
+impl ParentVp {
+    fn peer(&self, id: PartitionId) -> Result<Peer, HvError> {
         Ok(match self.target(id)? {
             Target::Own => Peer::Parent(self.partition),
             Target::Child(child) => Peer::Child(child),

@@ -13,10 +13,9 @@ use crate::arch::x86::insn;
 use crate::mm::owners;
 use crate::partition::Partition;
 use crate::partition::state_page::PinnedPage;
-use crate::virt::Virt;
 use crate::vp::child::layout;
 
-impl<V: Virt> ParentVp<V> {
+impl ParentVp {
     pub(super) fn map_state_page(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
         let call = MapStatePage::decode(body.header())?;
         let (_child, vp) = self.child_vp(call.partition, call.vp)?;

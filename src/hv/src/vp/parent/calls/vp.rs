@@ -14,7 +14,6 @@ use vpstate::Effect;
 use super::super::ParentVp;
 use crate::partition::child::ChildPartition;
 use crate::scheduler;
-use crate::virt::Virt;
 
 /// Registers that stop and start a VP: they must do so although the VP runs.
 const SUSPENDS: [RegisterName; 3] = [
@@ -23,13 +22,13 @@ const SUSPENDS: [RegisterName; 3] = [
     RegisterName::DISPATCH_SUSPEND,
 ];
 
-impl<V: Virt> ParentVp<V> {
+impl ParentVp {
     pub(super) fn create_vp(&mut self, body: &Body<'_>) -> Result<Progress, HvError> {
         let call = CreateVp::decode(body.header())?;
         let child = self.child(call.partition)?;
         let created = child.exclusively(|| {
             child.check_active()?;
-            ChildPartition::create_vp(&child, call.vp, &self.role.extension, self.lp)
+            ChildPartition::create_vp(&child, call.vp, self.lp)
         });
         created.map_or(Ok(Progress::Yield), |done| done.map(|()| Progress::Done))
     }
