@@ -17,6 +17,7 @@ mod calls;
 mod cycles;
 mod enlighten;
 mod hostile;
+mod init;
 mod intercepts;
 mod life;
 mod memory;
@@ -49,7 +50,7 @@ const fn group(name: &'static str, is_usual: bool, run: fn(&Options, &Platform))
 }
 
 /// The groups in their order.
-pub static GROUPS: [Group; 17] = [
+pub static GROUPS: [Group; 18] = [
     group("life", true, life::run),
     group("run", true, run::run),
     group("intercepts", true, intercepts::run),
@@ -62,6 +63,7 @@ pub static GROUPS: [Group; 17] = [
     group("reset", true, reset::run),
     group("weights", false, weights::run),
     group("bench", false, bench::run),
+    group("init", false, init::run),
     group("ports", true, ports::run),
     group("vmbus", true, vmbus::run),
     group("slots", true, slots::run),
