@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tlfs::call::PARTITION_SELF;
 use vmms_proto::{ChildInfo, ChildState, Reply, Request};
 
 use crate::child::{Child, Goal, Machine, described, end_worker};
@@ -14,7 +15,7 @@ use crate::description::{self, Description};
 use crate::life::Event;
 use crate::log;
 use crate::memory::release;
-use crate::partition::unmake;
+use crate::partition::{unmake, withdraw_all};
 use crate::record::Record;
 
 /// The children of one machine.
@@ -125,6 +126,17 @@ impl Inventory {
                 scope.spawn(|| drop(child.wish(Event::Kill, Goal::Stopped)));
             }
         });
+    }
+
+    /// Takes back what the parent gave the hypervisor for itself. Whether nothing of this daemon's memory is the
+    /// hypervisor's any more, so that its pins may end.
+    pub fn give_up(&self) -> bool {
+        let calls = &self.machine.calls;
+        let own = self.machine.own_pool.lock();
+        let own = own.unwrap_or_else(|error| error.into_inner());
+        let is_alone = calls.list().is_ok_and(|held| held.is_empty());
+        let back = withdraw_all(calls, PARTITION_SELF).unwrap_or_default();
+        is_alone && back.len() as u64 == own.frames()
     }
 
     fn children(&self) -> MutexGuard<'_, Children> {

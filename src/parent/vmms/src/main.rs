@@ -154,6 +154,11 @@ fn watch(holder: Holder, inventory: Arc<Inventory>) -> std::io::Result<()> {
         if let Err(error) = holder.watch() {
             crate::say!("vmms: all children are switched off: {error}");
             inventory.kill_all();
+            if inventory.give_up() {
+                crate::say!("vmms: nothing of it is left; start `vmms holder`, then vmms");
+                std::process::exit(1);
+            }
+            crate::say!("vmms: not all memory came back: it stays pinned, and vmms stays with it");
         }
     });
     thread.map(drop)

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use ram::{Block, FRAMES, HUGE_PAGE, RamError};
-use worker_link::pages;
+use worker_link::{pages, stop_point};
 
 use crate::holder::{Holder, HolderError};
 use crate::partition::Supply;
@@ -112,6 +112,11 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Frames that it has handed out.
+    pub const fn frames(&self) -> u64 {
+        self.blocks.len() as u64 * FRAMES
+    }
+
     fn next_name(&self) -> String {
         format!("{}/pool{}", self.name, self.blocks.len())
     }
@@ -152,6 +157,7 @@ fn frames(block: &Block) -> impl Iterator<Item = u64> + '_ {
 /// A new block, with the holder.
 fn keep(holder: &Holder, name: &str, bytes: u64) -> Result<Block, MemoryError> {
     let block = Block::allocate(name, bytes)?;
+    stop_point("vmms:allocated");
     // Closed in this order.
     holder.put(name, &[block.pin(), block.file().as_fd()])?;
     Ok(block)

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
-use worker_link::{FromWorker, Link, LinkError, ToWorker};
+use worker_link::{FromWorker, Link, LinkError, STOP_VARIABLE, ToWorker, stop_wanted};
 
 /// The daemon's end of the link.
 pub type WorkerLink = Link<ToWorker, FromWorker>;
@@ -44,6 +44,7 @@ pub fn spawn(program: &Path, name: &str, errors: OwnedFd) -> io::Result<Worker> 
     let (link, theirs) = pair;
     let child = Command::new(program)
         .env_clear()
+        .envs(stop_wanted().map(|point| (STOP_VARIABLE, point)))
         .current_dir("/")
         .stdin(Stdio::from(theirs.into_socket()))
         .stdout(Stdio::null())

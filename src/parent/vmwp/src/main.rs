@@ -31,7 +31,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use worker_link::{FromWorker, Link, Start, StopReason, ToWorker};
+use worker_link::{FromWorker, Link, Start, StopReason, ToWorker, stop_point};
 
 use worker::{Parts, ToDaemon, Worker, tell};
 
@@ -83,6 +83,7 @@ fn begin(link: &ToDaemon) -> Result<Worker> {
     let own = Link::new(link.as_fd().try_clone_to_owned()?);
     let parts: Parts = start::prepare(own, &start, files)?;
     confine::forbid()?;
+    stop_point("vmwp:loaded");
     Ok(Worker::new(parts))
 }
 

@@ -19,7 +19,7 @@ use tlfs::register::RegisterName;
 use uio::{Channel, Words};
 use vm_memory::GuestMemoryMmap;
 use vsp::Bus;
-use worker_link::{FromWorker, Link, StopReason, ToWorker};
+use worker_link::{FromWorker, Link, StopReason, ToWorker, stop_point};
 use x86::GpRegs;
 
 use crate::calls::Child;
@@ -191,11 +191,12 @@ impl Worker {
     /// Carries out notices and serves channels. Whether the child uses them right now.
     fn run_bus(&mut self) -> Result<bool> {
         let parts = &mut self.parts;
-        let mut is_busy = false;
+        let mut is_signalled = false;
         parts.watcher.take_signals(|relid| {
-            is_busy = true;
+            is_signalled = true;
             parts.bus.signalled(relid);
         });
+        let mut is_busy = is_signalled;
         // A child can have more of them made while these are answered.
         for _ in 0..NOTICES {
             let notice = parts.watcher.next_notice();
@@ -205,9 +206,13 @@ impl Worker {
             };
             is_busy = true;
             parts.slot.took_notice();
+            stop_point("vmwp:notice");
             parts.bus.notice(&notice, &mut parts.slot)?;
         }
         is_busy |= parts.bus.run(&mut parts.slot)?;
+        if is_signalled {
+            stop_point("vmwp:signalled");
+        }
         Ok(is_busy)
     }
 
@@ -248,6 +253,7 @@ impl Worker {
             return Ok(None);
         };
         let intercept = Intercept::read(&pages.intercept);
+        stop_point("vmwp:intercept");
         let read = || match page_registers(&pages.registers) {
             Some(registers) => Ok(registers),
             None => read_registers(parts.child, &mut parts.slot, vp),
@@ -293,6 +299,7 @@ impl Worker {
         let suspended = self.suspend(true).context("suspending the VPs");
         let parts = &mut self.parts;
         parts.bus.pause();
+        stop_point("vmwp:ending");
         let deadline = Instant::now() + END_PATIENCE;
         // Nothing of this needs the hypervisor, which may be what failed.
         while !parts.bus.settle() {

@@ -12,15 +12,19 @@
 //! The end of `vmms` can be passed on to a later `vmms`: [`ToWorker::Report`] asks for the state of things. A worker
 //! whose link is closed goes on.
 //!
+//! [`stop_point`] is for tests that kill one of the two at a certain point.
+//!
 //! [`pages`] is the layout of the memory that worker and hypervisor share.
 #![forbid(unsafe_code)]
 
 mod link;
 mod message;
 pub mod pages;
+mod stop;
 
 pub use link::{FDS_MAX, Link, LinkError, MESSAGE_MAX, Pair};
 pub use message::{
     CRASH_TEXT_MAX, Disk, DiskKind, FdIndex, FromWorker, Identity, ImageFormat, Start, StopReason,
     ToWorker,
 };
+pub use stop::{STOP_VARIABLE, stop_point, stop_wanted};

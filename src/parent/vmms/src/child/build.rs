@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use addr::PartitionId;
 use rustix::pipe::{PipeFlags, pipe_with};
-use worker_link::{Disk, DiskKind, FdIndex, Identity, Link, Start, ToWorker};
+use worker_link::{Disk, DiskKind, FdIndex, Identity, Link, Start, ToWorker, stop_point};
 
 use super::files::{self, Files};
 use crate::control::Calls;
@@ -122,6 +122,7 @@ pub fn build(
     let ends = Ends::new(description.has_console).map_err(|e| text(&e))?;
     let errors = ends.log_write.try_clone().map_err(|e| text(&e))?;
     let worker = worker::spawn(&machine.paths.worker, name, errors).map_err(|e| text(&e))?;
+    stop_point("vmms:spawned");
     let mut kept = vec![
         worker.process.as_fd(),
         worker.link.as_fd(),
@@ -163,6 +164,7 @@ pub fn build(
         .link
         .send(&start, &sent.0)
         .map_err(|error| format!("telling the worker to start: {error}"))?;
+    stop_point("vmms:told");
     Ok(Existing {
         partition,
         record,
@@ -296,6 +298,7 @@ pub fn take_apart(machine: &Machine, record: &Record) -> Result<(), String> {
         unmake(&machine.calls, held.partition).map_err(|error| error.to_string())?;
     }
     // Nothing of it is the hypervisor's any more.
+    stop_point("vmms:deleted");
     memory::release(&machine.holder, name).map_err(|error| error.to_string())?;
     machine.slots.release(record.slot);
     machine.images.release(name);

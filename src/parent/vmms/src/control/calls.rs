@@ -149,6 +149,7 @@ impl Calls {
             let count = piece.len() as u16;
             let (progress, _) = self.rep(CallCode::DEPOSIT_MEMORY, &input, count, 0)?;
             progress.all(piece.len(), "depositing memory")?;
+            worker_link::stop_point("vmms:deposited");
         }
         Ok(())
     }

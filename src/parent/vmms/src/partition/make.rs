@@ -6,7 +6,7 @@ use slot_proto::Generation;
 use tlfs::HvError;
 use tlfs::call::{PARTITION_SELF, StatePageType};
 use tlfs::property::{PropertyCode, SyntheticFeatures};
-use worker_link::pages;
+use worker_link::{pages, stop_point};
 
 use super::address;
 use crate::control::{Calls, ControlError};
@@ -85,6 +85,7 @@ pub fn make(
     let partition = feed("creating a partition", calls, PARTITION_SELF, own, || {
         calls.create()
     })?;
+    stop_point("vmms:created");
     if let Err(error) = calls.tag(partition, plan.tag) {
         // Nobody would find it before the daemon's next start.
         let _ = super::unmake(calls, partition);
@@ -118,6 +119,7 @@ pub fn make(
                 let rest = frames.get(done..).unwrap_or_default();
                 let (mapped, result) = calls.map_ram(partition, gpa, rest)?;
                 done += mapped;
+                stop_point("vmms:mapped");
                 result?;
             }
             Ok(())
@@ -140,6 +142,7 @@ pub fn make(
         page(plan, pages::SIGNAL_PAGE),
     );
     let generation = calls.attach(partition, plan.slot, events, signals)?;
+    stop_point("vmms:attached");
     Ok((partition, generation))
 }
 

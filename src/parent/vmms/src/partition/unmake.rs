@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use addr::PartitionId;
 use tlfs::HvError;
+use worker_link::stop_point;
 
 use crate::control::{Calls, ControlError};
 
@@ -29,7 +30,9 @@ pub fn unmake(calls: &Calls, partition: PartitionId) -> Result<Vec<u64>, Control
             other => other?,
         }
     }
+    stop_point("vmms:detached");
     calls.finalize(partition)?;
+    stop_point("vmms:finalized");
     let frames = withdraw_all(calls, partition)?;
     for _ in 1..DELETES {
         match calls.delete(partition) {
@@ -46,13 +49,14 @@ pub fn unmake(calls: &Calls, partition: PartitionId) -> Result<Vec<u64>, Control
 ///
 /// # Errors
 /// [`ControlError`].
-fn withdraw_all(calls: &Calls, partition: PartitionId) -> Result<Vec<u64>, ControlError> {
+pub fn withdraw_all(calls: &Calls, partition: PartitionId) -> Result<Vec<u64>, ControlError> {
     let mut frames = Vec::new();
     loop {
         let some = calls.withdraw(partition)?;
         if some.is_empty() {
             return Ok(frames);
         }
+        stop_point("vmms:withdrawn");
         frames.extend(some);
     }
 }
