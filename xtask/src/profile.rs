@@ -76,6 +76,7 @@ pub fn run(options: &Options) -> Result<()> {
     let limits = Limits {
         timeout: TIMEOUT,
         stop_lines: vec!["# verdict".to_owned(), "panicked at".to_owned()],
+        grace: session::GRACE,
     };
     session::run(&emulators, &machine, &files, &limits)?;
     let trace = directory.join("emulator-output.txt");

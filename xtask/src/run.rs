@@ -134,6 +134,7 @@ pub fn run(options: &Options) -> Result<()> {
     let limits = Limits {
         timeout: Duration::from_secs(options.timeout),
         stop_lines: Vec::new(),
+        grace: session::GRACE,
     };
     let outcome = session::run(&emulators, &machine, &files, &limits)?;
     println!("===== parent's console (COM1)\n{}", outcome.parent);

@@ -73,6 +73,7 @@ fn memory_at_launch(workspace: &Workspace, images: &Images) -> Result<Vec<String
     let limits = Limits {
         timeout: Duration::from_secs(120),
         stop_lines: vec![LAST_MEMORY_LINE.to_owned()],
+        grace: session::GRACE,
     };
     let outcome = session::run(&emulators::obtain()?, &machine, &files, &limits)?;
     let lines: Vec<String> = outcome

@@ -3,6 +3,7 @@
 mod boot;
 mod download;
 mod prepare;
+mod pull;
 mod report;
 mod schedule;
 

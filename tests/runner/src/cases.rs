@@ -99,6 +99,11 @@ pub struct Case {
     pub configuration: Option<String>,
     /// Damage done to the disk before it boots.
     pub damage: Option<Damage>,
+    /// How often the emulator is killed, at a moment of chance in the ten seconds after the parent's console first has
+    /// `synced:`, before a last start. Each start has the disk of the children as the one before left it, and the
+    /// number after the last `synced:` as one more argument; the last start the word `end` besides.
+    #[serde(default)]
+    pub pulls: u32,
     /// How the machine must end.
     #[serde(default)]
     pub end: ExpectedEnd,

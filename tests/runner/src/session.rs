@@ -64,10 +64,12 @@ pub struct Limits {
     pub timeout: Duration,
     /// A line on either serial port that contains one of these ends the run soon after.
     pub stop_lines: Vec<String>,
+    /// How long the machine may go on after one of them, to finish what it was printing.
+    pub grace: Duration,
 }
 
-/// How long the machine may go on after a stop line, to finish what it was printing.
-const GRACE: Duration = Duration::from_millis(1500);
+/// What is usual for [`Limits::grace`].
+pub const GRACE: Duration = Duration::from_millis(1500);
 const POLL: Duration = Duration::from_millis(40);
 
 /// Starts `machine`, waits for its end, and returns what it printed.
@@ -188,7 +190,7 @@ struct Watch<'a> {
     events: Receiver<Event>,
     resets: usize,
     ended_by: Option<Event>,
-    stop_lines: &'a [String],
+    limits: &'a Limits,
     /// The parent's console and the hypervisor's log.
     printed: [Growing; 2],
     emulator: Growing,
@@ -202,7 +204,7 @@ impl<'a> Watch<'a> {
             events,
             resets: 0,
             ended_by: None,
-            stop_lines: &limits.stop_lines,
+            limits,
             printed: [files.parent_console(), files.hypervisor_log()].map(Growing::new),
             emulator: Growing::new(files.emulator_log()),
             emulator_resets: 0,
@@ -238,11 +240,12 @@ impl<'a> Watch<'a> {
 
     fn is_stopped(&mut self) -> bool {
         if let Some(seen) = self.stop_seen {
-            return seen.elapsed() > GRACE;
+            return seen.elapsed() > self.limits.grace;
         }
         let mut is_there = false;
         for text in &mut self.printed {
-            text.news(|line, _| is_there |= self.stop_lines.iter().any(|stop| line.contains(stop)));
+            let stop_lines = &self.limits.stop_lines;
+            text.news(|line, _| is_there |= stop_lines.iter().any(|stop| line.contains(stop)));
         }
         if is_there {
             self.stop_seen = Some(Instant::now());

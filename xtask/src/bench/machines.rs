@@ -245,6 +245,7 @@ impl Bench<'_> {
                 .chain(until)
                 .map(|line| (*line).to_owned())
                 .collect(),
+            grace: session::GRACE,
         };
         let outcome = session::run(&self.emulators, machine, files, &limits)?;
         println!(

@@ -15,6 +15,7 @@ use runner::verdict;
 
 use super::download;
 use super::prepare::Parts;
+use super::pull;
 use super::report::{Totals, Verdict};
 use super::schedule::Schedule;
 use super::{Options, Row};
@@ -139,8 +140,11 @@ struct Judged {
 
 impl Job<'_> {
     fn run(&self) -> Result<Judged> {
-        let outcome = self.boot(&self.directory, self.case.bare)?;
-        let mut complaints = verdict::complaints(self.case, &outcome);
+        let (outcome, mut complaints) = match self.case.pulls {
+            0 => (self.boot(&self.directory, self.case.bare)?, Vec::new()),
+            pulls => self.pull(pulls)?,
+        };
+        complaints.extend(verdict::complaints(self.case, &outcome));
         if self.case.symbolize {
             let image = self.parts.hypervisor(self.case)?;
             if let Err(error) = symbolize::names_the_panic(&outcome.hypervisor, image) {
@@ -156,9 +160,8 @@ impl Job<'_> {
         })
     }
 
-    fn boot(&self, directory: &Path, bare: bool) -> Result<Outcome> {
-        let case = self.case;
-        let files = RunFiles::prepare(directory)?;
+    /// The machine of `case`, which is this row's, perhaps with other arguments.
+    fn machine(&self, files: &RunFiles, case: &Case, bare: bool) -> Result<Machine> {
         let boot_disk = files.directory().join("disk.img");
         let mut entries = self.parts.disk(case, bare)?;
         let root = self
@@ -193,16 +196,66 @@ impl Job<'_> {
                 .disks
                 .push(Disk::volatile(image.to_owned(), Bus::Virtio));
         }
-        let limits = Limits {
+        Ok(machine)
+    }
+
+    fn limits(&self) -> Limits {
+        let case = self.case;
+        Limits {
             timeout: time_limit(self.model, case) * self.patience,
             stop_lines: verdict::stop_lines(case),
-        };
-        let outcome = session::run(&self.parts.emulators, &machine, &files, &limits)?;
+            grace: session::GRACE,
+        }
+    }
+
+    fn boot(&self, directory: &Path, bare: bool) -> Result<Outcome> {
+        let files = RunFiles::prepare(directory)?;
+        let machine = self.machine(&files, self.case, bare)?;
+        let outcome = session::run(&self.parts.emulators, &machine, &files, &self.limits())?;
         // The disks are as large as the parts on them; the logs are what one may want afterwards.
         for disk in machine.disks.iter().filter(|disk| !disk.is_volatile) {
             let _ = std::fs::remove_file(&disk.image);
         }
         Ok(outcome)
+    }
+
+    /// Kills the emulator so often, and lets the machine come up to its end after that: the last outcome, and what
+    /// speaks against those before.
+    fn pull(&self, pulls: u32) -> Result<(Outcome, Vec<String>)> {
+        let files = RunFiles::prepare(&self.directory)?;
+        let image = self.parts.children(self.case)?;
+        let kept = pull::Disk::copy(image.context("a pulled machine has children")?, &files)?;
+        let mut complaints = Vec::new();
+        let mut synced = 0;
+        for number in 0..=pulls {
+            let files = RunFiles::prepare(&self.directory)?;
+            let is_last = number == pulls;
+            let case = pull::case(self.case, synced, is_last);
+            let mut machine = self.machine(&files, &case, false)?;
+            kept.put_into(&mut machine);
+            let mut limits = self.limits();
+            if !is_last {
+                limits.stop_lines.push(pull::LINE.to_owned());
+                limits.grace = pull::chance();
+            }
+            let outcome = session::run(&self.parts.emulators, &machine, &files, &limits)?;
+            if is_last {
+                return Ok((outcome, complaints));
+            }
+            let (complaint, last) = pull::judge(&outcome, synced);
+            println!(
+                "        pull {}: {last} files synced, after {:.1} s{}",
+                number + 1,
+                outcome.elapsed.as_secs_f32(),
+                complaint.as_deref().unwrap_or_default()
+            );
+            synced = last;
+            if let Some(complaint) = complaint {
+                complaints.push(format!("pull {}: {complaint}", number + 1));
+                return Ok((outcome, complaints));
+            }
+        }
+        anyhow::bail!("no start was the last")
     }
 
     fn compare(&self, outcome: &Outcome) -> Result<Vec<String>> {
