@@ -16,7 +16,7 @@ use crate::life::Event;
 use crate::log;
 use crate::memory::release;
 use crate::partition::{unmake, withdraw_all};
-use crate::record::Record;
+use crate::record::{Record, Waiting};
 
 /// The children of one machine.
 pub struct Inventory {
@@ -39,6 +39,16 @@ impl Inventory {
         for record in records {
             let name = record.description.name.clone();
             match Child::adopt(&machine, record) {
+                Ok(child) => drop(children.insert(name, Arc::new(child))),
+                Err(error) => crate::say!("vmms: {name}: {error}"),
+            }
+        }
+        for waiting in Waiting::all(&machine.paths.waiting()) {
+            let name = waiting.description.name.clone();
+            if children.contains_key(&name) {
+                continue;
+            }
+            match Child::wait_again(&machine, waiting) {
                 Ok(child) => drop(children.insert(name, Arc::new(child))),
                 Err(error) => crate::say!("vmms: {name}: {error}"),
             }

@@ -7,6 +7,7 @@ use worker_link::{FromWorker, StopReason, ToWorker};
 
 use crate::description::{OnCrash, Restart};
 use crate::log::harmless;
+use crate::record::Waiting;
 
 /// How long a worker may take to load a kernel.
 const START: Duration = Duration::from_secs(180);
@@ -87,7 +88,7 @@ pub struct Life {
     /// It is switched off because its kernel reported a crash.
     has_crashed: bool,
     /// Ends that came soon, in a row.
-    early_ends: u32,
+    pub early_ends: u32,
 }
 
 impl Life {
@@ -113,6 +114,24 @@ impl Life {
             starts,
             ..Self::new(restart)
         }
+    }
+
+    /// Of a child that waited for its restart when a daemon before this one ended. It waits again.
+    pub fn waiting(waiting: &Waiting) -> Self {
+        Self {
+            state: ChildState::Waiting,
+            on_crash: waiting.description.on_crash,
+            starts: waiting.starts,
+            last_end: waiting.last_end.clone(),
+            early_ends: waiting.early_ends,
+            ..Self::new(waiting.description.restart)
+        }
+    }
+
+    /// How long it waits before it starts again.
+    pub fn pause(&self) -> Duration {
+        let doubled = RESTART_MIN.saturating_mul(1 << self.early_ends.saturating_sub(1).min(16));
+        doubled.min(RESTART_MAX)
     }
 
     /// What it is doing.
@@ -290,9 +309,8 @@ impl Life {
         } else {
             0
         };
-        let doubled = RESTART_MIN.saturating_mul(1 << self.early_ends.saturating_sub(1).min(16));
         self.state = ChildState::Waiting;
-        vec![Action::Wake(doubled.min(RESTART_MAX))]
+        vec![Action::Wake(self.pause())]
     }
 }
 

@@ -109,7 +109,7 @@ fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         log: options.log,
         worker,
     };
-    for directory in [&paths.run, &paths.records(), &paths.log] {
+    for directory in [&paths.run, &paths.records(), &paths.waiting(), &paths.log] {
         make(directory)?;
     }
     let socket = paths.socket();
@@ -188,6 +188,9 @@ fn forget_other_start(paths: &Paths, boot_id: u64) -> Result<(), Box<dyn Error>>
     }
     for record in record::Record::all(&paths.records()) {
         record::Record::remove(&paths.records(), &record.description.name);
+    }
+    for waiting in record::Waiting::all(&paths.waiting()) {
+        record::Waiting::remove(&paths.waiting(), &waiting.description.name);
     }
     fs::write(&path, boot_id)?;
     Ok(())

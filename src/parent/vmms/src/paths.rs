@@ -30,4 +30,9 @@ impl Paths {
     pub fn records(&self) -> PathBuf {
         self.run.join("children")
     }
+
+    /// Children that wait for their restart.
+    pub fn waiting(&self) -> PathBuf {
+        self.run.join("waiting")
+    }
 }

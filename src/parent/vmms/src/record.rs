@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vmms_proto::CrashInfo;
 
@@ -42,26 +43,68 @@ impl Record {
     /// # Errors
     /// What the file system says.
     pub fn save(&self, directory: &Path) -> io::Result<()> {
-        let name = &self.description.name;
-        let partial = directory.join(format!(".{name}.new"));
-        let mut file = fs::File::create(&partial)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        fs::rename(partial, path(directory, name))
+        save(directory, &self.description.name, self)
     }
 
     /// All records. What cannot be read is none: its partition has a tag that nobody knows.
     pub fn all(directory: &Path) -> Vec<Self> {
-        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        entries
-            .filter(|entry| entry.path().extension().is_some_and(|e| e == "json"))
-            .filter_map(|entry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok())
-            .collect()
+        all(directory)
     }
 
     /// Forgets child `name`.
     pub fn remove(directory: &Path, name: &str) {
         let _ = fs::remove_file(path(directory, name));
     }
+}
+
+/// A child that does not exist and is to be started again in a moment: `/run/verdigris/waiting/NAME.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// As it was started.
+    pub description: Description,
+    /// Times it was started.
+    pub starts: u32,
+    /// Crashes that its kernel reported.
+    pub crashes: Crashes,
+    /// Why it ended.
+    pub last_end: Option<String>,
+    /// Ends that came soon, in a row.
+    pub early_ends: u32,
+}
+
+impl Waiting {
+    /// Writes it, whole or not at all.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(&self, directory: &Path) -> io::Result<()> {
+        save(directory, &self.description.name, self)
+    }
+
+    /// All that wait. What cannot be read does not.
+    pub fn all(directory: &Path) -> Vec<Self> {
+        all(directory)
+    }
+
+    /// Child `name` does not wait.
+    pub fn remove(directory: &Path, name: &str) {
+        let _ = fs::remove_file(path(directory, name));
+    }
+}
+
+fn save(directory: &Path, name: &str, what: &impl Serialize) -> io::Result<()> {
+    let partial = directory.join(format!(".{name}.new"));
+    let mut file = fs::File::create(&partial)?;
+    file.write_all(&serde_json::to_vec(what)?)?;
+    fs::rename(partial, path(directory, name))
+}
+
+fn all<T: DeserializeOwned>(directory: &Path) -> Vec<T> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.path().extension().is_some_and(|e| e == "json"))
+        .filter_map(|entry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok())
+        .collect()
 }
 
 fn path(directory: &Path, name: &str) -> std::path::PathBuf {
@@ -100,5 +143,17 @@ mod tests {
         assert_eq!(Record::all(directory.path()), [record]);
         Record::remove(directory.path(), "web");
         assert!(Record::all(directory.path()).is_empty());
+
+        let waiting = Waiting {
+            description: Description::parse(text).unwrap(),
+            starts: 3,
+            crashes: Crashes::default(),
+            last_end: Some("its worker died".into()),
+            early_ends: 2,
+        };
+        waiting.save(directory.path()).unwrap();
+        assert_eq!(Waiting::all(directory.path()), [waiting]);
+        Waiting::remove(directory.path(), "web");
+        assert!(Waiting::all(directory.path()).is_empty());
     }
 }

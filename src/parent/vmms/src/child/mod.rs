@@ -1,11 +1,14 @@
 //! One child: a thread that owns all there is of it.
 
+mod again;
 mod build;
 mod console;
 mod crash;
 mod files;
 mod info;
+mod resizing;
 mod thread;
+mod wishes;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -17,7 +20,7 @@ use vmms_proto::{ChildInfo, ChildState};
 
 use crate::description::Description;
 use crate::life::Event;
-use crate::record::Record;
+use crate::record::{Record, Waiting};
 
 pub use build::{Machine, end_worker};
 
@@ -40,6 +43,15 @@ pub enum Goal {
     Paused,
     /// It is gone.
     Stopped,
+}
+
+/// What a daemon before this one left of a child.
+enum Found {
+    Nothing,
+    /// It exists, or was being made or taken apart.
+    Child(Box<Record>),
+    /// It waited for its restart.
+    Waiting(Box<Waiting>),
 }
 
 /// The end of a wish.
@@ -72,7 +84,7 @@ impl Child {
     /// # Errors
     /// When there is no thread or file for it.
     pub fn new(machine: &Arc<Machine>, name: &str) -> Result<Self, String> {
-        Self::begin(machine, name, None)
+        Self::begin(machine, name, Found::Nothing)
     }
 
     /// The child that a daemon before this one made. What is not whole is taken apart.
@@ -82,10 +94,19 @@ impl Child {
     pub fn adopt(machine: &Arc<Machine>, record: Record) -> Result<Self, String> {
         let name = record.description.name.clone();
         machine.slots.claim(record.slot, &name);
-        Self::begin(machine, &name, Some(record))
+        Self::begin(machine, &name, Found::Child(Box::new(record)))
     }
 
-    fn begin(machine: &Arc<Machine>, name: &str, record: Option<Record>) -> Result<Self, String> {
+    /// A child that waited for its restart when a daemon before this one ended.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn wait_again(machine: &Arc<Machine>, waiting: Waiting) -> Result<Self, String> {
+        let name = waiting.description.name.clone();
+        Self::begin(machine, &name, Found::Waiting(Box::new(waiting)))
+    }
+
+    fn begin(machine: &Arc<Machine>, name: &str, found: Found) -> Result<Self, String> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = Arc::new(eventfd(0, flags).map_err(|error| error.to_string())?);
         let info = Arc::new(Mutex::new(ChildInfo {
@@ -102,7 +123,7 @@ impl Child {
         );
         std::thread::Builder::new()
             .name(name.chars().take(15).collect())
-            .spawn(move || thread.run(record))
+            .spawn(move || thread.run(found))
             .map_err(|error| error.to_string())?;
         Ok(Self {
             commands,

@@ -10,14 +10,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmms_proto::{ChildInfo, ChildState};
 use worker_link::{FromWorker, LinkError, ToWorker};
 
-use super::build::{Existing, Machine, adopt, build, take_apart};
+use super::build::{Existing, Machine, build, take_apart};
 use super::console::Console;
 use super::info::{fill, reached};
-use super::{Command, Goal, Outcome};
+use super::resizing::Resizing;
+use super::{Command, Found, Goal, Outcome};
 use crate::description::{Description, Restart};
 use crate::life::{Action, Event, Life};
 use crate::log::{Log, harmless};
-use crate::partition::deposit_more;
 use crate::record::{Crashes, Record};
 use crate::worker::said;
 
@@ -37,28 +37,25 @@ const MESSAGES: usize = 64;
 
 /// Errors of one worker that are told of.
 const ERRORS_MAX: u32 = 200;
-/// Blocks of 2 MiB that a worker can have deposited: each is one of the holder's sets, which all children share.
-const DEPOSITS_MAX: u32 = 16;
-
 /// All there is of a child.
 pub struct Thread {
     pub(super) machine: Arc<Machine>,
-    name: String,
+    pub(super) name: String,
     commands: Receiver<Command>,
     wake: Arc<OwnedFd>,
     info: Arc<Mutex<ChildInfo>>,
-    life: Life,
-    description: Option<Description>,
+    pub(super) life: Life,
+    pub(super) description: Option<Description>,
     pub(super) existing: Option<Existing>,
     /// What is to be taken apart.
-    begun: Option<Record>,
+    pub(super) begun: Option<Record>,
     pub(super) crashes: Crashes,
     console: Console,
-    log: Log,
+    pub(super) log: Log,
     /// Those who wait, and for what.
     waiting: Vec<(Goal, SyncSender<Outcome>)>,
     /// Those who wait for a disk to be looked at.
-    resizing: Vec<(u8, SyncSender<Outcome>)>,
+    pub(super) resizing: Resizing,
     deadline: Option<Instant>,
     /// Nobody can reach it any more.
     is_over: bool,
@@ -88,39 +85,21 @@ impl Thread {
             console: Console::default(),
             log,
             waiting: Vec::new(),
-            resizing: Vec::new(),
+            resizing: Resizing::default(),
             deadline: None,
             is_over: false,
         }
     }
 
-    /// Lives until nobody knows the child. `record`: of a child that one before made.
-    pub fn run(mut self, record: Option<Record>) {
-        if let Some(record) = record {
-            self.find_again(record);
+    /// Lives until nobody knows the child.
+    pub fn run(mut self, found: Found) {
+        match found {
+            Found::Nothing => {}
+            Found::Child(record) => self.find_again(*record),
+            Found::Waiting(waiting) => self.wait_again(*waiting),
         }
         while !self.is_over {
             self.wait();
-        }
-    }
-
-    fn find_again(&mut self, record: Record) {
-        self.life = Life::adopted(record.description.restart, record.starts);
-        self.life.on_crash = record.description.on_crash;
-        self.description = Some(record.description.clone());
-        self.crashes = record.crashes.clone();
-        self.begun = Some(record.clone());
-        match adopt(&self.machine, record) {
-            Ok(existing) => {
-                self.note("found again after a restart of vmms");
-                self.existing = Some(existing);
-                self.tell(&ToWorker::Report);
-                self.happens(Event::Built);
-            }
-            Err(why) => {
-                self.note(&format!("what is left of it is taken apart: {why}"));
-                self.happens(Event::BuildFailed(why));
-            }
         }
     }
 
@@ -149,6 +128,7 @@ impl Thread {
                 Source::Viewer => self.console.serve(),
             }
         }
+        self.resizing.expire(Instant::now());
         if self.deadline.is_some_and(|time| time <= Instant::now()) {
             self.deadline = None;
             self.happens(Event::Time);
@@ -190,8 +170,9 @@ impl Thread {
             .iter()
             .map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags))
             .collect();
-        let left = self
-            .deadline
+        let deadline = self.deadline.into_iter().chain(self.resizing.deadline());
+        let left = deadline
+            .min()
             .map(|time| time.saturating_duration_since(Instant::now()));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut fds, left.as_ref()) {
@@ -226,7 +207,7 @@ impl Thread {
                 Command::Resize(lun, reply) => {
                     match self.life.state() {
                         ChildState::Running | ChildState::Paused => {
-                            self.resizing.push((lun, reply));
+                            self.resizing.add(lun, reply);
                             self.tell(&ToWorker::ResizeDisk { lun });
                         }
                         state => drop(reply.send(Err(format!("it is {state}, not running")))),
@@ -250,12 +231,12 @@ impl Thread {
     }
 
     /// Takes note of an event that is nobody's wish.
-    fn happens(&mut self, event: Event) {
+    pub(super) fn happens(&mut self, event: Event) {
         let actions = self.life.on(event).unwrap_or_default();
         self.carry_out(actions);
     }
 
-    fn carry_out(&mut self, actions: Vec<Action>) {
+    pub(super) fn carry_out(&mut self, actions: Vec<Action>) {
         let mut actions = VecDeque::from(actions);
         self.changed();
         while let Some(action) = actions.pop_front() {
@@ -331,9 +312,7 @@ impl Thread {
         self.read_log();
         self.begun = None;
         self.existing = None;
-        for (_, reply) in self.resizing.drain(..) {
-            let _ = reply.send(Err("it ended".to_owned()));
-        }
+        self.resizing.fail("it ended");
         Event::Gone(ran)
     }
 
@@ -369,19 +348,11 @@ impl Thread {
                 if errors <= ERRORS_MAX {
                     self.note(&text);
                 }
-                for (_, reply) in self.resizing.drain(..) {
-                    let _ = reply.send(Err(text.clone()));
-                }
+                self.resizing.fail(&text);
             }
             FromWorker::Resized { lun, bytes } => {
                 self.note(&format!("disk {lun} has {bytes} bytes now"));
-                for (wanted, reply) in std::mem::take(&mut self.resizing) {
-                    if wanted == *lun {
-                        let _ = reply.send(Ok(()));
-                    } else {
-                        self.resizing.push((wanted, reply));
-                    }
-                }
+                self.resizing.done(*lun);
             }
             FromWorker::Crashed { parameters, text } => self.crashed(*parameters, text.as_deref()),
             FromWorker::DepositLow => self.deposit(),
@@ -390,25 +361,7 @@ impl Thread {
         self.happens(Event::Said(message));
     }
 
-    /// Gives the hypervisor some more memory for the child's tables. The supply is bounded, as the worker may ask for
-    /// any reason.
-    fn deposit(&mut self) {
-        let Some(existing) = &mut self.existing else {
-            return;
-        };
-        if existing.deposits >= DEPOSITS_MAX {
-            return;
-        }
-        existing.deposits += 1;
-        let pool = &mut existing.memory.pool;
-        if let Err(why) = deposit_more(&self.machine.calls, existing.partition, pool) {
-            self.note(&format!(
-                "no more memory for the hypervisor's tables: {why}"
-            ));
-        }
-    }
-
-    fn tell(&mut self, message: &ToWorker) {
+    pub(super) fn tell(&mut self, message: &ToWorker) {
         let Some(existing) = &self.existing else {
             return;
         };
@@ -428,22 +381,6 @@ impl Thread {
         }
     }
 
-    fn read_log(&mut self) {
-        let mut buffer = [0; 4096];
-        // As with the console: bounded.
-        for _ in 0..16 {
-            let Some(log) = self.existing.as_mut().map(|existing| &mut existing.log) else {
-                return;
-            };
-            let Some(file) = &*log else { return };
-            match rustix::io::read(file, &mut buffer) {
-                Ok(0) => *log = None,
-                Ok(read) => self.log.take(buffer.get(..read).unwrap_or_default()),
-                Err(_) => return,
-            }
-        }
-    }
-
     pub(super) fn note(&mut self, text: &str) {
         if self.log.note(text) {
             crate::say!("vmms: {}: {text}", self.name);
@@ -458,6 +395,9 @@ impl Thread {
             let mut shared = self.info.lock().unwrap_or_else(|error| error.into_inner());
             std::mem::replace(&mut *shared, info).state
         };
+        if state != was {
+            self.note_waiting();
+        }
         if state != was && matches!(state, ChildState::Running | ChildState::Paused) {
             self.note(&format!("{state}"));
         }

@@ -306,3 +306,19 @@ fn a_crash_that_its_kernel_reports_ends_it_only_where_that_was_asked_for() {
         assert_eq!(life.state(), S::Stopped);
     }
 }
+
+#[test]
+fn one_that_waited_waits_again_under_another_daemon() {
+    let text = "name = \"web\"\nmemory = \"2M\"\nkernel = \"/k\"\non_crash = \"stop\"\n";
+    let mut life = Life::waiting(&Waiting {
+        description: crate::description::Description::parse(text).unwrap(),
+        starts: 3,
+        crashes: crate::record::Crashes::default(),
+        last_end: Some("its worker died".into()),
+        early_ends: 3,
+    });
+    assert_eq!((life.state(), life.pause()), (S::Waiting, RESTART_MIN * 4));
+    assert_eq!(life.on_crash, OnCrash::Stop);
+    assert!(run(&mut life, &[Event::Time]).contains(&Action::Build));
+    assert_eq!(life.starts, 4);
+}
