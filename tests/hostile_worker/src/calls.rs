@@ -1,5 +1,6 @@
 //! What can be asked of the hypervisor through its slot, and garbage.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -106,15 +107,20 @@ pub fn attack(loot: &Loot) {
     // Two at one ring would be garbage, which comes later.
     let _ = kill(Pid::from_raw(loot.good), Signal::SIGSTOP);
     std::thread::sleep(Duration::from_secs(1));
-    match Slot::new(loot, loot.start.generation) {
-        Ok(mut slot) => ask(loot, &mut slot),
-        Err(why) => eprintln!("attack: the slot cannot be used: {why}"),
-    }
     match Slot::new(loot, loot.start.generation.wrapping_sub(1)) {
         Ok(mut slot) => {
-            let own = call_input(loot.start.partition);
+            let own = registers(loot.start.partition);
             let result = slot.call(CallCode::GET_VP_REGISTERS, 1, &own);
             forbidden("the session before", result);
+            // What was read is shown to the hypervisor, and where the next one begins.
+            let _ = slot.client.flush();
+        }
+        Err(why) => eprintln!("attack: the slot cannot be used: {why}"),
+    }
+    match Slot::new(loot, loot.start.generation) {
+        Ok(mut slot) => {
+            ask(loot, &mut slot);
+            let _ = slot.client.flush();
         }
         Err(why) => eprintln!("attack: the slot cannot be used: {why}"),
     }
@@ -130,32 +136,65 @@ fn call_input(partition: u64) -> Vec<u8> {
     input
 }
 
+/// VP 0, and RAX.
+fn registers(partition: u64) -> Vec<u8> {
+    let mut input = call_input(partition);
+    input.truncate(16);
+    input.extend(0x0002_0000_u32.to_le_bytes());
+    input
+}
+
+/// How often each answer came: the log has no room for all.
+#[derive(Default)]
+struct Answers(BTreeMap<String, u32>);
+
+impl Answers {
+    fn add(&mut self, what: &str, result: Result<(), String>) {
+        match result {
+            Ok(()) => forbidden(what, Ok(())),
+            Err(why) => *self.0.entry(why).or_default() += 1,
+        }
+    }
+
+    fn tell(self, what: &str) {
+        for (why, count) in self.0 {
+            forbidden(&format!("{what}, {count} times"), Err(why));
+        }
+    }
+}
+
+/// The numbers that the hypervisor has given out lie close to its own, or in steps of their lowest bits.
+fn others(own: u64) -> impl Iterator<Item = u64> {
+    let near = own.saturating_sub(16)..own + 16;
+    let steps = (0..own + 0x4000).step_by(0x400);
+    let steps = steps.flat_map(|id| id..id + 4);
+    near.chain(steps).chain(0..64).filter(move |id| *id != own)
+}
+
 fn ask(loot: &Loot, slot: &mut Slot) {
     let own = loot.start.partition;
-    // Sixteen bytes of header, and RAX.
-    let mut registers = call_input(own);
-    registers.truncate(16);
-    registers.extend(0x0002_0000_u32.to_le_bytes());
-    let result = slot.call(CallCode::GET_VP_REGISTERS, 1, &registers);
+    let result = slot.call(CallCode::GET_VP_REGISTERS, 1, &registers(own));
     tell("a register of its own", result);
-    for partition in (0..=own + 8).filter(|id| *id != own) {
+    let mut answers = Answers::default();
+    for partition in others(own) {
         for (code, reps) in OF_OTHERS {
-            let mut input = call_input(partition);
-            if code == CallCode::GET_VP_REGISTERS {
-                input.clone_from(&registers);
-                input.splice(..8, partition.to_le_bytes());
-            }
-            let what = format!("call {:#x} about partition {partition}", code.0);
-            forbidden(&what, slot.call(code, reps, &input));
+            let input = match code {
+                CallCode::GET_VP_REGISTERS => registers(partition),
+                _ => call_input(partition),
+            };
+            let what = format!("call {:#x} about partition {partition:#x}", code.0);
+            answers.add(&what, slot.call(code, reps, &input));
         }
     }
-    for partition in [own, u64::MAX, 1, own + 1, own - 1] {
+    answers.tell("calls about others");
+    let mut answers = Answers::default();
+    for partition in others(own).chain([own, u64::MAX]) {
         for (code, reps) in OF_THE_DAEMON {
             let what = format!("call {:#x} with partition {partition:#x}", code.0);
-            let result = slot.call(code, reps, &call_input(partition));
-            forbidden(&what, result);
+            answers.add(&what, slot.call(code, reps, &call_input(partition)));
         }
     }
+    answers.tell("calls of the daemon's");
     for (name, request) in [
         (
             "one more slot",
