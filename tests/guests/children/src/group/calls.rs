@@ -18,7 +18,7 @@ use crate::child::guest::{Guest, Mode};
 use crate::child::layout;
 use crate::child::runtime::{self, Shared};
 use crate::client::call::{self, FAULTED, Reply};
-use crate::client::partition::{Child, RWX, USUAL};
+use crate::client::partition::{Child, RWX, USUAL, create_input};
 use crate::options::Options;
 
 /// A partition that there is not.
@@ -512,6 +512,46 @@ fn cases(guest: &Guest, frames: &[u64]) -> Vec<Case> {
     };
     alloc::vec![
         Case::new(
+            "CreatePartition",
+            CallCode::CREATE_PARTITION,
+            &create_input(USUAL).encode()
+        )
+        .own()
+        .unmade()
+        .wrong(0, 8, USUAL.difference(CreateFlags::EXO).bits(), PARAMETER)
+        .wrong(0, 8, USUAL.difference(CreateFlags::LAPIC).bits(), PARAMETER)
+        .wrong(0, 8, USUAL.union(CreateFlags::NESTED).bits(), PARAMETER)
+        .wrong(0, 8, USUAL.bits() | 1 << 62, PARAMETER)
+        .wrong(0x14, 4, 1, PARAMETER)
+        .bad(0x30, 8, 1),
+        Case::new(
+            "InitializePartition",
+            CallCode::INITIALIZE_PARTITION,
+            &only.encode()
+        )
+        .unmade()
+        .wrong(0, 8, id.get(), HvError::INVALID_PARTITION_STATE),
+        Case::new(
+            "DeletePartition",
+            CallCode::DELETE_PARTITION,
+            &only.encode()
+        )
+        .unmade()
+        .wrong(0, 8, id.get(), HvError::INVALID_PARTITION_STATE),
+        // The parent places its pages itself.
+        Case::new(
+            "MapStatsPage",
+            CallCode::MAP_STATS_PAGE,
+            &StatsPage {
+                object: stats(StatsArea::Own)
+            }
+            .encode()
+        )
+        .own()
+        .unmade()
+        .wrong(23, 1, 0, PARAMETER)
+        .wrong(23, 1, 1, PARAMETER),
+        Case::new(
             "GetPartitionProperty",
             CallCode::GET_PARTITION_PROPERTY,
             &property.encode()
@@ -753,6 +793,8 @@ fn cases(guest: &Guest, frames: &[u64]) -> Vec<Case> {
             .bad(36, 4, 77),
         Case::new("ConnectPort", CallCode::CONNECT_PORT, &connect.encode())
             .wrong(16, 8, NOBODY, HvError::INVALID_PARTITION_ID)
+            // The port is not the child's.
+            .wrong(16, 8, id.get(), HvError::INVALID_PORT_ID)
             .wrong(24, 4, 0x7777, HvError::INVALID_PORT_ID)
             .wrong(32, 4, 9, PARAMETER),
         Case::new(
@@ -765,6 +807,8 @@ fn cases(guest: &Guest, frames: &[u64]) -> Vec<Case> {
             }
             .encode()
         )
+        // It is not the parent's.
+        .wrong(0, 8, u64::MAX, HvError::INVALID_CONNECTION_ID)
         .wrong(8, 4, 0x7777, HvError::INVALID_CONNECTION_ID)
         .wrong(12, 4, 2, PARAMETER),
         Case::new(
@@ -778,6 +822,8 @@ fn cases(guest: &Guest, frames: &[u64]) -> Vec<Case> {
             .encode()
         )
         .own()
+        // It is not the child's.
+        .wrong(0, 8, id.get(), HvError::INVALID_PORT_ID)
         .wrong(8, 4, 0x7777, HvError::INVALID_PORT_ID)
         .wrong(12, 4, 1, PARAMETER),
         Case::new(
@@ -885,6 +931,8 @@ fn created() {
             CallCode::GET_PARTITION_PROPERTY
                 | CallCode::SET_PARTITION_PROPERTY
                 | CallCode::INSTALL_INTERCEPT
+                | CallCode::INITIALIZE_PARTITION
+                | CallCode::DELETE_PARTITION
         );
         if !case.names_child || is_open {
             continue;
