@@ -23,20 +23,21 @@ pub struct Setting {
 }
 
 const INTRODUCTION: &str = "\
-Verdigris is a hypervisor: a program that owns the processor and lets an operating system run in a *partition* of it. \
-The first partition, the *parent*, is Debian with the machine's own devices. When the parent does something that the \
-hypervisor has to see, the processor leaves the partition (an *exit*), the hypervisor does its work, and the parent goes \
-on. What an exit costs and how many there are decide how much slower a machine is under a hypervisor.
+Verdigris is a hypervisor: a program that owns the processor and lets operating systems run in *partitions* of it. \
+The first partition, the *parent*, is Debian with the machine's own devices. It makes the others, *children*, which have \
+virtual processors (VPs), memory that the parent gave, and devices that a program in the parent, the *worker*, plays for them. \
+When a partition does something that the hypervisor has to see, the processor leaves it (an *exit*), the hypervisor does its \
+work, and the partition goes on. What an exit costs and how many there are decide how much slower a machine is under a \
+hypervisor.
 
 We measure on emulated machines, because there a figure means the same on every computer. Bochs runs one instruction \
 at a time and, set up as here, its time-stamp counter advances by one for each. So the difference of two readings is \
-the number of instructions between them, in the partition and in the hypervisor together. In two runs the \
-exits came out alike to the instruction, and the boot on Intel within 0.1 %. What the figures do not show is what real processors add: the switch out of a partition and \
-back takes hundreds of cycles of its own there, and memory has caches.
+the number of instructions between them, in the partition and in the hypervisor together. What the figures do not show is what \
+real processors add: the switch out of a partition and back takes hundreds of cycles of its own there, and memory has caches.
 
 *AMD* is Bochs with a Ryzen processor and AMD-V, *Intel* is Bochs with a Haswell and VT-x, each with one processor and \
-2 GiB. **(!)** marks a value above its budget. A *peer* is what others take for the same; where it has two numbers, the \
-first is AMD's.
+2 GiB, if nothing else is said. **(!)** marks a value above its budget. A *peer* is what others take for the same; where it has \
+two numbers, the first is AMD's.
 ";
 
 const PEER: &str = "\
@@ -65,7 +66,8 @@ pub fn markdown(setting: &Setting, rows: &[Row]) -> String {
     }
     text.push_str(
         "\n`cargo xtask bench --check` measures again and fails if a budget is missed; `--only exits`, `children`, `boot`, `child`, `storage`, \
-         `memory`, `code` or the name of a figure measures less and leaves this page alone.\n",
+         `memory`, `code` or the name of a figure measures less and leaves this page alone, but for `--page`, which renews the \
+         sections of what was measured.\n",
     );
     for group in Group::ALL {
         if let Some(section) = section(group, rows) {
@@ -165,7 +167,14 @@ fn note(group: Group) -> &'static str {
              instructions: one for CPUID; a call, the hypercall and a return for hypercalls.\n"
         }
         Group::Children => {
-            "\nMeans of 1,000 in a row, by tiny guests in a child of two VPs, on one processor that it shares with the parent.\n"
+            "\nMeans of 1,000 in a row (100 for the timer, 256 and 16 for pages), by tiny guests, on one processor that child and \
+             parent share, but for `child-ipi-running`. The parent is a small program too, so that hardly anything is counted but \
+             the hypervisor; with Debian in its place see `child-port`. `child-cpuid` has three instructions of its loop in it, \
+             `child-hypercall` some ten.\n\nMapping a large page costs what it does because each of its 512 frames has an owner \
+             and a count of uses, which are checked and changed one by one; unmaking does so again. It is done once in a child's \
+             life. The tables of a child grow by a frame for each GiB that is mapped in large pages, and by one for each 2 MiB that \
+             is mapped in small ones. A timer is late by the way out of the processor's sleep: the physical interrupt, the choice \
+             of who runs, the synthetic timer's message or interrupt, the entry.\n"
         }
         Group::Boot => {
             "\nTimes are ticks of the time-stamp counter since the kernel's first line. The counter also runs while the \

@@ -30,7 +30,7 @@ pub(crate) enum Place {
 }
 
 /// The segment register at each place of the names.
-const SEGMENTS: [SegmentName; 8] = {
+pub(crate) const SEGMENTS: [SegmentName; 8] = {
     use SegmentName::{Cs, Ds, Es, Fs, Gs, Ldtr, Ss, Tr};
     [Es, Cs, Ss, Ds, Fs, Gs, Ldtr, Tr]
 };

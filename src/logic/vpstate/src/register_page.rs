@@ -6,10 +6,12 @@
 use tlfs::HvError;
 use tlfs::register::RegisterName as N;
 use tlfs::state::register_page as page;
+use vpcore::seam::Register;
 
 use crate::bytes::{read, read_u32, write};
-use crate::names::Place;
-use crate::registers::{Extended, Registers, Synthetic, decode_segment};
+use crate::names::{Place, SEGMENTS};
+use crate::registers::{Extended, Registers, Synthetic, decode_segment, encode_segment};
+use crate::xsave;
 
 /// Length of the part that this module fills: all but the list of vectors.
 pub const BYTES: usize = page::XFEM + 8;
@@ -21,25 +23,40 @@ const CLASSES: u32 = page::DIRTY_GENERAL
     | page::DIRTY_SEGMENTS
     | page::DIRTY_FLAGS;
 
-/// The registers of the page beside the general ones, in the order of applying: place, bytes, class, first name, count.
+/// The registers that the parent can change, beside the general ones, in the order of applying: place, bytes, class, first
+/// name, count.
 const FIELDS: [(usize, usize, u32, N, u32); 4] = [
     (page::RIP, 8, page::DIRTY_RIP, N::RIP, 1),
     (page::RFLAGS, 8, page::DIRTY_FLAGS, N::RFLAGS, 1),
-    (page::XMM, 16, page::DIRTY_XMM, N::XMM0, 6),
-    (page::SEGMENTS, 16, page::DIRTY_SEGMENTS, N::ES, 6),
+    (page::XMM, 16, page::DIRTY_XMM, N::XMM0, SHOWN as u32),
+    (
+        page::SEGMENTS,
+        16,
+        page::DIRTY_SEGMENTS,
+        N::ES,
+        SHOWN as u32,
+    ),
 ];
 
-/// Those that the parent only reads.
-const READ_ONLY: [(usize, N); 10] = [
-    (page::CONTROL, N::CR0),
-    (page::CONTROL + 8, N::CR3),
-    (page::CONTROL + 16, N::CR4),
+/// Registers of the page that are XMM registers, and as many are segments.
+const SHOWN: usize = 6;
+
+/// Those that the back end holds. The page is filled at every intercept, and to find registers by their names takes time.
+const BACKEND: [(usize, Register); 8] = [
+    (page::RIP, Register::Rip),
+    (page::RFLAGS, Register::Rflags),
+    (page::CONTROL, Register::Cr0),
+    (page::CONTROL + 8, Register::Cr3),
+    (page::CONTROL + 16, Register::Cr4),
+    (page::CONTROL + 32, Register::Efer),
+    (page::CONTROL + 40, Register::Dr7),
+    (page::INTERRUPT_STATE, Register::InterruptState),
+];
+
+/// Others, by name. The hints of instruction emulation are always 0.
+const OTHERS: [(usize, N); 3] = [
     (page::CONTROL + 24, N::CR8),
-    (page::CONTROL + 32, N::EFER),
-    (page::CONTROL + 40, N::DR7),
     (page::PENDING_INTERRUPTION, N::PENDING_INTERRUPTION),
-    (page::INTERRUPT_STATE, N::INTERRUPT_STATE),
-    (page::HINTS, N::INSTRUCTION_EMULATION_HINTS),
     (page::XFEM, N::XFEM),
 ];
 
@@ -52,15 +69,23 @@ impl<E: Extended, S: Synthetic> Registers<'_, E, S> {
         for (index, value) in self.backend.gp().0.iter().enumerate() {
             write(&mut image, page::GENERAL + index * 8, &value.to_le_bytes());
         }
-        for (at, bytes, _, first, count) in FIELDS {
-            for index in 0..count {
-                // Each of these names exists.
-                let value = self.get(first.nth(index)).unwrap_or(0).to_le_bytes();
-                let place = at + index as usize * bytes;
-                write(&mut image, place, value.get(..bytes).unwrap_or(&value));
-            }
+        for (at, register) in BACKEND {
+            write(&mut image, at, &self.backend.get(register).to_le_bytes());
         }
-        for (at, name) in READ_ONLY {
+        for (index, segment) in SEGMENTS.into_iter().take(SHOWN).enumerate() {
+            let value = encode_segment(&self.backend.segment(segment));
+            write(
+                &mut image,
+                page::SEGMENTS + index * 16,
+                &value.to_le_bytes(),
+            );
+        }
+        for index in 0..SHOWN {
+            let value = xsave::get(self.extended.area(), self.layout, index);
+            write(&mut image, page::XMM + index * 16, &value.to_le_bytes());
+        }
+        for (at, name) in OTHERS {
+            // Each of these names exists.
             let value = self.get(name).unwrap_or(0) as u64;
             write(&mut image, at, &value.to_le_bytes());
         }
