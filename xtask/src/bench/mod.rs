@@ -109,6 +109,7 @@ pub fn run(options: &Options) -> Result<()> {
             let _ = write!(dependency, " ({} bytes)", table::with_commas(bytes as i64));
         }
     }
+    setting.is_new = measured.iter().any(|readings| !readings.is_empty());
     for readings in &mut measured {
         readings.extend(common.clone());
     }
@@ -116,7 +117,9 @@ pub fn run(options: &Options) -> Result<()> {
     for file in &options.with {
         let text =
             fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-        page::join(&mut measured, &text).with_context(|| file.display().to_string())?;
+        let sources = page::join(&mut measured, &text);
+        let sources = sources.with_context(|| file.display().to_string())?;
+        setting.earlier.push(sources);
     }
 
     let mut rows = table::rows(&measured, &sections, &groups);
@@ -266,7 +269,7 @@ fn setting(workspace: &Workspace, bench: &Bench<'_>) -> Result<Setting> {
             format!("Debian's kernel: {}", kernel.release),
             output("rustc", &["--version"])?,
         ],
-        dependencies: Vec::new(),
+        ..Setting::default()
     })
 }
 

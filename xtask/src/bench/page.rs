@@ -20,6 +20,23 @@ pub struct Setting {
     pub versions: Vec<String>,
     /// Crates of others in the hypervisor.
     pub dependencies: Vec<String>,
+    /// Whether anything was measured now.
+    pub is_new: bool,
+    /// Version and day of earlier runs that the rest is taken from.
+    pub earlier: Vec<String>,
+}
+
+impl Setting {
+    fn sources(&self) -> String {
+        let now = format!("`{}` on {}", self.version, self.date);
+        let all: Vec<String> = self
+            .is_new
+            .then_some(now)
+            .into_iter()
+            .chain(self.earlier.iter().cloned())
+            .collect();
+        all.join(", partly for ")
+    }
 }
 
 const INTRODUCTION: &str = "\
@@ -55,12 +72,16 @@ a time.
 
 /// The page.
 pub fn markdown(setting: &Setting, rows: &[Row]) -> String {
-    let mut text = format!("# What it costs\n\n{INTRODUCTION}\n");
-    let _ = writeln!(
-        text,
-        "Written by `cargo xtask bench` on {} for version `{}`, with:\n",
-        setting.date, setting.version
-    );
+    let mut text = head(setting);
+    for group in Group::ALL {
+        text += &section(group, setting, rows).unwrap_or_default();
+    }
+    text + &tail()
+}
+
+fn head(setting: &Setting) -> String {
+    let mut text =
+        format!("# What it costs\n\n{INTRODUCTION}\nWritten by `cargo xtask bench`, with:\n\n");
     for line in &setting.versions {
         let _ = writeln!(text, "- {line}");
     }
@@ -69,24 +90,15 @@ pub fn markdown(setting: &Setting, rows: &[Row]) -> String {
          `memory`, `code` or the name of a figure measures less and leaves this page alone, but for `--page`, which renews the \
          sections of what was measured.\n",
     );
-    for group in Group::ALL {
-        if let Some(section) = section(group, rows) {
-            text.push_str(&section);
-        }
-    }
-    if !setting.dependencies.is_empty() {
-        let _ = writeln!(
-            text,
-            "- Linked crates of others: {}.",
-            setting.dependencies.join(", ")
-        );
-    }
-    let _ = write!(text, "\n## How the peers were measured\n\n{PEER}");
     text
 }
 
+fn tail() -> String {
+    format!("\n## How the peers were measured\n\n{PEER}")
+}
+
 /// The text of a group, with its heading, if anything of it was measured.
-fn section(group: Group, rows: &[Row]) -> Option<String> {
+fn section(group: Group, setting: &Setting, rows: &[Row]) -> Option<String> {
     let of_group: Vec<&Row> = rows.iter().filter(|row| row.group == group).collect();
     if of_group.is_empty() {
         return None;
@@ -109,43 +121,33 @@ fn section(group: Group, rows: &[Row]) -> Option<String> {
     for figure in group.figures() {
         let _ = writeln!(text, "- **{}**: {}", figure.name, figure.meaning);
     }
+    if group == Group::Code && !setting.dependencies.is_empty() {
+        let list = setting.dependencies.join(", ");
+        let _ = writeln!(text, "- Linked crates of others: {list}.");
+    }
     text.push_str(note(group));
+    let _ = writeln!(text, "\nMeasured for version {}.", setting.sources());
     Some(text)
 }
 
-/// The page `old` with the sections of `groups` as they were measured now, each with its own date.
+/// The page `old` with the sections of `groups` as they were measured now.
 pub fn renewed(old: &str, setting: &Setting, rows: &[Row], groups: &[Group]) -> String {
     let mut parts: Vec<String> = old
         .split("\n## ")
-        .enumerate()
-        .map(|(index, part)| {
-            let mark = if index == 0 { "" } else { "\n## " };
-            format!("{mark}{part}")
-        })
+        .map(|part| format!("\n## {part}"))
         .collect();
-    for &group in groups {
-        let Some(mut text) = section(group, rows) else {
-            continue;
+    let is_of = |part: &str, group| part.starts_with(&format!("\n## {}\n", title(group)));
+    let mut text = head(setting);
+    for group in Group::ALL {
+        let old = parts.iter_mut().find(|part| is_of(part, group));
+        let new = if groups.contains(&group) {
+            section(group, setting, rows)
+        } else {
+            None
         };
-        let _ = writeln!(
-            text,
-            "\nThis section was measured on {} for version `{}`.",
-            setting.date, setting.version
-        );
-        let is_of = |part: &str, group| part.starts_with(&format!("\n## {}\n", title(group)));
-        if let Some(part) = parts.iter_mut().find(|part| is_of(part, group)) {
-            *part = text;
-            continue;
-        }
-        // Before the first that comes later; what is no group's comes last.
-        let later = Group::ALL
-            .into_iter()
-            .skip_while(|&other| other != group)
-            .skip(1)
-            .find_map(|later| parts.iter().position(|part| is_of(part, later)));
-        parts.insert(later.unwrap_or(parts.len().saturating_sub(1).max(1)), text);
+        text += &new.or_else(|| old.map(std::mem::take)).unwrap_or_default();
     }
-    parts.concat()
+    text + &tail()
 }
 
 fn title(group: Group) -> &'static str {
@@ -189,13 +191,20 @@ fn note(group: Group) -> &'static str {
         Group::Child => {
             "\nDebian makes the child in the parent, with `vmctl`; both share the machine's one processor, or two on QEMU. The rows \
              `child-boot exit.NAME` are exits by reason until the first program, from `vgstat children`. Here *AMD* is QEMU, \
-             which counts no instructions.\n"
+             whose clock is the host's: it counts no instructions, and the more time its host leaves it, the fewer timer \
+             interrupts there are in a figure. The child's kernel writes to its serial console by the character, and looks twice \
+             at the port for each: so did the peer's.\n"
         }
         Group::Storage => {
-            "\nfio in the child, random requests with `O_DIRECT`, one processor for child and parent together, or two on QEMU. The image lies in \
-             the parent's memory, so that no device has a part in the figures. Each figure is the difference of a run of 2,200 \
-             requests and one of 200. The rows `NAME.child REASON` and `NAME.parent REASON` say what the exits were and which \
-             interrupts came. Here *AMD* is QEMU, which counts no instructions.\n"
+            "\nfio in the child, random requests with `O_DIRECT`, one processor for child and parent together, or two on QEMU. The \
+             image lies in the parent's memory, so that no device has a part in the figures. Each figure is the difference of a \
+             run of 2,200 requests and one of 200. At depth 1 the worker sleeps between requests; at depth 32 it mostly finds the \
+             next one by looking (it *polls*), and signals are rare. Its system calls for a request at depth 1: `poll`, `read` of \
+             the doorbell and `futex`, and of a thread of its pool `futex`, `pread` or `pwrite` of the image and `write`, the \
+             signal to the child. The \
+             rows `NAME.child REASON` and `NAME.parent REASON` say what the exits were and which interrupts came; `exit.wrmsr` of \
+             the parent are ends of interrupts and its timer, set anew with each sleep. Here *AMD* is QEMU, whose clock is the \
+             host's: timer interrupts are as many as the host is slow.\n"
         }
         Group::Memory => {
             "- **section NAME**: the parts of the hypervisor's file that are in memory; *zeroed* ones take no room in the \
@@ -247,14 +256,15 @@ pub fn json(setting: &Setting, rows: &[Row], measured: &[Readings; 2]) -> String
     let all = json!({
         "version": setting.version,
         "date": setting.date,
+        "sources": setting.sources(),
         "figures": figures,
         "readings": [amd, intel],
     });
     format!("{all:#}\n")
 }
 
-/// Adds readings of [`json`]'s `text` where `measured` has none.
-pub fn join(measured: &mut [Readings; 2], text: &str) -> Result<()> {
+/// Adds readings of [`json`]'s `text` where `measured` has none; says which versions they are of.
+pub fn join(measured: &mut [Readings; 2], text: &str) -> Result<String> {
     let mut all: Value = serde_json::from_str(text)?;
     let earlier: [Readings; 2] = serde_json::from_value(all["readings"].take())?;
     for (readings, earlier) in measured.iter_mut().zip(earlier) {
@@ -262,7 +272,7 @@ pub fn join(measured: &mut [Readings; 2], text: &str) -> Result<()> {
             readings.entry(name).or_insert(value);
         }
     }
-    Ok(())
+    Ok(serde_json::from_value(all["sources"].take())?)
 }
 
 #[cfg(test)]
@@ -296,8 +306,8 @@ mod tests {
         let setting = Setting {
             date: "2026-01-02".to_owned(),
             version: "v1".to_owned(),
-            versions: Vec::new(),
-            dependencies: Vec::new(),
+            is_new: true,
+            ..Setting::default()
         };
         let rows = [row(Group::Exits, 1), row(Group::Memory, 2)];
         let old = markdown(&setting, &rows);
