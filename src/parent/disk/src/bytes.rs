@@ -74,11 +74,14 @@ pub(crate) fn crc32c(bytes: &[u8], skip: usize) -> u32 {
     !sum
 }
 
-/// Sixteen random bytes for a GUID of version 4.
+/// Sixteen random bytes for a GUID of version 4. It opens no file: where images are served there may be none.
 pub(crate) fn random_guid() -> std::io::Result<[u8; 16]> {
-    use std::io::Read;
     let mut guid = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut guid)?;
+    // So few bytes come whole.
+    let filled = rustix::rand::getrandom(&mut guid, rustix::rand::GetRandomFlags::empty())?;
+    if filled < guid.len() {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
     guid[7] = guid[7] & 0x0F | 0x40;
     guid[8] = guid[8] & 0x3F | 0x80;
     Ok(guid)

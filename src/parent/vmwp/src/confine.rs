@@ -235,6 +235,13 @@ mod tests {
             uid: 90_000,
             gid: 90_001,
         };
+        let folder = tempfile::tempdir().unwrap();
+        let images = [Format::Raw, Format::Qcow2, Format::Vhdx, Format::Vhd].map(|format| {
+            let path = folder.path().join(format.name());
+            disk::create(&path, format, 64 << 20).unwrap();
+            let file = File::options().read(true).write(true).open(&path);
+            (file.unwrap(), path, Options::new(format))
+        });
         // Threads keep their own root and user here; the worker has one thread when it does this.
         std::thread::spawn(move || {
             become_nobody(Some(identity)).unwrap();
@@ -244,6 +251,9 @@ mod tests {
             assert!(File::create("/sys/power/state").is_err());
             assert_eq!(nix::unistd::getuid().as_raw(), 90_000);
             assert_eq!(nix::unistd::getegid().as_raw(), 90_001);
+            for (file, path, options) in images {
+                use_image(&*disk::open_file(file, &path, &options).unwrap());
+            }
         })
         .join()
         .unwrap();
