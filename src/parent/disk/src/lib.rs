@@ -30,6 +30,8 @@ mod open;
 mod pool;
 mod qcow2;
 mod raw;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod vhd;
 mod vhdx;
 

@@ -1,13 +1,13 @@
 //! Conversations with a provider, as a child has them.
 #![allow(missing_docs)]
 
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use disk::{Image, ImageTraits, IoVector, IoVectorMut, Pool};
+use disk::Pool;
+use disk::testing::Gated;
 use proptest::prelude::*;
 use scsi::{Disk, DiskOptions, Identity, Target};
 use storvsp::{Channel, Config, GpaRange, Incoming, Link, NotTaken, Provider};
@@ -18,79 +18,6 @@ use storvsp_proto::{
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 const LONG: Duration = Duration::from_secs(20);
-
-/// An image whose requests wait behind a gate.
-#[derive(Default)]
-struct Gated {
-    is_shut: Mutex<bool>,
-    changed: Condvar,
-    begun: AtomicUsize,
-}
-
-impl Gated {
-    fn shut(&self, is_shut: bool) {
-        *self.is_shut.lock().unwrap() = is_shut;
-        self.changed.notify_all();
-    }
-
-    fn pass(&self) {
-        self.begun.fetch_add(1, Ordering::SeqCst);
-        let gate = self.is_shut.lock().unwrap();
-        drop(self.changed.wait_while(gate, |is_shut| *is_shut).unwrap());
-    }
-
-    fn wait_for_begun(&self, count: usize) {
-        for _ in 0..2000 {
-            if self.begun.load(Ordering::SeqCst) >= count {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("requests do not begin");
-    }
-}
-
-impl Image for Gated {
-    fn size(&self) -> u64 {
-        1 << 30
-    }
-
-    fn traits(&self) -> ImageTraits {
-        ImageTraits {
-            is_read_only: false,
-            logical_block: 512,
-            physical_block: 512,
-            discard: None,
-        }
-    }
-
-    fn read(&self, at: u64, mut into: IoVectorMut<'_>) -> io::Result<()> {
-        self.pass();
-        into.fill((at / 512) as u8);
-        Ok(())
-    }
-
-    fn write(&self, _: u64, _: IoVector<'_>) -> io::Result<()> {
-        self.pass();
-        Ok(())
-    }
-
-    fn write_zeroes(&self, _: u64, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn discard(&self, _: u64, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        panic!("a thread of the pool panics")
-    }
-
-    fn resize(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
 
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
@@ -137,7 +64,7 @@ struct Child {
 }
 
 fn child(config: Config, threads: usize) -> Child {
-    let image = Arc::new(Gated::default());
+    let image = Arc::new(Gated::that_panics_at_flush());
     let target = Target::new();
     let options = DiskOptions {
         identity: Identity::new([7; 16]),
@@ -376,7 +303,7 @@ fn buffers_that_are_not_what_they_say_are_refused() {
         .unwrap();
     let response = ScsiResponse::decode(&child.completed(0, 99).body);
     assert_eq!(response.srb_status, SrbStatus::INVALID_REQUEST);
-    assert_eq!(child.image.begun.load(Ordering::SeqCst), 0);
+    assert_eq!(child.image.begun(), 0);
 }
 
 #[test]
@@ -459,7 +386,7 @@ fn a_reset_is_answered_after_everything_that_was_on_its_way() {
         assert_eq!(dropped.srb_status, SrbStatus::BUS_RESET);
     }
     assert_eq!(child.completed(0, 99).status, NtStatus::SUCCESS);
-    assert_eq!(child.image.begun.load(Ordering::SeqCst), 1);
+    assert_eq!(child.image.begun(), 1);
     child.read(0, 15, 0, 0, 512).unwrap();
     child.completed(0, 15);
 }
@@ -486,7 +413,7 @@ fn a_close_waits_for_what_has_begun_and_nothing_is_said_after_it() {
     child.image.shut(false);
     wait.recv_timeout(LONG).unwrap();
     assert_eq!(child.provider.in_flight(), 0);
-    assert_eq!(child.image.begun.load(Ordering::SeqCst), 1);
+    assert_eq!(child.image.begun(), 1);
     assert!(child.said.try_recv().is_err());
     // The next driver finds a controller that knows nothing of the last one.
     child.shake_hands();

@@ -1,11 +1,11 @@
 //! A child, by hand: its rings in its memory, a server that remembers, and a disk behind the controller.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use ::disk::{Image, ImageTraits, IoVector, IoVectorMut, Pool};
+use ::disk::Pool;
+use ::disk::testing::Gated;
 use ::scsi::{Disk, DiskOptions, Identity, Target};
 use ring::{Outgoing, Reader, Writer};
 use ring_proto::{Control, Features, PacketFlags, PacketType};
@@ -105,60 +105,6 @@ impl SignalChild for Bells {
     }
 }
 
-/// A disk whose requests wait while it is shut.
-#[derive(Default)]
-pub struct Gate {
-    pub is_shut: Mutex<bool>,
-    pub changed: Condvar,
-}
-
-impl Gate {
-    pub fn shut(&self, is_shut: bool) {
-        *self.is_shut.lock().unwrap() = is_shut;
-        self.changed.notify_all();
-    }
-
-    pub fn pass(&self) {
-        let gate = self.is_shut.lock().unwrap();
-        drop(self.changed.wait_while(gate, |is_shut| *is_shut).unwrap());
-    }
-}
-
-impl Image for Gate {
-    fn size(&self) -> u64 {
-        1 << 30
-    }
-    fn traits(&self) -> ImageTraits {
-        ImageTraits {
-            is_read_only: false,
-            logical_block: 512,
-            physical_block: 512,
-            discard: None,
-        }
-    }
-    fn read(&self, at: u64, mut into: IoVectorMut<'_>) -> io::Result<()> {
-        self.pass();
-        into.fill((at / 512) as u8);
-        Ok(())
-    }
-    fn write(&self, _: u64, _: IoVector<'_>) -> io::Result<()> {
-        self.pass();
-        Ok(())
-    }
-    fn write_zeroes(&self, _: u64, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-    fn discard(&self, _: u64, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
-    fn resize(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
 /// The child's end of one channel.
 pub struct Open {
     pub writer: Writer<GuestRing>,
@@ -169,7 +115,7 @@ pub struct Child {
     pub bus: Bus,
     pub server: FakeServer,
     pub bells: Arc<Bells>,
-    pub gate: Arc<Gate>,
+    pub gate: Arc<Gated>,
     pub memory: Arc<GuestMemoryMmap>,
     pub channels: BTreeMap<u32, Open>,
 }
@@ -178,7 +124,7 @@ impl Child {
     pub fn new(limits: Config) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         let memory = Arc::new(memory);
-        let (bells, gate) = (Arc::new(Bells::default()), Arc::new(Gate::default()));
+        let (bells, gate) = (Arc::new(Bells::default()), Arc::new(Gated::default()));
         let target = Target::new();
         let options = DiskOptions {
             identity: Identity::new([7; 16]),
