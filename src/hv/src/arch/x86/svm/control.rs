@@ -14,6 +14,7 @@ use x86::{GpRegs, Segment, TableRegister, cr0, efer, rflags};
 use super::caps::Capabilities;
 use super::vmcb::{Vmcb, field, intercept_1, intercept_2};
 use super::{entry, exit, inject};
+use crate::arch::x86::insn;
 use crate::virt::{Bitmaps, always_trapped};
 
 const V_IRQ: u32 = 1 << 8;
@@ -152,6 +153,8 @@ impl SvmVp {
 impl VpBackend for SvmVp {
     fn load(&mut self, lp: &mut Lp) {
         self.host = lp.frame;
+        // VMRUN loads CR2; Bochs' does not, and one VP would see what another left.
+        insn::write_cr2(self.vmcb.read_u64(field::CR2));
         if lp.tags.renew(&mut self.tag) {
             self.vmcb.write_u32(field::ASID, self.tag.number());
             self.flush_tlb();
@@ -221,6 +224,8 @@ impl VpBackend for SvmVp {
                 return;
             }
             (Register::Cr0, Role::Child) => value &= !(cr0::CD | cr0::NW),
+            // As in `load`.
+            (Register::Cr2, _) if self.host != Spa::new(0) => insn::write_cr2(value),
             (Register::InterruptState, _) => {
                 self.nmi_blocked = value & 2 != 0;
                 self.iret_at = None;
