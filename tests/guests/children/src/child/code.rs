@@ -86,7 +86,7 @@ program!(store_next, ".code64":
     "2:", "mov [rsi], rax", "add rsi, 4096", "dec rcx", "jnz 2b", "out 0xF0, al", "3:", "hlt", "jmp 3b");
 program!(store_next_large, ".code64":
     "2:", "mov [rsi], rax", "add rsi, 0x200000", "dec rcx", "jnz 2b", "out 0xF0, al", "3:", "hlt", "jmp 3b");
-program!(endless_rep, ".code64": "2:", "mov rcx, 0x1000", "mov rdi, 0x100000", "rep stosb", "jmp 2b");
+program!(endless_rep, ".code64": "2:", "mov rcx, rsi", "mov rdi, 0x100000", "rep stosb", "jmp 2b");
 program!(cpuid_loop, ".code64":
     "rdtsc", "mov r8, rax", "mov r9d, 1000", "2:", "xor eax, eax", "cpuid", "dec r9d", "jnz 2b", "rdtsc",
     "sub rax, r8", "out 0xF0, al", "3:", "hlt", "jmp 3b");
