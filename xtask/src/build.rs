@@ -122,6 +122,21 @@ pub fn hostile_worker(workspace: &Workspace) -> Result<PathBuf> {
     parent_program(workspace, "hostile-worker")
 }
 
+/// Builds the child that writes garbage, a kernel of its own. The hypervisor's code model serves at 4 MiB as well:
+/// addresses are sign-extended from 32 bits.
+pub fn garbage_child(workspace: &Workspace) -> Result<PathBuf> {
+    setup::rust::obtain_targets()?;
+    workspace.cargo_build(
+        &["--package", "garbage", "--target", "x86_64-unknown-none"],
+        &[],
+    )?;
+    built(
+        workspace
+            .target()
+            .join("x86_64-unknown-none/release/garbage"),
+    )
+}
+
 fn parent_program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
     const HOST: &str = "x86_64-unknown-linux-gnu";
     workspace.cargo_build(

@@ -64,13 +64,15 @@ pub fn obtain(workspace: &Workspace, kernel: &Kernel, busybox: &Path) -> Result<
     })
 }
 
-/// `plain`, followed by the programs of `tree` and a hostile worker: Linux unpacks one archive after the other.
+/// `plain`, followed by the programs of `tree`, a hostile worker and a hostile child: Linux unpacks one archive after the
+/// other.
 pub fn obtain_with_tools(workspace: &Workspace, plain: &Path, tree: &Path) -> Result<PathBuf> {
-    let hostile = build::hostile_worker(workspace)?;
-    let sources = [tree, &hostile, &std::env::current_exe()?];
-    let tools = keep(workspace, "tools", &sources, || {
-        tools::build(tree, &hostile)
-    })?;
+    let own = [
+        build::hostile_worker(workspace)?,
+        build::garbage_child(workspace)?,
+    ];
+    let sources = [tree, &own[0], &own[1], &std::env::current_exe()?];
+    let tools = keep(workspace, "tools", &sources, || tools::build(tree, &own))?;
     join(workspace, plain, &tools, &joined_name(plain, "tools"))
 }
 

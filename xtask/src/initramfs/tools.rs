@@ -13,15 +13,17 @@ const PROGRAMS: [&str; 2] = ["usr/sbin/kexec", "usr/bin/stress-ng"];
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 
-/// The archive, made from the unpacked packages in `tree`, and of `own`, a program that needs no library.
-pub fn build(tree: &Path, own: &Path) -> Result<Vec<u8>> {
+/// The archive, made from the unpacked packages in `tree`, and of `own`, programs that need no library.
+pub fn build(tree: &Path, own: &[PathBuf]) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
     for directory in ["lib", "usr", "usr/bin", "usr/sbin", "usr/lib", LIBRARIES] {
         archive.directory(directory);
     }
-    let name = own.file_name().context("a program has a name")?;
-    let place = format!("usr/bin/{}", name.to_string_lossy());
-    archive.file(&place, 0o755, &fs::read(own)?);
+    for own in own {
+        let name = own.file_name().context("a program has a name")?;
+        let place = format!("usr/bin/{}", name.to_string_lossy());
+        archive.file(&place, 0o755, &fs::read(own)?);
+    }
     let mut libraries = BTreeSet::new();
     for program in PROGRAMS {
         archive.file(program, 0o755, &fs::read(tree.join(program))?);

@@ -6,5 +6,4 @@ pub mod intercept;
 pub mod line;
 pub mod partition;
 pub mod synic;
-pub mod vmbus;
 pub mod vp;

@@ -24,10 +24,10 @@ use crate::child::layout;
 use crate::client::intercept::Intercept;
 use crate::client::line::Line;
 use crate::client::synic;
-use crate::client::vmbus::{Client, SINT, Wire};
 use crate::group::vmbus::child::{Hand, Obedient, teach, with_quota};
 use crate::group::vmbus::conversation::connect;
 use crate::group::{destroy, need, refused};
+use vmbus_client::{Client, SINT, Wire};
 
 /// Frames for the server: enough for one or two of everything.
 const QUOTA: u64 = 10;

@@ -22,8 +22,8 @@ use crate::child::runtime::{self as rt, Random, Shared};
 use crate::client::line::LATE;
 use crate::client::partition::USUAL;
 use crate::client::synic;
-use crate::client::vmbus::{POST, SIGNAL, SINT};
 use crate::group::{destroy, need};
+use vmbus_client::{POST, SIGNAL, SINT};
 
 /// Messages that each VP posts.
 const ROUNDS: u64 = 3_000;

@@ -14,9 +14,9 @@ use crate::child::layout;
 use crate::child::runtime::{self, Shared};
 use crate::client::intercept::Intercept;
 use crate::client::partition::{Child, USUAL, withdraw_frames};
-use crate::client::vmbus::{Client, POST, SIGNAL, SINT, Said, Wire, post_input};
 use crate::client::vp::set_registers;
 use crate::group::{destroy, need, refused};
+use vmbus_client::{Client, POST, SIGNAL, SINT, Said, Wire, post_input};
 
 /// What the child's program is asked to do.
 mod order {

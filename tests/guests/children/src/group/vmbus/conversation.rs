@@ -6,7 +6,7 @@ use machine::verdict::{check, equal, note};
 use tlfs::HvError;
 use vmbus_proto::{GpadlHandle, MessageType, Relid, Version, status};
 
-use crate::client::vmbus::{Client, Wire};
+use vmbus_client::{Client, Wire};
 
 /// No channel has it.
 const NOBODY: Relid = Relid(77);
@@ -119,7 +119,7 @@ pub fn strangers<W: Wire>(client: &mut Client<W>, name: &str) {
         refusal,
         status::CONNECTION_REFUSED.into(),
     );
-    let nowhere = u32::from(crate::client::vmbus::SINT) << 12 | NOBODY.0;
+    let nowhere = u32::from(vmbus_client::SINT) << 12 | NOBODY.0;
     equal(
         format_args!("{name}: signal nothing"),
         client.wire.signal(nowhere, 0),

@@ -14,9 +14,9 @@ use crate::child::code;
 use crate::child::guest::{Guest, Mode};
 use crate::child::layout;
 use crate::client::partition::children;
-use crate::client::vmbus::{Client, POST, SIGNAL, SINT, Said, Wire, post_input};
 use crate::client::{call, synic};
 use crate::group::need;
+use vmbus_client::{Client, POST, SIGNAL, SINT, Said, Wire, post_input};
 
 /// Offers at the beginning: the control channel and slots.
 const OFFERS: usize = 9;

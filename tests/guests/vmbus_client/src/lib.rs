@@ -1,4 +1,7 @@
 //! A client of VMBus without drivers: messages and signals as they are on the wire.
+#![no_std]
+
+extern crate alloc;
 
 use alloc::vec::Vec;
 
