@@ -101,6 +101,73 @@ fn each_wrong_field_is_named_with_its_cure() {
 }
 
 #[test]
+fn a_field_of_another_type_is_shown_with_what_is_expected() {
+    const VALUES: [&str; 6] = ["\"x\"", "7", "1.5", "true", "[[1]]", "{ a = 1 }"];
+    let good = |field: &str| match field {
+        "name" => "name = \"web\"\n",
+        "memory" => "memory = \"512M\"\n",
+        "kernel" => "kernel = \"/boot/vmlinuz\"\n",
+        _ => "",
+    };
+    let plain = |field: &str| match field {
+        "vps" | "stop_seconds" => "7",
+        "autostart" | "read_only" | "cdrom" => "true",
+        _ => "\"x\"",
+    };
+    let fields = [
+        (
+            "",
+            &[
+                "name",
+                "vps",
+                "memory",
+                "kernel",
+                "initrd",
+                "command_line",
+                "console",
+                "restart",
+                "on_crash",
+                "autostart",
+                "stop_seconds",
+                "disk",
+            ][..],
+        ),
+        (
+            "[[disk]]\n",
+            &["path", "format", "read_only", "cdrom", "serial"],
+        ),
+    ];
+    for (table, names) in fields {
+        for field in names {
+            for value in VALUES.into_iter().filter(|&value| value != plain(field)) {
+                let others = ["name", "memory", "kernel"]
+                    .into_iter()
+                    .filter(|other| other != field);
+                let head: String = others.map(good).collect();
+                let error = error(&format!("{head}{table}{field} = {value}\n"));
+                // The second where a word of a list is expected.
+                let says_what = error.contains("expected") || error.contains("wanted string");
+                let is_shown = error.contains(&format!("{field} = {value}"));
+                assert!(is_shown && says_what, "{field} = {value}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_that_is_no_toml_is_shown_where_it_ends_to_be() {
+    for (text, shown) in [
+        ("name = \"web\nmemory", "line 2"),
+        ("name = \"web\"\nname = \"two\"", "duplicate key"),
+        ("name = \"web\"\n[disk]\npath = \"/x\"", "line 2"),
+        ("\u{FEFF}\0", "line 1"),
+    ] {
+        let error = error(text);
+        assert!(error.contains(shown), "{error}");
+    }
+}
+
+#[test]
 fn files_are_found_and_must_have_the_name_of_their_child() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
