@@ -14,7 +14,7 @@ const MESSAGES: u64 = 400;
 /// Messages of every type, lengths as they come, with the channel's own number in many of them.
 pub fn run(child: &mut Child) {
     for round in 1..=ROUNDS {
-        let mut noise = Noise(round * 0xD1B5_4A32_D192_ED03);
+        let mut noise = Noise(round.wrapping_mul(0xD1B5_4A32_D192_ED03));
         child.client.wire.patience_100ns = 0;
         for _ in 0..MESSAGES {
             let length = noise.next() as usize % 241;

@@ -42,7 +42,7 @@ pub fn run(child: &mut Child) {
     }
     let mut is_served = true;
     for round in 1..=ROUNDS {
-        let mut noise = Noise(round * 0x9E37_79B9_7F4A_7C15);
+        let mut noise = Noise(round.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let held = (noise.next() as u32 % END) & !7;
         is_served &= with(child, |_| noise.next(), held) && child.is_served();
     }
