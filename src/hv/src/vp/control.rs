@@ -5,7 +5,6 @@
 use vpcore::seam::{ControlAccess, Register};
 use x86::{Gp, cr0, cr4, efer};
 
-use super::fetch::INSTRUCTION_MAX;
 use super::{AnyVp, Role};
 
 impl<R: Role> AnyVp<R> {
@@ -69,13 +68,13 @@ impl<R: Role> AnyVp<R> {
     /// CR8 is the upper half of the virtual APIC's TPR.
     fn cr8(&mut self, register: Option<Gp>, is_write: bool) {
         let register = register.or_else(|| {
-            let (fetched, mode) = (self.fetch(INSTRUCTION_MAX), self.code_mode());
+            let fetched = self.fetch();
             let mov = if is_write {
                 insn::mov_to_cr
             } else {
                 insn::mov_from_cr
             };
-            mov(fetched.bytes(), mode).map(|mov| mov.gp)
+            mov(fetched.bytes(), fetched.mode).map(|mov| mov.gp)
         });
         let (Some(register), Some(next)) = (register, self.next_rip()) else {
             return;

@@ -8,19 +8,33 @@ use super::{AnyVp, Role};
 use crate::partition::{Partition, TableMemory};
 
 /// Longest instruction in bytes.
-pub(super) const INSTRUCTION_MAX: usize = insn::LENGTH_MAX;
+const INSTRUCTION_MAX: usize = insn::LENGTH_MAX;
 
 /// Instruction bytes: as many as could be read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fetched {
     bytes: [u8; INSTRUCTION_MAX],
     len: usize,
+    /// RIP, where they lie.
+    pub(super) rip: u64,
+    /// The mode that they are decoded in.
+    pub(super) mode: insn::Mode,
 }
 
 impl Fetched {
     /// The bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&[])
+    }
+
+    /// RIP behind the first `length` bytes.
+    pub(super) fn end(&self, length: u8) -> u64 {
+        let end = self.rip.wrapping_add(u64::from(length));
+        if self.mode == insn::Mode::Bits64 {
+            end
+        } else {
+            end & 0xFFFF_FFFF
+        }
     }
 }
 
@@ -43,23 +57,24 @@ impl<R: Role> AnyVp<R> {
         }
     }
 
-    /// Reads up to `want` bytes at CS:RIP. Fewer where the second page is not there; none where the first is not,
+    /// Reads the longest instruction's bytes at CS:RIP. Fewer where the second page is not there; none where the first is not,
     /// because another processor changed the tables.
-    pub(super) fn fetch(&self, want: usize) -> Fetched {
+    pub(super) fn fetch(&self) -> Fetched {
+        let state = self.paging_state();
+        let cs = self.backend.segment(SegmentName::Cs);
         let mut fetched = Fetched {
             bytes: [0; INSTRUCTION_MAX],
             len: 0,
+            rip: self.backend.get(Register::Rip),
+            mode: insn::Mode::of(&cs, state.cr0, state.efer),
         };
-        let want = want.min(INSTRUCTION_MAX);
-        let state = self.paging_state();
-        let cs = self.backend.segment(SegmentName::Cs);
-        let mut at = fetch_address(&cs, self.backend.get(Register::Rip), state.efer);
-        while fetched.len < want {
+        let mut at = fetch_address(&cs, fetched.rip, state.efer);
+        while fetched.len < INSTRUCTION_MAX {
             let Ok(found) = translate(&state, &TableMemory(self.partition), at, Access::Execute)
             else {
                 break;
             };
-            let count = (want - fetched.len).min(4096 - at.page_offset());
+            let count = (INSTRUCTION_MAX - fetched.len).min(4096 - at.page_offset());
             let Some(buffer) = fetched.bytes.get_mut(fetched.len..fetched.len + count) else {
                 break;
             };

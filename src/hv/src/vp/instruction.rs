@@ -4,7 +4,6 @@ use vpcore::seam::{Register, VpBackend};
 use x86::cpuid::CpuidResult;
 use x86::{Gp, rflags, vector};
 
-use super::fetch::INSTRUCTION_MAX;
 use super::{AnyVp, Erase, Role, Vp};
 
 /// DR6: single step.
@@ -66,22 +65,14 @@ impl<R: Role> AnyVp<R> {
 
     #[inline(never)]
     fn decode_next_rip(&self) -> Option<u64> {
-        let fetched = self.fetch(INSTRUCTION_MAX);
-        let mode = self.code_mode();
-        let length = insn::length(fetched.bytes(), mode).ok()?;
-        let next = self
-            .backend
-            .get(Register::Rip)
-            .wrapping_add(u64::from(length));
-        Some(if mode == insn::Mode::Bits64 {
-            next
-        } else {
-            next & 0xFFFF_FFFF
-        })
+        let fetched = self.fetch();
+        let length = insn::length(fetched.bytes(), fetched.mode).ok()?;
+        Some(fetched.end(length))
     }
 
     /// Whether RIP is at a move to a control register.
     pub(super) fn is_at_move_to_control(&self) -> bool {
-        insn::mov_to_cr(self.fetch(INSTRUCTION_MAX).bytes(), self.code_mode()).is_some()
+        let fetched = self.fetch();
+        insn::mov_to_cr(fetched.bytes(), fetched.mode).is_some()
     }
 }

@@ -5,7 +5,6 @@ use apic::Mode;
 use insn::{MmioBus, Progress, Width};
 use vpcore::seam::{Register, SlatFault};
 
-use super::fetch::INSTRUCTION_MAX;
 use super::{AnyVp, Role};
 use crate::arch::x86::insn::rdtsc;
 use crate::diagnostics::Counter;
@@ -50,12 +49,12 @@ impl<R: Role, D: Device<R>> MmioBus for Bus<'_, R, D> {
 impl<R: Role> AnyVp<R> {
     /// Carries out the instruction at RIP, whose memory operand is at `gpa`, against `device`.
     pub(super) fn emulate(&mut self, gpa: Gpa, device: impl Device<R>) -> Emulated {
-        let fetched = self.fetch(INSTRUCTION_MAX);
+        let fetched = self.fetch();
         if fetched.bytes().is_empty() {
             // Another processor took the code away: the guest meets that itself.
             return Emulated::Done;
         }
-        let Ok(instruction) = insn::decode_mmio(fetched.bytes(), self.code_mode()) else {
+        let Ok(instruction) = insn::decode_mmio(fetched.bytes(), fetched.mode) else {
             return Emulated::Unknown;
         };
         let mut gp = *self.backend.gp();
@@ -75,12 +74,7 @@ impl<R: Role> AnyVp<R> {
         *self.backend.gp_mut() = gp;
         self.backend.set(Register::Rflags, flags);
         if progress == Progress::Done {
-            let end = self
-                .backend
-                .get(Register::Rip)
-                .wrapping_add(u64::from(instruction.length));
-            let is_64 = self.code_mode() == insn::Mode::Bits64;
-            self.retire(if is_64 { end } else { end & 0xFFFF_FFFF });
+            self.retire(fetched.end(instruction.length));
         }
         Emulated::Done
     }

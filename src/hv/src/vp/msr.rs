@@ -23,7 +23,7 @@ impl<B: VpBackend, R: Role> Vp<B, R> {
         }
     }
 
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn wrmsr(&mut self) {
         let number = self.backend.gp().get(Gp::Rcx) as u32;
         let value = self.backend.gp().edx_eax();

@@ -10,7 +10,6 @@ use x86::vector;
 use super::ChildCore;
 use crate::partition::statistics::About;
 use crate::partition::{Partition, notices, slots};
-use crate::vp::fetch::INSTRUCTION_MAX;
 
 impl ChildCore {
     /// Leaves `message` for the parent. The VP does not run on before the parent has answered.
@@ -57,8 +56,8 @@ impl ChildCore {
 
     /// The bytes at RIP, and the length of the instruction that they make.
     fn instruction(&mut self) -> (Instruction, u8) {
-        let fetched = self.fetch(INSTRUCTION_MAX);
-        let length = insn::length(fetched.bytes(), self.code_mode()).unwrap_or(0);
+        let fetched = self.fetch();
+        let length = insn::length(fetched.bytes(), fetched.mode).unwrap_or(0);
         (Instruction::new(fetched.bytes()), length)
     }
 

@@ -18,6 +18,7 @@ const VM_CR_LOCKED_OFF: u64 = 1 << 3 | 1 << 4;
 const FEATURE_CONTROL_LOCKED: u64 = 1;
 
 impl ParentVp {
+    #[inline(always)]
     pub(super) fn read_msr(&mut self, number: u32) -> Result<u64, Refused> {
         match classify(number) {
             MsrClass::Synthetic => self.read_synthetic(number),
