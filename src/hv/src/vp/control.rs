@@ -38,7 +38,7 @@ impl<R: Role> AnyVp<R> {
             || (value & cr0::NW != 0 && value & cr0::CD == 0)
             // Paging cannot start in long mode without PAE, nor end in 64-bit code or under CR4.PCIDE.
             || (pg && !was_paging && mode & efer::LME != 0 && control & cr4::PAE == 0)
-            || (!pg && was_paging && (self.code_mode() == insn::Mode::Bits64 || control & cr4::PCIDE != 0))
+            || (!pg && was_paging && (self.backend.is_in_64_bit_code() || control & cr4::PCIDE != 0))
             || (value & cr0::WP == 0 && control & cr4::CET != 0);
         if is_invalid {
             self.raise_gp();

@@ -2,7 +2,7 @@
 
 use addr::Gva;
 use paging::walk::{Access, PagingState, fetch_address, translate};
-use vpcore::seam::{Register, SegmentName};
+use vpcore::seam::CodeState;
 
 use super::{AnyVp, Role};
 use crate::partition::{Partition, TableMemory};
@@ -16,7 +16,9 @@ pub(super) struct Fetched {
     bytes: [u8; INSTRUCTION_MAX],
     len: usize,
     /// RIP, where they lie.
-    pub(super) rip: u64,
+    rip: u64,
+    /// RFLAGS.
+    pub(super) rflags: u64,
     /// The mode that they are decoded in.
     pub(super) mode: insn::Mode,
 }
@@ -41,34 +43,39 @@ impl Fetched {
 impl<R: Role> AnyVp<R> {
     /// How the VP translates addresses now.
     pub(super) fn paging_state(&self) -> PagingState {
-        let get = |register| self.backend.get(register);
+        self.paging(&self.backend.code_state())
+    }
+
+    fn paging(&self, code: &CodeState) -> PagingState {
+        let core = self.partition.core();
         PagingState {
-            cr0: get(Register::Cr0),
-            cr3: get(Register::Cr3),
-            cr4: get(Register::Cr4),
-            efer: get(Register::Efer),
-            rflags: get(Register::Rflags),
+            cr0: code.cr0,
+            cr3: code.cr3,
+            cr4: code.cr4,
+            efer: code.efer,
+            rflags: code.rflags,
             // Protection keys do not guard fetches, and nothing else is read through this.
             pkru: 0,
             pkrs: 0,
-            cpl: self.backend.cpl(),
-            phys_bits: self.partition.core().physical_bits,
-            has_gib_pages: self.partition.core().has_gib_pages,
+            cpl: code.cpl,
+            phys_bits: core.physical_bits,
+            has_gib_pages: core.has_gib_pages,
         }
     }
 
     /// Reads the longest instruction's bytes at CS:RIP. Fewer where the second page is not there; none where the first is not,
     /// because another processor changed the tables.
     pub(super) fn fetch(&self) -> Fetched {
-        let state = self.paging_state();
-        let cs = self.backend.segment(SegmentName::Cs);
+        let code = self.backend.code_state();
+        let state = self.paging(&code);
         let mut fetched = Fetched {
             bytes: [0; INSTRUCTION_MAX],
             len: 0,
-            rip: self.backend.get(Register::Rip),
-            mode: insn::Mode::of(&cs, state.cr0, state.efer),
+            rip: code.rip,
+            rflags: code.rflags,
+            mode: insn::Mode::of(&code.cs, code.cr0, code.efer),
         };
-        let mut at = fetch_address(&cs, fetched.rip, state.efer);
+        let mut at = fetch_address(&code.cs, code.rip, code.efer);
         while fetched.len < INSTRUCTION_MAX {
             let Ok(found) = translate(&state, &TableMemory(self.partition), at, Access::Execute)
             else {
@@ -88,15 +95,5 @@ impl<R: Role> AnyVp<R> {
             at = Gva::new(next);
         }
         fetched
-    }
-
-    /// The mode that instruction bytes are decoded in.
-    pub(super) fn code_mode(&self) -> insn::Mode {
-        let cs = self.backend.segment(SegmentName::Cs);
-        insn::Mode::of(
-            &cs,
-            self.backend.get(Register::Cr0),
-            self.backend.get(Register::Efer),
-        )
     }
 }

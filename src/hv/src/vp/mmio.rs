@@ -58,7 +58,7 @@ impl<R: Role> AnyVp<R> {
             return Emulated::Unknown;
         };
         let mut gp = *self.backend.gp();
-        let mut flags = self.backend.get(Register::Rflags);
+        let mut flags = fetched.rflags;
         let mut bus = Bus {
             vp: self,
             gpa,

@@ -278,6 +278,21 @@ pub struct Lp {
     pub frame: Spa,
 }
 
+/// What the fetch of an instruction depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct CodeState {
+    pub rip: u64,
+    pub rflags: u64,
+    pub cr0: u64,
+    pub cr3: u64,
+    pub cr4: u64,
+    pub efer: u64,
+    /// Privilege level.
+    pub cpl: u8,
+    pub cs: Segment,
+}
+
 /// One virtual processor as the vendor's extension runs it: control structure, and the registers that the
 /// hardware does not keep.
 ///
@@ -333,6 +348,19 @@ pub trait VpBackend: Any + Send {
     fn set_table(&mut self, name: TableName, value: TableRegister);
     /// Privilege level of the guest, 0 to 3.
     fn cpl(&self) -> u8;
+    /// What the fetch of an instruction depends on, at once: one call through a trait object is less than eight.
+    fn code_state(&self) -> CodeState {
+        CodeState {
+            rip: self.get(Register::Rip),
+            rflags: self.get(Register::Rflags),
+            cr0: self.get(Register::Cr0),
+            cr3: self.get(Register::Cr3),
+            cr4: self.get(Register::Cr4),
+            efer: self.get(Register::Efer),
+            cpl: self.cpl(),
+            cs: self.segment(SegmentName::Cs),
+        }
+    }
     /// Whether the guest executes 64-bit code: EFER.LMA and CS.L.
     fn is_in_64_bit_code(&self) -> bool {
         self.get(Register::Efer) & x86::efer::LMA != 0

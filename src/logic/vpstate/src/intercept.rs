@@ -58,12 +58,13 @@ impl Context {
                 ExecutionState::empty()
             }
         };
-        let (cr0, dr7) = (vp.get(Register::Cr0), vp.get(Register::Dr7));
+        let code = vp.code_state();
+        let (cr0, dr7) = (code.cr0, vp.get(Register::Dr7));
         let shadow = vp.get(Register::InterruptState) & interrupt_state::SHADOW != 0;
-        let state = ExecutionState::from_bits_retain(u16::from(vp.cpl() & 3))
+        let state = ExecutionState::from_bits_retain(u16::from(code.cpl & 3))
             | flag(ExecutionState::PE, cr0 & cr0::PE != 0)
             | flag(ExecutionState::AM, cr0 & cr0::AM != 0)
-            | flag(ExecutionState::LMA, vp.get(Register::Efer) & efer::LMA != 0)
+            | flag(ExecutionState::LMA, code.efer & efer::LMA != 0)
             | flag(ExecutionState::DEBUG_ACTIVE, dr7 & 0xFF != 0)
             | flag(ExecutionState::INTERRUPTION_PENDING, is_delivering)
             | flag(ExecutionState::INTERRUPT_SHADOW, shadow);
@@ -74,9 +75,9 @@ impl Context {
                 length_and_cr8: length & 0xF | cr8 << 4,
                 access: AccessType::Execute,
                 state,
-                cs: vp.segment(SegmentName::Cs),
-                rip: vp.get(Register::Rip),
-                rflags: vp.get(Register::Rflags),
+                cs: code.cs,
+                rip: code.rip,
+                rflags: code.rflags,
             },
         }
     }

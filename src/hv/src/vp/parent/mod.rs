@@ -131,10 +131,12 @@ impl Role for Parent {
         vp.finish_cpuid(r);
     }
 
+    #[inline(always)]
     fn read_msr(vp: &mut ParentVp, number: u32) -> MsrAnswer<u64> {
         vp.read_msr(number).into()
     }
 
+    #[inline(always)]
     fn write_msr(vp: &mut ParentVp, number: u32, value: u64) -> MsrAnswer<()> {
         if number == GUEST_OS_ID && value == 0 {
             // Its kernel says good-bye. The instruction is executed again until all is undone.

@@ -35,6 +35,7 @@ impl ParentVp {
         }
     }
 
+    #[inline(always)]
     pub(super) fn write_msr(&mut self, number: u32, value: u64) -> Result<(), Refused> {
         match classify(number) {
             MsrClass::Synthetic => self.write_synthetic(number, value),
