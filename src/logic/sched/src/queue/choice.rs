@@ -73,14 +73,18 @@ impl RunQueue<'_> {
     /// Makes runnable who waited for a time that has come.
     fn release(&mut self, now: u64, entities: &impl Entities) {
         for _ in 0..RELEASED_AT_ONCE {
-            if let Some((id, _)) = due(&self.parked, now, entities) {
-                // Cannot be refused: what is parked here is ours.
-                let _ = self.wake(id, now, entities);
-            }
-            if let Some((id, entity)) = due(&self.throttled, now, entities) {
-                self.throttled.remove(id, entities);
-                self.enqueue(id, entity, now, entities);
-            }
+            let Some((id, _)) = due(&self.parked, now, entities) else {
+                break;
+            };
+            // Cannot be refused: what is parked here is ours.
+            let _ = self.wake(id, now, entities);
+        }
+        for _ in 0..RELEASED_AT_ONCE {
+            let Some((id, entity)) = due(&self.throttled, now, entities) else {
+                break;
+            };
+            self.throttled.remove(id, entities);
+            self.enqueue(id, entity, now, entities);
         }
     }
 
