@@ -89,6 +89,15 @@ fn exists(number: u32) -> bool {
     is_announced && msr::try_read(number).is_ok()
 }
 
+/// The places of the MSRs that `existing`, a field of [`Processor`], names: few, and every switch of VPs goes through them.
+fn slots(mut existing: u32) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let slot = existing.trailing_zeros() as usize;
+        existing &= existing.wrapping_sub(1);
+        (slot < MSRS.len()).then_some(slot)
+    })
+}
+
 fn processor() -> &'static Processor {
     static PROCESSOR: Once<Processor> = Once::new();
     PROCESSOR.call_once(|| {
@@ -207,10 +216,8 @@ impl Extended {
     /// Takes the state of the LP, which stays in its registers.
     pub fn save(&mut self) {
         let processor = processor();
-        for (slot, (value, &number)) in self.msrs.iter_mut().zip(&MSRS).enumerate() {
-            if processor.msrs >> slot & 1 != 0 {
-                *value = msr::read(number);
-            }
+        for slot in slots(processor.msrs) {
+            self.msrs[slot] = msr::read(MSRS[slot]);
         }
         self.breakpoints = insn::read_breakpoints();
         if processor.method != Method::Legacy {
@@ -249,10 +256,10 @@ impl Extended {
             self.reset_vectors();
             self.load_vectors();
         }
-        let msrs = processor().msrs;
-        for (slot, (&value, &number)) in self.msrs.iter().zip(&MSRS).enumerate() {
+        for slot in slots(processor().msrs) {
+            let number = MSRS[slot];
             // SAFETY: nothing of the hypervisor depends on these registers.
-            if msrs >> slot & 1 != 0 && unsafe { msr::try_write(number, value) }.is_err() {
+            if unsafe { msr::try_write(number, self.msrs[slot]) }.is_err() {
                 // SAFETY: as above. What another VP left must not stay.
                 unsafe { msr::write(number, 0) };
             }
