@@ -48,6 +48,11 @@ pub fn set_up() {
     insn::wrmsr(msr::STIMER0_COUNT, PERIOD);
 }
 
+/// Makes the calling processor's tick come every `us` microseconds from now on, until the next [`set_up`].
+pub fn tick_every(us: u64) {
+    insn::wrmsr(msr::STIMER0_COUNT, us * 10);
+}
+
 /// Takes it down.
 pub fn take_down() {
     insn::wrmsr(msr::STIMER0_CONFIG, 0);
