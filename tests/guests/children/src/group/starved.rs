@@ -1,5 +1,7 @@
 //! The pool is empty: a call that needs memory says so, has changed nothing, and goes on from there when there is some.
 
+mod own_pool;
+
 use addr::VpIndex;
 use machine::platform::Platform;
 use machine::verdict::{check, equal, note};
@@ -36,6 +38,7 @@ pub fn run(_: &Options, _: &Platform) {
     overlay(&mut guest);
     override_of_cpuid(&mut guest);
     links(&mut guest);
+    own_pool::run(&mut guest);
     need(
         "starved: start",
         guest.start(0, Mode::Long, code::out_64, &[]),
