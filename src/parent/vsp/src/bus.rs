@@ -33,7 +33,7 @@ pub struct Bus {
     inbox: Receiver<Event>,
     devices: Vec<Box<dyn Device>>,
     channels: BTreeMap<Relid, Channel>,
-    /// Sub-channels to be offered as soon as the server lets us.
+    /// Channels to be offered as soon as the server lets us.
     wanted: Vec<(DeviceIndex, u16)>,
     /// Counts closings, resets and pauses, so that late ends are told from current ones.
     serial: u64,
@@ -95,7 +95,7 @@ impl Bus {
             Notice::Open(relid, ref opening) => self.open(relid, opening, server),
             Notice::Close(relid) => self.close(relid, server),
             Notice::GpadlTeardown(relid, handle) => self.teardown(relid, handle, server),
-            Notice::Released(_) => self.offer_wanted(server),
+            Notice::Released(relid) => self.released(relid, server),
             Notice::Reset(_) => {
                 self.reset();
                 Ok(())

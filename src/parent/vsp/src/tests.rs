@@ -232,3 +232,19 @@ fn rings_outside_of_memory_are_refused() {
     }
     child.open(1, 2);
 }
+
+#[test]
+fn a_device_that_the_child_let_go_of_is_offered_anew() {
+    let mut child = Child::new(Config::default());
+    child.notice(&Notice::Released(Relid(1)));
+    let [first, second] = child.server.offers[..] else {
+        panic!("two offers");
+    };
+    assert_eq!(first, second);
+    child.open(2, 2);
+    // What is open was not let go of, and what is gone is not let go of again.
+    for relid in [1, 2, 3] {
+        child.notice(&Notice::Released(Relid(relid)));
+    }
+    assert_eq!(child.server.offers.len(), 2);
+}

@@ -28,6 +28,11 @@ pub fn run(child: &mut Child) {
     lists(child, relid);
     openings(child, relid);
     order(child, relid);
+    child.client.release(relid);
+    let is_back = comes_back(child);
+    child
+        .report
+        .check("a controller that was let go of is offered anew", is_back);
 }
 
 /// Whether the disk is served after contact was made anew.

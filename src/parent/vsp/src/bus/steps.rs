@@ -210,7 +210,25 @@ impl Bus {
         Ok(())
     }
 
-    /// Offers sub-channels that are due. Those that the child still has from before have to wait for its release.
+    /// The child let go of a number: it was told that the channel is gone, or has no use for it. A device that it let go of
+    /// is offered anew, or a kernel that starts after this one would not find it.
+    pub(super) fn released(
+        &mut self,
+        relid: Relid,
+        server: &mut dyn Server,
+    ) -> Result<(), BusError> {
+        let let_go = self.channels.get(&relid).filter(|channel| {
+            // Sub-channels are asked for.
+            channel.index == 0 && matches!(channel.state, State::Closed)
+        });
+        if let Some(device) = let_go.map(|channel| channel.device) {
+            self.channels.remove(&relid);
+            self.wanted.push((device, 0));
+        }
+        self.offer_wanted(server)
+    }
+
+    /// Offers channels that are due. Those that the child still has from before have to wait for its release.
     pub(super) fn offer_wanted(&mut self, server: &mut dyn Server) -> Result<(), BusError> {
         for (device, index) in std::mem::take(&mut self.wanted) {
             let Some(primary) = self.devices.get(device).map(|device| device.offer()) else {
@@ -229,7 +247,7 @@ impl Bus {
                 }
                 // The child's quota is used up: it does without.
                 Err(ServerError::Refused(_)) => {}
-                Err(error) => return Err(failed("offering a sub-channel", error)),
+                Err(error) => return Err(failed("offering a channel", error)),
             }
         }
         Ok(())
