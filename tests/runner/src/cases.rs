@@ -104,6 +104,10 @@ pub struct Case {
     /// number after the last `synced:` as one more argument; the last start the word `end` besides.
     #[serde(default)]
     pub pulls: u32,
+    /// Whether QEMU is stopped and continued all the time, some hundred times a second: each time its processors leave what
+    /// they execute at a moment of chance, as they do when a device's memory moves.
+    #[serde(default)]
+    pub jolted: bool,
     /// How the machine must end.
     #[serde(default)]
     pub end: ExpectedEnd,

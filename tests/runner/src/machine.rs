@@ -120,6 +120,8 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// Whether a reset ends the machine rather than starting it anew.
     pub ends_at_reset: bool,
+    /// Whether QEMU is stopped and continued all the time while the machine runs.
+    pub is_jolted: bool,
     /// More arguments for QEMU, as they are.
     pub qemu_arguments: Vec<String>,
     /// Whether KVM may be used, if it is able to nest.
@@ -139,6 +141,7 @@ impl Machine {
             features: Vec::new(),
             disks: vec![Disk::new(boot_disk, Bus::Ahci)],
             ends_at_reset: true,
+            is_jolted: false,
             qemu_arguments: Vec::new(),
             may_use_kvm: false,
             debugger: Vec::new(),

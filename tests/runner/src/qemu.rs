@@ -109,30 +109,42 @@ fn processor(machine: &Machine, is_kvm: bool) -> String {
 /// The way to ask a running QEMU something, once [`listen`] has it.
 pub type Speaker = OnceLock<UnixStream>;
 
-/// Lets QEMU tell, twice, what each of `vps` processors is doing and which interrupts wait for it: of a machine that hangs
-/// it is all there is to go by. [`listen`] writes the answers down. Takes a second.
+/// Lets QEMU tell, twice, what each of `vps` processors is doing, what lies on its stack, and which interrupts wait for it: of
+/// a machine that hangs it is all there is to go by. [`listen`] writes the answers down. Takes a second.
 pub fn ask_for_registers(speaker: &Speaker, vps: u32) {
     let Some(mut stream) = speaker.get() else {
         return;
     };
-    let local_apics = (0..vps).map(|id| format!("info lapic {id}"));
-    let questions: Vec<String> = ["info registers -a".into(), "info pic".into()]
-        .into_iter()
-        .chain(local_apics)
-        .collect();
+    let mut questions = vec![
+        human_command("info registers -a", 0),
+        human_command("info pic", 0),
+    ];
+    for id in 0..vps {
+        questions.push(human_command(&format!("info lapic {id}"), id));
+        questions.push(human_command("x /12i $rip", id));
+        questions.push(human_command("x /128gx $rsp", id));
+    }
     for _ in 0..2 {
         for question in &questions {
             // Where it does not listen any more there is nothing to be had.
-            let _ = stream.write_all(human_command(question).as_bytes());
+            let _ = stream.write_all(question.as_bytes());
         }
         std::thread::sleep(Duration::from_millis(500));
     }
 }
 
-/// A command of the human monitor in words of the machine protocol.
-fn human_command(command: &str) -> String {
+/// Stops the machine and lets it go on.
+pub fn jolt(speaker: &Speaker) {
+    if let Some(mut stream) = speaker.get() {
+        // An error means that QEMU has ended, which its process tells.
+        let _ = stream.write_all(b"{\"execute\":\"stop\"}\n{\"execute\":\"cont\"}\n");
+    }
+}
+
+/// A command of the human monitor, as processor `id` sees the machine, in words of the machine protocol.
+fn human_command(command: &str, id: u32) -> String {
     format!(
-        "{{\"execute\":\"human-monitor-command\",\"arguments\":{{\"command-line\":\"{command}\"}}}}\n"
+        "{{\"execute\":\"human-monitor-command\",\"arguments\":{{\"command-line\":\"{command}\",\"cpu-index\":{id}}}}}\n"
     )
 }
 

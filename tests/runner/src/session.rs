@@ -71,6 +71,8 @@ pub struct Limits {
 /// What is usual for [`Limits::grace`].
 pub const GRACE: Duration = Duration::from_millis(1500);
 const POLL: Duration = Duration::from_millis(40);
+/// How long a machine runs between two jolts.
+const BETWEEN_JOLTS: Duration = Duration::from_millis(5);
 
 /// Starts `machine`, waits for its end, and returns what it printed.
 pub fn run(
@@ -116,7 +118,12 @@ pub fn run(
         if watch.is_stopped() {
             break None;
         }
-        std::thread::sleep(POLL);
+        if machine.is_jolted {
+            qemu::jolt(&speaker);
+            std::thread::sleep(BETWEEN_JOLTS);
+        } else {
+            std::thread::sleep(POLL);
+        }
     };
     drop(emulator);
     // QEMU's last event may still be on its way to us.

@@ -178,6 +178,7 @@ impl Job<'_> {
         machine.memory_mib = case.memory_mib;
         machine.has_virtualization = !case.without_virtualization;
         machine.features = case.cpu.clone();
+        machine.is_jolted = case.jolted;
         machine.qemu_arguments = case.qemu.clone();
         machine.ends_at_reset = case.resets == 0 || case.end == ExpectedEnd::Reset;
         machine.may_use_kvm = true;

@@ -17,8 +17,9 @@ use super::{entry, exit, inject};
 use crate::arch::x86::insn;
 use crate::virt::{Bitmaps, always_trapped};
 
-const V_IRQ: u32 = 1 << 8;
-const V_IGNORE_TPR: u32 = 1 << 20;
+/// Bits of [`field::VIRTUAL_INTERRUPT`].
+pub(super) const V_IRQ: u32 = 1 << 8;
+pub(super) const V_IGNORE_TPR: u32 = 1 << 20;
 const V_INTR_MASKING: u32 = 1 << 24;
 const FLUSH_ALL: u8 = 1;
 const FLUSH_THIS_ASID: u8 = 3;
@@ -44,6 +45,8 @@ pub struct SvmVp {
     pub(super) nmi_blocked: bool,
     /// The IRET that ends the blocking has been reached at this RIP.
     pub(super) iret_at: Option<u64>,
+    /// The interrupt that the next entry delivers, and after an exit the one that it did not.
+    pub(super) interrupt: Option<u8>,
 }
 
 impl SvmVp {
@@ -102,6 +105,7 @@ impl SvmVp {
             pat: 0,
             nmi_blocked: false,
             iret_at: None,
+            interrupt: None,
         };
         startup::reset(&mut vp);
         vp
@@ -179,12 +183,18 @@ impl VpBackend for SvmVp {
     fn run(&mut self) -> Exit {
         self.vmcb.write_u64(field::RAX, self.gp.get(x86::Gp::Rax));
         self.vmcb.write_u64(field::RSP, self.gp.get(x86::Gp::Rsp));
+        if let Some(vector) = self.interrupt {
+            inject::place_interrupt(&mut self.vmcb, vector);
+        }
         // SAFETY: `new` completed the VMCB, the LP's host frame was filled before `load`; interrupts are off between exits.
         unsafe { entry::enter(self.vmcb.spa(), &raw mut self.gp, self.host) };
         self.gp.set(x86::Gp::Rax, self.vmcb.read_u64(field::RAX));
         self.gp.set(x86::Gp::Rsp, self.vmcb.read_u64(field::RSP));
         self.vmcb.write_u8(field::TLB_CONTROL, 0);
         self.vmcb.write_u64(field::EVENT_INJECTION, 0);
+        if self.interrupt.is_some() && inject::has_delivered(&mut self.vmcb) {
+            self.interrupt = None;
+        }
         if self
             .iret_at
             .is_some_and(|rip| rip != self.vmcb.read_u64(field::RIP))
@@ -342,7 +352,7 @@ impl VpBackend for SvmVp {
 
     #[inline(always)]
     fn interrupted_event(&mut self) -> Option<Event> {
-        inject::interrupted(&mut self.vmcb)
+        inject::interrupted(self)
     }
 
     fn inject(&mut self, event: Event) {
@@ -361,6 +371,7 @@ impl VpBackend for SvmVp {
     fn reset_events(&mut self) {
         self.nmi_blocked = false;
         self.iret_at = None;
+        self.interrupt = None;
         self.vmcb.write_u64(field::EXIT_INT_INFO, 0);
         self.vmcb
             .set_bits(field::INTERCEPT_1, intercept_1::IRET, false);

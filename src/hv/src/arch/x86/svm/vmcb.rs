@@ -21,6 +21,7 @@ pub mod field {
     pub const ASID: usize = 0x058;
     pub const TLB_CONTROL: usize = 0x05C;
     pub const VIRTUAL_INTERRUPT: usize = 0x060;
+    pub const VIRTUAL_VECTOR: usize = 0x064;
     pub const INTERRUPT_SHADOW: usize = 0x068;
     pub const EXIT_CODE: usize = 0x070;
     pub const EXIT_INFO_1: usize = 0x078;
