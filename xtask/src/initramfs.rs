@@ -50,6 +50,8 @@ const MODULES: &[&str] = &[
     "usb_storage",
     "usbhid",
     "i6300esb",
+    "loop",
+    "overlay",
     "uio",
     "uio_hv_generic",
 ];
@@ -79,10 +81,13 @@ pub fn obtain_with_tools(workspace: &Workspace, plain: &Path, tree: &Path) -> Re
 /// `plain`, followed by the programs that make children, which are built here.
 pub fn obtain_with_programs(workspace: &Workspace, plain: &Path) -> Result<PathBuf> {
     let built = build::parent_programs(workspace)?;
+    let units = workspace.root().join("dist/systemd");
     let executable = std::env::current_exe()?;
     let mut sources: Vec<&Path> = built.iter().map(|program| &**program).collect();
-    sources.push(&executable);
-    let programs = keep(workspace, "programs", &sources, || programs::build(&built))?;
+    sources.extend([&*units, &executable]);
+    let programs = keep(workspace, "programs", &sources, || {
+        programs::build(&built, &units)
+    })?;
     join(workspace, plain, &programs, &joined_name(plain, "programs"))
 }
 
