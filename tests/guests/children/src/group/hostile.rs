@@ -111,7 +111,7 @@ pub fn run(options: &Options, platform: &Platform) {
     let step = options.step * few;
     let seed = options.seed;
     let calls = options.calls / few;
-    let parts: [&dyn Fn(); 14] = [
+    let parts: [&dyn Fn(); 15] = [
         &|| addresses(&bystander, platform, few),
         &|| {
             answered(
@@ -150,6 +150,7 @@ pub fn run(options: &Options, platform: &Platform) {
         &|| load(&bystander, "endless flushes", Load::Flush),
         &|| load(&bystander, "endless interrupts", Load::Interrupts),
         &|| time_page_race(&bystander, 3000 / few),
+        &|| load(&bystander, "HLT without interrupts", Load::Halt),
     ];
     for (n, part) in (1..).zip(parts) {
         if options.part == 0 || options.part == n {
@@ -174,7 +175,8 @@ fn answer(guest: &Guest, most: u64, seen: &mut u64) -> bool {
             return true;
         }
         *seen += 1;
-        if *seen > most || clock::reference() - start > LONG * 10 {
+        // What does much may take longer; each intercept costs an emulator on a busy host some milliseconds.
+        if *seen > most || clock::reference() - start > LONG * 10 * (1 + most / 10_000) {
             note(format_args!("given up after {seen} intercepts: {at}"));
             return false;
         }
@@ -793,6 +795,8 @@ enum Load {
     Rep,
     Flush,
     Interrupts,
+    /// Nothing, and no interrupt ends it.
+    Halt,
 }
 
 extern "sysv64" fn flush_for_ever(shared: &'static Shared) -> ! {
@@ -837,6 +841,7 @@ fn load(bystander: &Bystander, name: &str, kind: Load) {
             }
             Load::Flush => guest.start_entry(vp, flush_for_ever, &[]),
             Load::Interrupts => guest.start_entry(vp, interrupt_for_ever, &[]),
+            Load::Halt => guest.start(vp, Mode::Long, code::halt_without_interrupts, &[]),
         };
         need(format_args!("{name}: start"), start);
         need(
