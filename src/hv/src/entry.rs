@@ -264,6 +264,7 @@ fn launch_on<V: Virt>(machine: &Machine, call: &LaunchCall) -> Result<(), Status
         return Err(Status::MISSING_FEATURE);
     };
     local.take();
+    local.check_deadline();
     local.end_all();
     debug_assert!(msr::read(IA32_APIC_BASE) & apic_base::ENABLE != 0);
 

@@ -37,6 +37,7 @@ pub mod register {
     pub const SVR: u16 = 0xF0;
     pub const ISR: u16 = 0x100;
     pub const TMR: u16 = 0x180;
+    pub const IRR: u16 = 0x200;
     pub const ESR: u16 = 0x280;
     pub const LVT_CMCI: u16 = 0x2F0;
     pub const ICR_LOW: u16 = 0x300;
@@ -55,15 +56,6 @@ pub mod register {
 const LVT_MASKED: u32 = 1 << 16;
 const LVT_DEADLINE: u32 = 0b10 << 17;
 
-/// How this LP's timer is armed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timer {
-    /// IA32_TSC_DEADLINE.
-    Deadline,
-    /// One-shot count of the APIC timer, undivided. `scale` is APIC ticks per TSC tick, times 2^32.
-    Count { scale: u64 },
-}
-
 /// Where the registers of this LP's APIC lie in xAPIC mode. Firmware leaves all LPs at one address.
 pub fn physical_page() -> Spa {
     const ADDRESS: u64 = ((1 << 52) - 1) & !0xFFF;
@@ -75,25 +67,22 @@ pub fn physical_page() -> Spa {
 pub struct LocalApic {
     page: Hva,
     x2apic: AtomicBool,
-    timer: Timer,
+    /// The timer is armed by IA32_TSC_DEADLINE, and not by a one-shot count, undivided.
+    has_deadline: AtomicBool,
+    /// APIC ticks per TSC tick, times 2^32.
+    scale: u64,
 }
 
 impl LocalApic {
     /// The APIC of an LP, which [`LocalApic::adopt`] finds as firmware left it. `page` maps the register page, uncached.
     pub fn new(page: Hva, tsc_hz: u64, apic_hz: u64) -> Self {
         let has_deadline = insn::cpuid(1, 0).ecx & x86::cpuid::leaf1_ecx::TSC_DEADLINE != 0;
-        let timer = if has_deadline {
-            Timer::Deadline
-        } else {
-            let scale = (u128::from(apic_hz) << 32) / u128::from(tsc_hz.max(1));
-            Timer::Count {
-                scale: u64::try_from(scale).unwrap_or(u64::MAX),
-            }
-        };
+        let scale = (u128::from(apic_hz) << 32) / u128::from(tsc_hz.max(1));
         Self {
             page,
             x2apic: AtomicBool::new(false),
-            timer,
+            has_deadline: AtomicBool::new(has_deadline),
+            scale: u64::try_from(scale).unwrap_or(u64::MAX),
         }
     }
 
@@ -188,7 +177,7 @@ impl LocalApic {
         self.write(register::SVR, 0x100 | u32::from(own_vector::SPURIOUS));
         self.write(register::TPR, 0);
         self.write(register::LVT_ERROR, u32::from(own_vector::ERROR));
-        let mode = if self.timer == Timer::Deadline {
+        let mode = if self.has_deadline.load(Ordering::Relaxed) {
             LVT_DEADLINE
         } else {
             0
@@ -212,6 +201,37 @@ impl LocalApic {
         if last_lvt >= 6 {
             self.write(register::LVT_CMCI, u32::from(own_vector::CMCI));
         }
+    }
+
+    /// Falls back to the timer's count where it fires at a deadline that is far away. Processors with old microcode do so when
+    /// their TSC was changed, and Bochs after a reset, which starts its TSC anew but not what deadlines are compared with.
+    /// After the first [`Self::take`], with interrupts off; an interrupt of the timer may be left to take.
+    pub fn check_deadline(&self) {
+        /// Milliseconds, and less than a machine ran before a reset.
+        const FAR: u64 = 1 << 24;
+        /// Ticks in which the interrupt shows: some microseconds at most.
+        const WATCHED: u64 = 4000;
+        if !self.has_deadline.load(Ordering::Relaxed) {
+            return;
+        }
+        let start = insn::rdtsc();
+        self.set_deadline(start.wrapping_add(FAR));
+        while insn::rdtsc().wrapping_sub(start) < WATCHED {
+            core::hint::spin_loop();
+        }
+        let word = register::IRR + u16::from(own_vector::TIMER >> 5) * 16;
+        let has_fired = self.read(word) >> (own_vector::TIMER & 31) & 1 != 0;
+        self.set_deadline(0);
+        if has_fired {
+            log::warn!("the TSC-deadline timer fires before its time: its count is used");
+            self.has_deadline.store(false, Ordering::Relaxed);
+            self.write(register::LVT_TIMER, own_vector::TIMER.into());
+        }
+    }
+
+    fn set_deadline(&self, tick: u64) {
+        // SAFETY: a deadline raises a vector of our own.
+        unsafe { msr::write(msr_number::IA32_TSC_DEADLINE, tick) };
     }
 
     /// Ends everything that is in service, highest first. For the launch: what firmware had in service goes on
@@ -293,20 +313,15 @@ impl LocalApic {
     /// Interrupts this LP at `deadline` (TSC ticks); earlier where the count cannot reach so far, at once where it
     /// has passed. `None` disarms.
     pub fn arm(&self, deadline: Option<u64>, now: u64) {
-        match self.timer {
-            Timer::Deadline => {
-                let value = deadline.map_or(0, |tick| tick.max(1));
-                // SAFETY: a deadline raises a vector of our own.
-                unsafe { msr::write(msr_number::IA32_TSC_DEADLINE, value) };
-            }
-            Timer::Count { scale } => {
-                let count = deadline.map_or(0, |tick| {
-                    let ticks = (u128::from(tick.saturating_sub(now)) * u128::from(scale)) >> 32;
-                    // One more, so that the interrupt never comes before the deadline.
-                    u32::try_from(ticks.saturating_add(1)).unwrap_or(u32::MAX)
-                });
-                self.write(register::INITIAL_COUNT, count);
-            }
+        if self.has_deadline.load(Ordering::Relaxed) {
+            self.set_deadline(deadline.map_or(0, |tick| tick.max(1)));
+        } else {
+            let count = deadline.map_or(0, |tick| {
+                let ticks = (u128::from(tick.saturating_sub(now)) * u128::from(self.scale)) >> 32;
+                // One more, so that the interrupt never comes before the deadline.
+                u32::try_from(ticks.saturating_add(1)).unwrap_or(u32::MAX)
+            });
+            self.write(register::INITIAL_COUNT, count);
         }
     }
 
@@ -355,7 +370,8 @@ fn unowned() -> LocalApic {
     let apic = LocalApic {
         page: crate::mm::address_space::apic_page(),
         x2apic: AtomicBool::new(false),
-        timer: Timer::Deadline,
+        has_deadline: AtomicBool::new(true),
+        scale: 0,
     };
     apic.adopt();
     apic
