@@ -6,7 +6,8 @@ mod source;
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use worker_link::ImageFormat;
 use worker_link::pages::VPS_MAX;
 
@@ -135,9 +136,9 @@ struct File {
     disk: Vec<FileDisk>,
     #[serde(default = "com1")]
     console: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     restart: Restart,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     on_crash: OnCrash,
     #[serde(default)]
     autostart: bool,
@@ -149,12 +150,22 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct FileDisk {
     path: PathBuf,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     format: ImageFormat,
     read_only: Option<bool>,
     #[serde(default)]
     cdrom: bool,
     serial: Option<String>,
+}
+
+/// A word of the list that `T` is. A value of another type is refused as a word that is not in it: the message then names
+/// those that are.
+fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(file: D) -> Result<T, D::Error> {
+    let text = match toml::Value::deserialize(file)? {
+        toml::Value::String(text) => text,
+        other => format!("a value of type {}", other.type_str()),
+    };
+    T::deserialize(text.into_deserializer())
 }
 
 fn one() -> i64 {
