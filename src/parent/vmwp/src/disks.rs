@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use disk::{Backing, Format, Image, Options, open_file};
-use scsi::{Cdrom, DiskOptions, Identity, LogicalUnit, Target};
+use scsi::{Cdb, Cdrom, Completion, Data, DiskOptions, Identity, LogicalUnit, Target};
 use sha2::{Digest, Sha256};
 use vmbus_proto::Guid;
-use worker_link::{Disk, DiskKind, ImageFormat};
+use worker_link::{Disk, DiskKind, ImageFormat, stop_point};
 
 /// How long the last writes of a worker before may take.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
@@ -30,6 +30,19 @@ fn digest(text: &str) -> [u8; 16] {
 /// The instance of the SCSI controller of the child `name`.
 pub fn controller_instance(name: &str) -> Guid {
     Guid(digest(&format!("verdigris scsi controller of {name}")))
+}
+
+/// A unit whose worker can be made to stand still with commands on their way: data was moved, and the child was not told.
+struct Stopping(Arc<dyn LogicalUnit>);
+
+impl LogicalUnit for Stopping {
+    fn execute(&self, cdb: &Cdb, data: &Data<'_>) -> Completion {
+        let completion = self.0.execute(cdb, data);
+        if matches!(completion, Completion::Good(bytes) if bytes > 0) {
+            stop_point("vmwp:transferred");
+        }
+        completion
+    }
 }
 
 /// The images of a child.
@@ -93,12 +106,14 @@ impl Disks {
             self.disks.insert(disk.lun, Arc::clone(&unit));
             unit
         };
-        self.target.insert(disk.lun, unit).map_err(|_| {
-            anyhow!(
-                "lun {} is used twice or above 63: give each its own",
-                disk.lun
-            )
-        })?;
+        self.target
+            .insert(disk.lun, Arc::new(Stopping(unit)))
+            .map_err(|_| {
+                anyhow!(
+                    "lun {} is used twice or above 63: give each its own",
+                    disk.lun
+                )
+            })?;
         self.images.push(image);
         Ok(())
     }
