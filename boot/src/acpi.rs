@@ -2,7 +2,7 @@
 //!
 //! What the hypervisor must know is found first, and nothing is touched. Only when the hypervisor runs are its
 //! additions made, so that a refused launch leaves the tables as the firmware made them.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "reads and changes the firmware's tables")]
 
 use alloc::vec::Vec;
 use core::ffi::c_void;

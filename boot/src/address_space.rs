@@ -1,6 +1,6 @@
 //! The firmware's own map of the address space, RAM or not (PI specification, vol. 2, "Global Coherency Domain
 //! Services").
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "calls the firmware's DXE services")]
 
 use alloc::vec::Vec;
 use core::ffi::c_void;

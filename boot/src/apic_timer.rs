@@ -1,5 +1,5 @@
 //! The local APIC's timer of the boot processor, borrowed from the firmware (Intel SDM vol. 3A, "APIC Timer").
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "borrows the APIC timer")]
 
 use x86::msr::{self, apic_base};
 

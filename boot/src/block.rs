@@ -1,5 +1,5 @@
 //! The hypervisor's block: one piece of reserved memory, and pages taken from it in order.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "fills and frees reserved memory")]
 
 use addr::Spa;
 use bootinfo::{BLOCK_ALIGN, SpaRange};

@@ -2,7 +2,7 @@
 //!
 //! CPUID may give the crystal's frequency, and emulators may give that of another machine's crystal: what CPUID
 //! says is believed only where the measurement agrees with it.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "reads the ACPI timer")]
 
 use acpi_patch::PmTimer;
 use bootinfo::AcpiRegister;

@@ -1,5 +1,5 @@
 //! The processor instructions that the loader needs, on the LP that calls.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "reads and writes MSRs")]
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid_count, _mm_lfence, _rdtsc};

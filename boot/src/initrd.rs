@@ -1,6 +1,6 @@
 //! The initial RAM disk, offered as Linux' EFI stub asks for it: the protocol `EFI_LOAD_FILE2_PROTOCOL` on a
 //! handle whose device path is the one vendor node `LINUX_EFI_INITRD_MEDIA_GUID`.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "the firmware calls the protocol that it offers")]
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -1,5 +1,5 @@
 //! From a file on a volume to a hypervisor under every LP.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "calls into the hypervisor")]
 
 use alloc::format;
 use alloc::vec::Vec;

@@ -1,5 +1,5 @@
 //! The parent partition's EFI program: found and loaded before the launch, started after it.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "sets load options in the firmware's structure")]
 
 use alloc::vec::Vec;
 

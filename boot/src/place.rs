@@ -1,5 +1,5 @@
 //! The hypervisor into its block: image, tables, stacks, processors, boot record.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "writes the boot record")]
 
 use addr::Spa;
 use bootinfo::{

@@ -1,5 +1,5 @@
 //! The logical processors that the firmware runs, and one pass of a function over all of them.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "runs code on all processors")]
 
 use alloc::vec::Vec;
 use core::ffi::c_void;

@@ -2,7 +2,7 @@
 //!
 //! The serial line is left before the hypervisor is called, since from then on it is the hypervisor's, and taken
 //! back only when there is no launch.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "owns the serial port")]
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};

@@ -3,7 +3,7 @@
 //!
 //! The code is position-independent and lies in a section of its own, so that the firmware maps it executable
 //! (reserved memory may be no-execute) and the page holds nothing else.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "switches page tables")]
 
 use core::arch::global_asm;
 use core::mem::offset_of;

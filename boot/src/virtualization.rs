@@ -1,5 +1,5 @@
 //! The LP that runs this, as `lp_check` asks it. Allocates nothing and prints nothing: it runs on every processor.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "reads and writes MSRs")]
 
 use bootinfo::Status;
 use lp_check::Processor;

@@ -1,5 +1,8 @@
 //! File systems that the firmware knows, and files on them.
-#![allow(unsafe_code)]
+#![expect(
+    unsafe_code,
+    reason = "opens protocols without taking them from others"
+)]
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -16,7 +16,7 @@ macro_rules! counters {
         /// What is counted for each VP.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
-        #[allow(missing_docs)]
+        #[allow(missing_docs, reason = "`docs/diagnostics.md` says what they count")]
         pub enum Counter { $($variant),* }
 
         /// Names of [`Counter`], in its order.

@@ -122,7 +122,7 @@ pub struct Call<'a> {
 
 /// A request, checked as far as it can be without knowing any state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // `Type` says what they are.
+#[allow(missing_docs, reason = "`Type` says what they are")]
 pub enum Request<'a> {
     Hello(Hello),
     Call(Call<'a>),

@@ -28,7 +28,7 @@ impl RegisterName {
 
 macro_rules! names {
     ($($name:ident = $value:literal $(: $doc:literal)?,)*) => {
-        #[allow(missing_docs)] // The registers of the architecture have its names.
+        #[allow(missing_docs, reason = "the registers of the architecture have its names")]
         impl RegisterName {
             $($(#[doc = $doc])? pub const $name: Self = Self($value);)*
         }

@@ -235,7 +235,7 @@ macro_rules! blocks {
     })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        #[allow(missing_docs)] // Fields named as in the specification; the others say what they are.
+        #[allow(missing_docs, reason = "named as in the TLFS; other fields say what they are")]
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
 
         impl $name {

@@ -109,7 +109,7 @@ impl<'a> PageNumbers<'a> {
 
 /// A message that the server knows. Bytes behind what a type needs do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // Named as in the protocol.
+#[allow(missing_docs, reason = "named as in the protocol")]
 pub enum ClientMessage<'a> {
     RequestOffers,
     OpenChannel(OpenChannel),

@@ -49,7 +49,7 @@ impl Version {
 
 macro_rules! types {
     ($($name:ident = $value:literal;)*) => {
-        #[allow(missing_docs)] // Named as in the protocol.
+        #[allow(missing_docs, reason = "named as in the protocol")]
         impl MessageType {
             $(pub const $name: Self = Self($value);)*
         }

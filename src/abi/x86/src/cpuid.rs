@@ -2,7 +2,7 @@
 
 /// The four registers of one CPUID leaf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "named as in the manuals")]
 pub struct CpuidResult {
     pub eax: u32,
     pub ebx: u32,
@@ -12,7 +12,7 @@ pub struct CpuidResult {
 
 /// Leaf 1, ECX.
 pub mod leaf1_ecx {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     pub const DTES64: u32 = 1 << 2;
     pub const MONITOR: u32 = 1 << 3;
     pub const DS_CPL: u32 = 1 << 4;
@@ -31,7 +31,7 @@ pub mod leaf1_ecx {
 
 /// Leaf 1, EDX.
 pub mod leaf1_edx {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     pub const APIC: u32 = 1 << 9;
     pub const MTRR: u32 = 1 << 12;
     pub const DS: u32 = 1 << 21;

@@ -16,7 +16,7 @@ pub struct GpRegs(pub [u64; 16]);
 /// Number of a general register as instructions encode it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "named as in the manuals")]
 pub enum Gp {
     Rax = 0,
     Rcx = 1,
@@ -95,7 +95,7 @@ pub struct TableRegister {
 
 /// Bits of CR0.
 pub mod cr0 {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     pub const PE: u64 = 1 << 0;
     pub const MP: u64 = 1 << 1;
     pub const EM: u64 = 1 << 2;
@@ -113,7 +113,7 @@ pub mod cr0 {
 
 /// Bits of CR4.
 pub mod cr4 {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     pub const PSE: u64 = 1 << 4;
     pub const PAE: u64 = 1 << 5;
     pub const MCE: u64 = 1 << 6;
@@ -133,7 +133,7 @@ pub mod cr4 {
 
 /// Bits of EFER.
 pub mod efer {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     pub const SCE: u64 = 1 << 0;
     pub const LME: u64 = 1 << 8;
     pub const LMA: u64 = 1 << 10;
@@ -143,7 +143,7 @@ pub mod efer {
 
 /// Bits of RFLAGS.
 pub mod rflags {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     pub const FIXED_1: u64 = 1 << 1;
     pub const CF: u64 = 1 << 0;
     pub const PF: u64 = 1 << 2;
@@ -161,7 +161,7 @@ pub mod rflags {
 
 /// Exception vectors.
 pub mod vector {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     pub const DE: u8 = 0;
     pub const DB: u8 = 1;
     pub const NMI: u8 = 2;

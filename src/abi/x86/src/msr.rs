@@ -1,5 +1,5 @@
 //! Numbers of the model-specific registers that the project names.
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "named as in the manuals")]
 
 pub const IA32_TSC: u32 = 0x10;
 pub const IA32_APIC_BASE: u32 = 0x1B;

@@ -14,7 +14,7 @@ use super::{owners, phys};
 /// What frames are used for. The count of each is part of the launch report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum FrameUse {
     HostTables,
     Slat,

@@ -92,7 +92,7 @@ impl Default for Hypervisor {
 /// Most verbose level that is written. The numbers are those of the boot record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum LogLevel {
     Off = 0,
     Error = 1,

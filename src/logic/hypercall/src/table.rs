@@ -91,7 +91,7 @@ macro_rules! calls {
     ($($name:ident = $code:ident, $shape:expr, $privilege:expr;)*) => {
         /// The calls of a partition by their names in the TLFS, in the order of the declarations.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[allow(missing_docs)]
+        #[allow(missing_docs, reason = "named as in the TLFS")]
         pub enum Call { $($name,)* }
 
         /// Every call that a partition can make. `docs/tlfs-coverage.md` is made from it.

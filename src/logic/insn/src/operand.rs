@@ -4,7 +4,7 @@ use x86::{Gp, GpRegs};
 
 /// Width of a memory access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Width {
     Byte,
     Word,

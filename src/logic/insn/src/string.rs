@@ -17,7 +17,7 @@ pub enum StringKind {
 
 /// Name of a segment register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "named as in the manuals")]
 pub enum SegmentName {
     Es,
     Cs,

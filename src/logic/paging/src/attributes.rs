@@ -4,7 +4,7 @@
 /// (Intel SDM vol. 3A, "Methods of Caching Available").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum MemoryType {
     Uncacheable = 0,
     WriteCombining = 1,
@@ -120,7 +120,7 @@ impl Attributes {
 
 /// Size of a leaf. The order is the order of size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum PageSize {
     Size4K,
     Size2M,

@@ -8,7 +8,7 @@ pub const DATA_PORT: u16 = 0xCFC;
 /// Width of a port access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Width {
     Byte = 1,
     Word = 2,

@@ -18,7 +18,7 @@ const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 
 /// How a mapping may be used. There is no writable and executable one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Access {
     Read,
     ReadWrite,
@@ -37,7 +37,7 @@ impl Access {
 
 /// Largest leaf that a mapping may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum LeafLimit {
     Size4K,
     Size2M,

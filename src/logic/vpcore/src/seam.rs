@@ -190,7 +190,7 @@ pub enum Window {
 
 /// A register beside the general ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "named as in the manuals")]
 pub enum Register {
     Rip,
     Rflags,
@@ -224,7 +224,7 @@ pub enum Register {
 
 /// A segment register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "named as in the manuals")]
 pub enum SegmentName {
     Es,
     Cs,
@@ -238,7 +238,7 @@ pub enum SegmentName {
 
 /// A descriptor table register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "named as in the manuals")]
 pub enum TableName {
     Gdtr,
     Idtr,
@@ -280,7 +280,7 @@ pub struct Lp {
 
 /// What the fetch of an instruction depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "named as in the manuals")]
 pub struct CodeState {
     pub rip: u64,
     pub rflags: u64,

@@ -1,5 +1,5 @@
 //! Files with wrong bytes in them: refused, or used without a panic.
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "a test has no users")]
 
 mod tools;
 

@@ -1,5 +1,5 @@
 //! Every format against a model, against its own file after opening it again, and against QEMU's tools.
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "a test has no users")]
 
 mod tools;
 

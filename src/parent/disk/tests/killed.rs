@@ -1,5 +1,5 @@
 //! Writers that are killed at any moment: what they flushed is there, and the image is whole.
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "a test has no users")]
 
 mod tools;
 

@@ -1,5 +1,5 @@
 //! Conversations with a provider, as a child has them.
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "a test has no users")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};

@@ -1,5 +1,5 @@
 //! Reads and writes of a child on several channels at once, down to the files and back.
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "a test has no users")]
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};

@@ -30,7 +30,7 @@ pub struct CallCode(pub u16);
 macro_rules! codes {
     ($($name:ident = $value:literal,)*) => {
         /// The codes by the names of their calls.
-        #[allow(missing_docs)]
+        #[allow(missing_docs, reason = "named as in the TLFS")]
         impl CallCode { $(pub const $name: Self = Self($value);)* }
     };
 }

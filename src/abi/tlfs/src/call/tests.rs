@@ -40,7 +40,7 @@ struct Case {
 macro_rules! case {
     ($type:ident { $($field:ident: $value:expr),* $(,)? },
         at: [$($at:expr),*], reserved: [$($reserved:expr),*], ignored: [$($ignored:expr),*]) => {{
-        #[allow(clippy::needless_update)]
+        #[allow(clippy::needless_update, reason = "some blocks are named whole")]
         let block = $type { $($field: $value,)* ..$type::default() };
         Case {
             name: stringify!($type),

@@ -21,7 +21,7 @@ pub const TASK: u16 = 0x18;
 
 /// Interrupt stack table entries, as IDT gates number them.
 pub mod ist {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "the names say it")]
     pub const NMI: u8 = 1;
     pub const DOUBLE_FAULT: u8 = 2;
     pub const MACHINE_CHECK: u8 = 3;

@@ -13,7 +13,7 @@ use super::{insn, msr};
 
 /// Vectors that belong to the hypervisor: 0xF0 and up, above every device vector of Linux.
 pub mod own_vector {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     /// First of them.
     pub const FIRST: u8 = 0xF0;
     pub const TIMER: u8 = 0xF0;
@@ -28,7 +28,7 @@ pub mod own_vector {
 
 /// Register offsets in the xAPIC page.
 pub mod register {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     pub const VERSION: u16 = 0x30;
     pub const TPR: u16 = 0x80;
     pub const EOI: u16 = 0xB0;

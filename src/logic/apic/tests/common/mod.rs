@@ -1,5 +1,5 @@
 //! What the test files share.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use addr::ApicId;
 use apic::{Apic, Effect, Features, Mode, Timing};

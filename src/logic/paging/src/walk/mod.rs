@@ -177,7 +177,7 @@ impl PagingState {
 
 /// Bits of a page fault's error code.
 pub mod pf {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     pub const PRESENT: u32 = 1 << 0;
     pub const WRITE: u32 = 1 << 1;
     pub const USER: u32 = 1 << 2;

@@ -1,5 +1,5 @@
 //! Memory for both sides.
-#![allow(dead_code)] // Each test uses a part of it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::array;
 use std::sync::atomic::{AtomicU32, AtomicU64};

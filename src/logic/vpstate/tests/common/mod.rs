@@ -1,5 +1,5 @@
 //! A VP without hardware.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use addr::{ApicId, Spa};
 use apic::{Apic, Effect, Features, Inbox, Timing};

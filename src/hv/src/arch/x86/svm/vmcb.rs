@@ -9,7 +9,7 @@ use crate::mm::phys;
 
 /// Byte offsets of the fields that are used.
 pub mod field {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     pub const INTERCEPT_CR: usize = 0x000;
     pub const INTERCEPT_EXCEPTION: usize = 0x008;
     pub const INTERCEPT_1: usize = 0x00C;
@@ -67,7 +67,7 @@ pub mod field {
 
 /// Intercepts of [`field::INTERCEPT_1`].
 pub mod intercept_1 {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     pub const INTR: u32 = 1 << 0;
     pub const NMI: u32 = 1 << 1;
     pub const INIT: u32 = 1 << 3;
@@ -86,7 +86,7 @@ pub mod intercept_1 {
 
 /// Intercepts of [`field::INTERCEPT_2`]: VMRUN, VMMCALL, VMLOAD, VMSAVE, STGI, CLGI, SKINIT; then by name.
 pub mod intercept_2 {
-    #![allow(missing_docs)]
+    #![allow(missing_docs, reason = "named as in the manuals")]
     pub const SVM_INSTRUCTIONS: u32 = 0x7F;
     pub const WBINVD: u32 = 1 << 9;
     pub const MONITOR: u32 = 1 << 10;
