@@ -11,8 +11,7 @@
 //! is when it looks, and nothing can overflow. The ring carries requests and completions alone, and a request is taken
 //! only when its completion has room, so the hypervisor never waits for a worker and never drops an answer.
 //!
-//! The rules are those of the design's section on the control channel and the slots; `slot_proto` has the bytes. Nothing
-//! here acts: calls answer what is to be done. All shared memory is behind [`ring::RingMem`] and [`SharedWords`].
+//! `docs/channels.md` tells the whole; `slot_proto` has the bytes. Nothing here acts: calls answer what is to be done. All shared memory is behind [`ring::RingMem`] and [`SharedWords`].
 #![no_std]
 #![forbid(unsafe_code)]
 

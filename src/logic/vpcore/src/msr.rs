@@ -13,7 +13,7 @@ pub enum MsrClass {
     Direct,
     /// Exits; the hardware then checks and takes the value on this LP.
     Hardware,
-    /// Only read; a write raises #GP and is logged.
+    /// Only read; a write raises #GP.
     ReadOnly,
     /// A synthetic register of the hypervisor interface.
     Synthetic,
@@ -45,7 +45,8 @@ pub enum VirtualMsr {
     /// IA32_MTRR_DEF_TYPE: kernels switch the ranges off while they look at them. Kept for the VP to read back;
     /// the LP's own stays as it is.
     MtrrDefault,
-    /// A memory type range register. A write that changes nothing is taken, one that does is refused.
+    /// A memory type range register, or one of AMD's memory map (SYSCFG, TOP_MEM, IORRs). A write that changes nothing is
+    /// taken, one that does is dropped and logged.
     Mtrr,
     /// IA32_FEATURE_CONTROL: locked, without VMX.
     FeatureControl,
@@ -55,7 +56,7 @@ pub enum VirtualMsr {
     DebugCtl,
     /// IA32_BIOS_SIGN_ID: a write of 0 announces a read of the revision.
     MicrocodeRevision,
-    /// HWCR and SYSCFG: some bits may change.
+    /// HWCR: the bits of [`HWCR_WRITABLE`] may change.
     AmdConfiguration,
     /// NB_CFG: PCI configuration by extended CF8 addresses may be switched on.
     NorthbridgeConfiguration,
@@ -105,7 +106,7 @@ pub const fn classify(msr: u32) -> MsrClass {
         n::IA32_MISC_ENABLE => Virtual(VirtualMsr::MiscEnable),
         n::IA32_MTRRCAP => ReadOnly,
         n::IA32_MTRR_DEF_TYPE => Virtual(VirtualMsr::MtrrDefault),
-        // Variable, fixed and default-type MTRRs; on AMD also SYSCFG, TOP_MEM and the IORRs.
+        // Variable and fixed MTRRs; on AMD also SYSCFG, TOP_MEM and the IORRs.
         n::IA32_MTRR_PHYSBASE0..=0x23F
         | n::IA32_MTRR_FIX64K_00000
         | n::IA32_MTRR_FIX16K_80000
@@ -121,7 +122,7 @@ pub const fn classify(msr: u32) -> MsrClass {
             Absent
         }
         0xC001_0000..=0xC001_0007 | 0xC001_0200..=0xC001_020B => Absent,
-        // VMX capabilities, SVM's own registers, SMM, microcode triggers, processor trace, debug store.
+        // VMX capabilities, SVM's own registers, SMM, processor trace, debug store.
         n::IA32_VMX_BASIC..=n::IA32_VMX_VMFUNC
         | 0xC001_0115..=0xC001_0118
         | 0x570..=0x58F

@@ -297,7 +297,8 @@ pub struct CodeState {
 /// hardware does not keep.
 ///
 /// A VP is *loaded* on at most one LP, and an LP has at most one VP loaded. All methods are called with interrupts off,
-/// on the LP where the VP is loaded or inside [`VpBackend::attached`]; [`VpBackend::run`] on the LP where it is loaded.
+/// on the LP where the VP is loaded, or between [`VpBackend::attach`] and [`VpBackend::detach`]; [`VpBackend::run`] on the LP
+/// where it is loaded.
 /// A VP that is not loaded may be handed to another LP.
 ///
 /// All but the way from an exit to the next entry uses it as a trait object, and is compiled once for both vendors.
