@@ -30,7 +30,7 @@ pub struct Options {
     /// A whole configuration file for the loader, in place of the usual one
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Features of the hypervisor's crate to build with
+    /// Features of the hypervisor's crate to build with: test-panic is the one there is
     #[arg(long, value_delimiter = ',')]
     features: Vec<String>,
 }

@@ -29,7 +29,11 @@ use clap::{Parser, Subcommand};
 use workspace::Workspace;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Builds, boots and tests Verdigris")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Builds, boots and tests Verdigris"
+)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -39,9 +43,9 @@ struct Arguments {
 enum Verb {
     /// Fetch everything that the other verbs need, so that they work without a network
     Setup,
-    /// Build the hypervisor and the loader
+    /// Build the hypervisor and the loader, and print where they lie
     Build {
-        /// Features of the hypervisor's crate
+        /// Features of the hypervisor's crate to build with: test-panic is the one there is
         #[arg(long, value_delimiter = ',')]
         features: Vec<String>,
     },
@@ -49,11 +53,11 @@ enum Verb {
     Run(run::Options),
     /// Write a disk image that boots the hypervisor, for a USB stick or an emulator of one's own
     Image(image::Options),
-    /// Run the tests: all, `host` or `boot`
+    /// Run the tests: of the host, on emulated machines, or both
     Test(test::Options),
     /// Check format, clippy and the direction of the layers
     Lint,
-    /// Print the size of the hypervisor
+    /// Print the size of the hypervisor's image, and what memory it takes at launch
     Size,
     /// Measure what the hypervisor costs, and write docs/benchmarks.md
     Bench(bench::Options),
@@ -61,7 +65,7 @@ enum Verb {
     Profile(profile::Options),
     /// Turn the addresses of a panic record into functions, files and lines
     Symbolize(symbolize::Options),
-    /// Everything that CI runs
+    /// Everything that CI runs: lint, size, and all tests but the long ones
     Ci,
 }
 

@@ -39,7 +39,7 @@ pub struct Options {
     /// No child: leave the user at the parent's shell. So it is with --batch, --bare and --guest, unless --child is given
     #[arg(long, conflicts_with = "child")]
     parent_only: bool,
-    /// More words for the parent's command line
+    /// More words for the parent's command line, or the load options of --guest
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     append: String,
     /// A whole configuration file for the loader, in place of the usual one
@@ -54,7 +54,7 @@ pub struct Options {
     /// With --batch, stop after this many seconds
     #[arg(long, default_value_t = 120)]
     timeout: u64,
-    /// Features of the hypervisor's crate to build with
+    /// Features of the hypervisor's crate to build with: test-panic is the one there is
     #[arg(long, value_delimiter = ',')]
     features: Vec<String>,
     /// Processor features for the emulator, such as `-la57`
@@ -63,7 +63,7 @@ pub struct Options {
     /// One more argument for QEMU; may be repeated
     #[arg(long, allow_hyphen_values = true)]
     qemu: Vec<String>,
-    /// Let a reset start the machine anew, rather than end it
+    /// With --batch, let a reset start the machine anew, rather than end it
     #[arg(long)]
     reboot: bool,
 }

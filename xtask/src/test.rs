@@ -32,10 +32,10 @@ pub struct Options {
     /// Only on this machine; may be repeated
     #[arg(long = "machine", value_name = "MACHINE")]
     machines: Vec<Model>,
-    /// Also the boot tests that take many minutes
+    /// Also the boot tests that take many minutes, which otherwise run only by name
     #[arg(long)]
     long: bool,
-    /// How many processors the machines that run at a time may have in all
+    /// How many processors the machines that run at a time may have in all; those of the host if left out
     #[arg(long, default_value_t = processors())]
     pub jobs: usize,
     /// Run a boot test that fails once more, and count the second try; the first one stays in the summary
@@ -78,7 +78,7 @@ fn processors() -> usize {
 pub enum Tier {
     /// `cargo test` of everything that runs on this machine
     Host,
-    /// The machines
+    /// The rows of `tests/cases.toml`, each on its machines
     Boot,
 }
 

@@ -29,7 +29,7 @@ pub struct Options {
 pub enum Command {
     /// Show all children, one a line.
     List,
-    /// Show one child.
+    /// Show all about one child.
     Show {
         /// Its name.
         name: String,
@@ -92,7 +92,7 @@ pub enum Command {
     Logs {
         /// Its name.
         name: String,
-        /// So many of the last lines.
+        /// How many of the last lines.
         #[arg(long, short = 'n', default_value_t = 100)]
         lines: u32,
     },
@@ -106,10 +106,10 @@ pub enum Command {
 /// Which children.
 #[derive(Args, Clone, Debug)]
 pub struct Children {
-    /// Names.
+    /// Their names.
     #[arg(required_unless_present = "all")]
     pub name: Vec<String>,
-    /// All of them; for start, those that start with the system.
+    /// All that are not stopped; for start, those that start with the system.
     #[arg(long, conflicts_with = "name")]
     pub all: bool,
 }
