@@ -61,7 +61,7 @@ const PEER: &str = "\
 KVM's figures come from the same two machines: Debian's cloud kernel 7.3.4 with its KVM and QEMU 10.0 was the \
 hypervisor, and the `vmexit` test of kvm-unit-tests its guest, which times each operation with the time-stamp counter as we do. \
 Its hypercall is one with an unknown number, and its port read one that the kernel answers by itself. A port read that QEMU had \
-to answer took 5,573 on AMD and 10,081 on Intel. Code lines of other hypervisors are those of our design notes, and may have been counted by other rules; the devices that \
+to answer took 5,573 on AMD and 10,081 on Intel. Code lines of other hypervisors were counted beforehand, and maybe by other rules; the devices that \
 Linux runs beside KVM are not among them. Microsoft's size is a statement of theirs.
 
 \

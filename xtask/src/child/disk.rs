@@ -21,6 +21,7 @@ const SIZE: &str = "2520000K";
 /// Programs for the parent, and where they are in their packages.
 const TOOLS: [&str; 1] = ["usr/bin/qemu-img"];
 
+/// The disk with `kernels`, their root file systems and the tools; made anew when a part of it is newer.
 pub fn obtain(workspace: &Workspace, kernels: &BTreeSet<ChildKernel>) -> Result<PathBuf> {
     let directory = workspace.target().join("children");
     fs::create_dir_all(&directory)?;

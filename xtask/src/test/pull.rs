@@ -17,6 +17,7 @@ pub const LINE: &str = "synced:";
 pub struct Disk(PathBuf);
 
 impl Disk {
+    /// Copies `image` to a file beside the directory of the machine's files.
     pub fn copy(image: &Path, files: &RunFiles) -> Result<Self> {
         let parent = files
             .directory()
