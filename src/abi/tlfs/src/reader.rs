@@ -20,6 +20,9 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMETER` where there are fewer, and nothing is passed over; so it is for all that follow.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], HvError> {
         let (head, rest) = self
             .0

@@ -80,6 +80,9 @@ impl Pool {
     }
 
     /// Queues `job`. Jobs start in the order in which they were submitted.
+    ///
+    /// # Errors
+    /// The pool was closed; `job` does not run.
     pub fn submit(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Closed> {
         let mut state = self.queue.state();
         if state.is_closed {

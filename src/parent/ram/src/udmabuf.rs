@@ -43,6 +43,9 @@ unsafe impl Ioctl for Create {
 }
 
 /// The dma-buf that keeps the first `bytes` of `file`, which is sealed against shrinking, where they are.
+///
+/// # Errors
+/// `/dev/udmabuf` is not there, or refuses, as it does where the file is not sealed.
 pub fn pin(file: BorrowedFd<'_>, bytes: u64) -> io::Result<OwnedFd> {
     let device = File::options()
         .read(true)

@@ -102,7 +102,7 @@ impl<'a> ScatterList<'a> {
         done
     }
 
-    /// Fills all pieces from `image`, without a copy in between.
+    /// Fills all pieces from `image`, from its byte `at` on, without a copy in between.
     pub fn read_from(&self, image: &dyn Image, at: u64) -> io::Result<()> {
         let (vector, guard) = IoVectorMut::from_volatile_slice(self.pieces.iter());
         let read = image.read(at, vector);
@@ -110,7 +110,7 @@ impl<'a> ScatterList<'a> {
         read
     }
 
-    /// Writes all pieces to `image`, without a copy in between.
+    /// Writes all pieces to `image`, from its byte `at` on, without a copy in between.
     pub fn write_to(&self, image: &dyn Image, at: u64) -> io::Result<()> {
         let (vector, guard) = IoVector::from_volatile_slice(self.pieces.iter());
         let written = image.write(at, vector);

@@ -33,7 +33,10 @@ impl Target {
         Self::default()
     }
 
-    /// Adds a unit.
+    /// Adds `unit` as number `lun`, which is below [`MAX_LUNS`].
+    ///
+    /// # Errors
+    /// The number is too large, or has a unit.
     pub fn insert(&self, lun: u8, unit: Arc<dyn LogicalUnit>) -> Result<(), LunTaken> {
         let mut units = self.units.write().unwrap_or_else(PoisonError::into_inner);
         if lun >= MAX_LUNS || units.contains_key(&lun) {

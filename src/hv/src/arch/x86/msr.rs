@@ -30,7 +30,10 @@ pub unsafe fn write(msr: u32, value: u64) {
     }
 }
 
-/// Reads `msr` on behalf of the parent.
+/// Reads `msr` on behalf of a guest.
+///
+/// # Errors
+/// The processor raised #GP.
 pub fn try_read(msr: u32) -> Result<u64, GeneralProtection> {
     let (low, high, failed): (u32, u32, u32);
     // SAFETY: a #GP at label 2 is sent to label 4 by the fix-up table, with all registers kept.
@@ -89,7 +92,10 @@ macro_rules! try_instruction {
     }};
 }
 
-/// Writes `msr` on behalf of the parent.
+/// Writes `msr` on behalf of a guest.
+///
+/// # Errors
+/// The processor raised #GP; the register is as before.
 ///
 /// # Safety
 /// As for [`write`].
@@ -107,9 +113,12 @@ pub fn xgetbv() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// XSETBV of register `index` on behalf of the parent, as the hardware checks it.
+/// XSETBV of register `index` on behalf of a guest, as the hardware checks it.
 ///
 /// The hypervisor uses no vector state, so no value can harm it.
+///
+/// # Errors
+/// The processor raised #GP; the register is as before.
 pub fn try_xsetbv(index: u32, value: u64) -> Result<(), GeneralProtection> {
     try_instruction!("xsetbv", index, value)
 }

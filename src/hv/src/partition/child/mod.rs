@@ -391,6 +391,9 @@ impl ChildPartition {
     }
 
     /// Whether the guest could access `gpa` so.
+    ///
+    /// # Errors
+    /// The intercept that the access would raise; so it is for the two that follow.
     pub fn check_gpa(&self, gpa: Gpa, access: Access) -> Result<(), gpa_space::Fault> {
         self.access(gpa, access, |_| ())
     }
