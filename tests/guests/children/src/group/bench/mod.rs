@@ -317,7 +317,7 @@ fn synic() {
         (event, ConnectionKind::Event, 3, 1),
     ];
     for (number, (kind, connection, sint, vp)) in CONNECTIONS.into_iter().zip(kinds) {
-        let port = super::enlighten::port(id, id, number, kind, sint, vp);
+        let port = super::enlighten::talk::port(id, id, number, kind, sint, vp);
         let connect = ConnectPort {
             sender: id,
             connection: ConnectionId(number as u32),
