@@ -9,7 +9,7 @@ use vmbus_proto::{
     Version,
 };
 
-use super::{call, synic};
+use super::{call, port, synic};
 use crate::arena;
 
 /// Source of the bus, Linux's.
@@ -83,13 +83,7 @@ impl Bus {
 
     /// Posts a message.
     pub fn post(&self, kind: MessageType, body: &[u8]) -> Result<(), HvError> {
-        let payload = message(kind, body);
-        let mut input = [0; 256];
-        input[..4].copy_from_slice(&self.connection.to_le_bytes());
-        input[8..12].copy_from_slice(&1_u32.to_le_bytes());
-        input[12..16].copy_from_slice(&(payload.len() as u32).to_le_bytes());
-        input[16..16 + payload.len()].copy_from_slice(&payload);
-        call::simple(CallCode::POST_MESSAGE, &input)
+        port::post(self.connection, 1, &message(kind, body))
     }
 
     /// The next message of the server, or `None` after `us` microseconds.

@@ -5,5 +5,6 @@ pub mod call;
 pub mod intercept;
 pub mod line;
 pub mod partition;
+pub mod port;
 pub mod synic;
 pub mod vp;

@@ -7,7 +7,6 @@ use machine::platform::Platform;
 use machine::verdict::{check, equal, note};
 use tlfs::call::*;
 use tlfs::register::RegisterName as N;
-use tlfs::wire::SintIndex;
 use tlfs::{CallCode, HvError};
 
 use super::{destroy, need, refused, stopped};
@@ -16,6 +15,7 @@ use crate::child::code;
 use crate::child::guest::{Guest, Mode};
 use crate::client::call;
 use crate::client::partition::{Gone, RWX};
+use crate::client::port;
 use crate::client::vp::{get_registers, set_registers};
 use crate::options::Options;
 
@@ -228,65 +228,30 @@ fn override_of_cpuid(guest: &mut Guest) {
 /// A port of the child, for which its pool pays, and a connection of its.
 fn links(guest: &mut Guest) {
     let id = guest.id;
-    let delete = DeletePort {
-        owner: id,
-        port: PortId(PORT),
-        ..DeletePort::default()
-    };
-    let delete = || call::fast(CallCode::DELETE_PORT, id.get(), delete.port.0.into());
-    let create = CreatePort {
-        owner: id,
-        port: PortId(PORT),
-        sender: PARTITION_SELF,
-        info: PortInfo {
-            kind: PortKind::Message,
-            sint: SintIndex::new(3),
-            vp: VpIndex::new(0),
-        },
-        ..CreatePort::default()
-    };
+    let message = port::message(3);
     fed(
         guest,
         "a port",
-        |_| call::simple(CallCode::CREATE_PORT, &create.encode()),
+        |_| port::create(id, PORT, PARTITION_SELF, message),
         // Deleting what there is not tells.
-        |_| delete() == Err(HvError::INVALID_PORT_ID),
+        |_| port::delete(id, PORT) == Err(HvError::INVALID_PORT_ID),
     );
     refused(
         "starved: a port: it is deleted by now",
-        delete(),
+        port::delete(id, PORT),
         HvError::INVALID_PORT_ID,
     );
-    let own = CreatePort {
-        owner: PARTITION_SELF,
-        sender: id,
-        ..create
-    };
-    let made = crate::client::partition::with_own_pool(|| {
-        call::simple(CallCode::CREATE_PORT, &own.encode())
-    });
+    let made = port::own(|| port::create(PARTITION_SELF, PORT, id, message));
     need("starved: a port of the parent", made);
-    let connect = ConnectPort {
-        sender: id,
-        connection: ConnectionId(PORT),
-        owner: PARTITION_SELF,
-        port: PortId(PORT),
-        kind: ConnectionKind::Message,
-        ..ConnectPort::default()
-    };
-    let disconnect = || call::fast(CallCode::DISCONNECT_PORT, id.get(), PORT.into());
+    let message = ConnectionKind::Message;
     fed(
         guest,
         "a connection",
-        |_| call::simple(CallCode::CONNECT_PORT, &connect.encode()),
-        |_| disconnect() == Err(HvError::INVALID_CONNECTION_ID),
+        |_| port::connect(id, PORT, PARTITION_SELF, PORT, message),
+        |_| port::disconnect(id, PORT, false) == Err(HvError::INVALID_CONNECTION_ID),
     );
     need(
         "starved: the parent's port goes",
-        call::fast(
-            CallCode::DELETE_PORT,
-            PARTITION_SELF.get(),
-            own.port.0.into(),
-        ),
+        port::delete(PARTITION_SELF, PORT),
     );
 }

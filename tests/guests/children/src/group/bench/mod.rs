@@ -305,7 +305,10 @@ extern "sysv64" fn signal_back(shared: &'static Shared) -> ! {
 
 /// One message of a child to itself, and an event to a halted VP and one back.
 fn synic() {
-    use tlfs::call::{ConnectPort, ConnectionId, ConnectionKind, PortKind};
+    use addr::VpIndex;
+    use tlfs::call::{ConnectionKind, PortInfo, PortKind};
+
+    use crate::client::port;
     let Some(mut guest) = need("bench: a child", Guest::new(2)) else {
         return;
     };
@@ -317,20 +320,14 @@ fn synic() {
         (event, ConnectionKind::Event, 3, 1),
     ];
     for (number, (kind, connection, sint, vp)) in CONNECTIONS.into_iter().zip(kinds) {
-        let port = super::enlighten::talk::port(id, id, number, kind, sint, vp);
-        let connect = ConnectPort {
-            sender: id,
-            connection: ConnectionId(number as u32),
-            owner: id,
-            port: port.port,
-            kind: connection,
-            ..ConnectPort::default()
+        let number = number as u32;
+        let port = PortInfo {
+            vp: VpIndex::new(vp),
+            ..port::info(kind, sint)
         };
-        let made = crate::client::partition::with_own_pool(|| {
-            call::simple(CallCode::CREATE_PORT, &port.encode())
-        });
+        let made = port::own(|| port::create(id, number, id, port));
         need("bench: port", made);
-        let made = guest.feed(|_| call::simple(CallCode::CONNECT_PORT, &connect.encode()));
+        let made = guest.feed(|_| port::connect(id, number, id, number, connection));
         need("bench: connection", made);
     }
     need("bench: VP 1", guest.start_entry(1, signal_back, &[]));

@@ -5,16 +5,18 @@ use machine::verdict::{check, note};
 use tlfs::call::*;
 use tlfs::{CallCode, MessageType};
 
-use super::talk::port;
 use crate::child::guest::Guest;
 use crate::child::runtime::{self, Shared};
 use crate::client::call;
+use crate::client::port::{connect, create, delete, disconnect, info, own};
 use crate::client::synic;
 use crate::client::vp::PATIENCE;
 use crate::group::stopped_for;
 use crate::group::{need, stopped};
 
 const BELL: u64 = 0x50_0000;
+/// The port and its connection.
+const NUMBER: u32 = 0x60;
 
 extern "sysv64" fn ring(shared: &'static Shared) -> ! {
     for n in 0..shared.arg(0) {
@@ -33,35 +35,18 @@ pub fn doorbell(guest: &mut Guest) {
         tlfs::msr::SINT0 + 5,
         u64::from(synic::DOORBELL_VECTOR) | 1 << 19,
     );
-    let number = PortId(0x60);
-    let port = CreatePort {
-        port: number,
-        ..port(
-            PARTITION_SELF,
-            guest.id,
-            0x60,
-            PortKind::Doorbell,
-            5,
-            VP_ANY.get(),
-        )
+    let any = PortInfo {
+        vp: VP_ANY,
+        ..info(PortKind::Doorbell, 5)
     };
-    let result = crate::client::partition::with_own_pool(|| {
-        call::simple(CallCode::CREATE_PORT, &port.encode())
-    });
+    let result = own(|| create(PARTITION_SELF, NUMBER, guest.id, any));
     need("doorbell: port", result);
-    let connect = ConnectPort {
-        sender: guest.id,
-        connection: ConnectionId(0x60),
-        owner: PARTITION_SELF,
-        port: number,
-        kind: ConnectionKind::Doorbell(Doorbell {
-            gpa: addr::Gpa::new(BELL),
-            value: Some(7),
-            bytes: Some(4),
-        }),
-        ..ConnectPort::default()
-    };
-    let result = guest.feed(|_| call::simple(CallCode::CONNECT_PORT, &connect.encode()));
+    let kind = ConnectionKind::Doorbell(Doorbell {
+        gpa: addr::Gpa::new(BELL),
+        value: Some(7),
+        bytes: Some(4),
+    });
+    let result = guest.feed(|child| connect(child.id, NUMBER, PARTITION_SELF, NUMBER, kind));
     need("doorbell: connection", result);
     need("doorbell: start", guest.start_entry(0, ring, &[3]));
     let stop = guest.run(0);
@@ -86,16 +71,7 @@ pub fn doorbell(guest: &mut Guest) {
         "doorbell: ring empty",
         call::simple(CallCode::NOTIFY_PORT_RING_EMPTY, &empty.encode()),
     );
-    let disconnect = DisconnectPort {
-        sender: guest.id,
-        connection: ConnectionId(0x60),
-        is_doorbell: true,
-        ..DisconnectPort::default()
-    };
-    need(
-        "doorbell: disconnected",
-        call::simple(CallCode::DISCONNECT_PORT, &disconnect.encode()),
-    );
+    need("doorbell: disconnected", disconnect(guest.id, NUMBER, true));
     need("doorbell: start", guest.start_entry(0, ring, &[1]));
     let stop = guest.run(0);
     stopped_for(
@@ -103,15 +79,7 @@ pub fn doorbell(guest: &mut Guest) {
         stop,
         MessageType::UNMAPPED_GPA,
     );
-    let delete = DeletePort {
-        owner: PARTITION_SELF,
-        port: number,
-        ..DeletePort::default()
-    };
-    need(
-        "doorbell: deleted",
-        call::simple(CallCode::DELETE_PORT, &delete.encode()),
-    );
+    need("doorbell: deleted", delete(PARTITION_SELF, NUMBER));
     insn::wrmsr(tlfs::msr::SINT0 + 5, 1 << 16);
     insn::wrmsr(tlfs::msr::SIRBP, 0);
     synic::drain();

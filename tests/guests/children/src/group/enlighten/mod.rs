@@ -3,7 +3,7 @@
 mod assist;
 mod clocks;
 mod doorbell;
-pub mod talk;
+mod talk;
 mod timers;
 
 use core::sync::atomic::Ordering;

@@ -11,6 +11,7 @@ use crate::child::guest::Guest;
 use crate::child::layout;
 use crate::child::runtime::{self, Shared, eoi};
 use crate::client::call;
+use crate::client::port::{connect, create, delete, disconnect, info, own};
 use crate::client::synic;
 use crate::group::run::skip;
 use crate::group::{destroy, need, stopped};
@@ -91,28 +92,6 @@ extern "sysv64" fn talk(shared: &'static Shared) -> ! {
     runtime::stop(0)
 }
 
-/// A port `number` of `owner`, for `sender`, of source `sint` and VP `vp`.
-pub fn port(
-    owner: addr::PartitionId,
-    sender: addr::PartitionId,
-    number: u64,
-    kind: PortKind,
-    sint: u8,
-    vp: u32,
-) -> CreatePort {
-    CreatePort {
-        owner,
-        port: PortId(number as u32),
-        sender,
-        info: PortInfo {
-            kind,
-            sint: tlfs::wire::SintIndex::new(sint),
-            vp: addr::VpIndex::new(vp),
-        },
-        ..CreatePort::default()
-    }
-}
-
 /// Messages and events of the child to itself, to the parent, and back.
 pub fn synic_of_child() {
     let Some(mut guest) = need("synic: a child", Guest::new(1)) else {
@@ -122,44 +101,34 @@ pub fn synic_of_child() {
     let event = PortKind::Event { base: 0, count: 64 };
     let list = [
         (
-            port(child, child, id::CHILD_MESSAGE, PortKind::Message, 2, 0),
+            child,
+            id::CHILD_MESSAGE,
+            PortKind::Message,
+            2,
+            ConnectionKind::Message,
+        ),
+        (child, id::CHILD_EVENT, event, 3, ConnectionKind::Event),
+        (
+            PARTITION_SELF,
+            id::PARENT_MESSAGE,
+            PortKind::Message,
+            6,
             ConnectionKind::Message,
         ),
         (
-            port(child, child, id::CHILD_EVENT, event, 3, 0),
-            ConnectionKind::Event,
-        ),
-        (
-            port(
-                PARTITION_SELF,
-                child,
-                id::PARENT_MESSAGE,
-                PortKind::Message,
-                6,
-                0,
-            ),
-            ConnectionKind::Message,
-        ),
-        (
-            port(PARTITION_SELF, child, id::PARENT_EVENT, event, 7, 0),
+            PARTITION_SELF,
+            id::PARENT_EVENT,
+            event,
+            7,
             ConnectionKind::Event,
         ),
     ];
-    for (port, kind) in &list {
-        let result = crate::client::partition::with_own_pool(|| {
-            call::simple(CallCode::CREATE_PORT, &port.encode())
-        });
-        need(format_args!("synic: port {:#x}", port.port.0), result);
-        let connect = ConnectPort {
-            sender: child,
-            connection: ConnectionId(port.port.0),
-            owner: port.owner,
-            port: port.port,
-            kind: *kind,
-            ..ConnectPort::default()
-        };
-        let result = guest.feed(|_| call::simple(CallCode::CONNECT_PORT, &connect.encode()));
-        need(format_args!("synic: connection {:#x}", port.port.0), result);
+    for (owner, number, port, sint, connection) in list {
+        let number = number as u32;
+        let result = own(|| create(owner, number, child, info(port, sint)));
+        need(format_args!("synic: port {number:#x}"), result);
+        let result = guest.feed(|_| connect(child, number, owner, number, connection));
+        need(format_args!("synic: connection {number:#x}"), result);
     }
     let events = crate::arena::frame();
     insn::wrmsr(tlfs::msr::SIEFP, events | 1);
@@ -263,25 +232,10 @@ pub fn synic_of_child() {
         }
     }
     doorbell(&mut guest);
-    for (port, _) in &list {
-        let disconnect = DisconnectPort {
-            sender: child,
-            connection: ConnectionId(port.port.0),
-            ..DisconnectPort::default()
-        };
-        need(
-            "synic: disconnected",
-            call::simple(CallCode::DISCONNECT_PORT, &disconnect.encode()),
-        );
-        let delete = DeletePort {
-            owner: port.owner,
-            port: port.port,
-            ..DeletePort::default()
-        };
-        need(
-            "synic: deleted",
-            call::simple(CallCode::DELETE_PORT, &delete.encode()),
-        );
+    for (owner, number, ..) in list {
+        let number = number as u32;
+        need("synic: disconnected", disconnect(child, number, false));
+        need("synic: deleted", delete(owner, number));
     }
     insn::wrmsr(tlfs::msr::SINT0 + 6, 1 << 16);
     insn::wrmsr(tlfs::msr::SINT0 + 7, 1 << 16);

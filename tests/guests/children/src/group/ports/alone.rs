@@ -6,9 +6,11 @@ use machine::{cpu, insn};
 use tlfs::HvError;
 use tlfs::call::*;
 
-use super::calls::{connect, create, delete, disconnect, info, message, own, post, signal, take};
 use super::{PARENT, QUEUE, SINT, VECTOR};
 use crate::client::call;
+use crate::client::port::{
+    connect, create, delete, disconnect, info, message, own, post, signal, take,
+};
 use crate::client::synic;
 use crate::group::{need, refused};
 

@@ -8,12 +8,14 @@ use tlfs::call::*;
 use tlfs::register::RegisterName as N;
 use tlfs::{HvError, msr};
 
-use super::calls::{connect, create, delete, disconnect, info, message, own, post, signal, take};
 use super::{CHILD_SINT, CHILD_VECTOR, PARENT, SINT};
 use crate::child::code;
 use crate::child::guest::Guest;
 use crate::child::layout;
 use crate::child::runtime::{self, Shared, eoi};
+use crate::client::port::{
+    connect, create, delete, disconnect, info, message, own, post, signal, take,
+};
 use crate::client::synic;
 use crate::group::{need, refused, stopped};
 

@@ -9,12 +9,12 @@ use tlfs::register::RegisterName as N;
 use tlfs::state::event_ring as ring;
 use tlfs::{CallCode, HvError, MessageType, msr};
 
-use super::calls::{connect, create, delete, disconnect, info, own};
 use super::{AWAY, BELLS, PARENT};
 use crate::child::code::{self, Program};
 use crate::child::guest::{Guest, Mode};
 use crate::child::layout;
 use crate::client::call;
+use crate::client::port::{connect, create, delete, disconnect, info, own};
 use crate::client::synic;
 use crate::group::{need, refused};
 use crate::program;

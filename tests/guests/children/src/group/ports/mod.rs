@@ -1,7 +1,6 @@
 //! Ports and connections: of the parent with itself, between it and a child both ways, and doorbells.
 
 mod alone;
-mod calls;
 mod child;
 mod doorbells;
 mod storm;
@@ -16,10 +15,10 @@ use tlfs::{HvError, msr};
 use super::{destroy, need, refused};
 use crate::arena;
 use crate::child::guest::Guest;
+use crate::client::port::{connect, create, delete, disconnect, message, own, post};
 use crate::client::synic;
 use crate::options::Options;
 use alone::{alone, reset};
-use calls::{connect, create, delete, disconnect, message, own, post};
 use child::{from_child, to_child};
 use doorbells::doorbells;
 use storm::storms;

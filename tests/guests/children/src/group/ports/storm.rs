@@ -8,13 +8,13 @@ use tlfs::register::RegisterName as N;
 use tlfs::state::event_ring as ring;
 use tlfs::{CallCode, HvError};
 
-use super::calls::{connect, create, delete, info, message, own, take};
 use super::doorbells::clear;
 use super::{AWAY, BELLS, PARENT, SINT};
 use crate::child::guest::Guest;
 use crate::child::layout;
 use crate::child::runtime::{self, Shared};
 use crate::client::call;
+use crate::client::port::{connect, create, delete, info, message, own, take};
 use crate::client::synic;
 use crate::group::{destroy, need};
 

@@ -3,16 +3,15 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use addr::VpIndex;
 use machine::verdict::{check, equal, note};
 use tlfs::call::*;
-use tlfs::wire::SintIndex;
 use tlfs::{CallCode, HvError};
 
 use crate::arena::{self, CHUNK, FRAME};
 use crate::child::guest::Guest;
 use crate::client::call;
 use crate::client::partition::{USUAL, children, create, create_input, deposit_frames};
+use crate::client::port;
 use crate::group::{need, refused};
 
 const NONE: HvError = HvError::INSUFFICIENT_MEMORY;
@@ -25,20 +24,8 @@ const REST: usize = 64;
 
 /// Runs this part of the group; `guest` is the only child.
 pub fn run(guest: &mut Guest) {
-    let port = |port: u32| CreatePort {
-        owner: PARTITION_SELF,
-        port: PortId(port),
-        sender: PARTITION_SELF,
-        info: PortInfo {
-            kind: PortKind::Message,
-            sint: SintIndex::new(3),
-            vp: VpIndex::new(0),
-        },
-        ..CreatePort::default()
-    };
-    let make = |number: u32| call::simple(CallCode::CREATE_PORT, &port(number).encode());
-    let delete =
-        |number: u32| call::fast(CallCode::DELETE_PORT, PARTITION_SELF.get(), number.into());
+    let make = |number| port::create(PARTITION_SELF, number, PARTITION_SELF, port::message(3));
+    let delete = |number| port::delete(PARTITION_SELF, number);
     // Its frames tell where the parent's memory is in small pages already.
     need("own pool: a frame for the child", guest.deposit(1));
     let mut end = FIRST;

@@ -1,4 +1,4 @@
-//! The calls of ports and connections.
+//! Ports and connections: their calls, and what comes by them.
 
 use addr::{PartitionId, VpIndex};
 use machine::insn;
@@ -6,9 +6,8 @@ use tlfs::call::*;
 use tlfs::wire::SintIndex;
 use tlfs::{CallCode, HvError, msr};
 
-use crate::client::call;
+use super::{call, synic};
 use crate::client::partition::with_own_pool;
-use crate::client::synic;
 
 /// A message port of source `sint` and VP 0.
 pub fn message(sint: u8) -> PortInfo {
