@@ -7,7 +7,7 @@ use machine::verdict::{check, equal};
 use tlfs::call::*;
 use tlfs::{HvError, MessageType};
 
-use super::{BASE, kind_of, peek};
+use super::{BASE, holds, kind_of, peek};
 use crate::arena::{self, CHUNK, FRAME};
 use crate::child::guest::Guest;
 use crate::client::partition::{RWX, deposit_frames};
@@ -22,54 +22,26 @@ pub fn sizes(guest: &mut Guest) {
     }
     let large = RWX | MapFlags::LARGE;
     need("sizes: 2 MiB", guest.map(BASE, &[first], large));
-    equal("sizes: first page", peek(guest, BASE).unwrap_or(0), 0x1000);
-    equal(
-        "sizes: last page",
-        peek(guest, BASE + 511 * FRAME).unwrap_or(0),
-        0x11FF,
-    );
+    holds("sizes: first page", guest, BASE, 0x1000);
+    holds("sizes: last page", guest, BASE + 511 * FRAME, 0x11FF);
     // Split: one page of another frame in the middle.
     need(
         "sizes: one page over a large leaf",
         guest.map(BASE + 5 * FRAME, &[second + 5 * FRAME], RWX),
     );
-    equal(
-        "sizes: the page before",
-        peek(guest, BASE + 4 * FRAME).unwrap_or(0),
-        0x1004,
-    );
-    equal(
-        "sizes: the new page",
-        peek(guest, BASE + 5 * FRAME).unwrap_or(0),
-        0x2005,
-    );
-    equal(
-        "sizes: the page after",
-        peek(guest, BASE + 6 * FRAME).unwrap_or(0),
-        0x1006,
-    );
+    holds("sizes: the page before", guest, BASE + 4 * FRAME, 0x1004);
+    holds("sizes: the new page", guest, BASE + 5 * FRAME, 0x2005);
+    holds("sizes: the page after", guest, BASE + 6 * FRAME, 0x1006);
     // 2 MiB over 512 pages.
     need("sizes: 2 MiB over pages", guest.map(BASE, &[second], large));
-    equal(
-        "sizes: all new",
-        peek(guest, BASE + 4 * FRAME).unwrap_or(0),
-        0x2004,
-    );
+    holds("sizes: all new", guest, BASE + 4 * FRAME, 0x2004);
     need(
         "sizes: 512 pages over 2 MiB",
         guest.map_range(BASE, first, 512, RWX),
     );
-    equal(
-        "sizes: all new again",
-        peek(guest, BASE + 9 * FRAME).unwrap_or(0),
-        0x1009,
-    );
+    holds("sizes: all new again", guest, BASE + 9 * FRAME, 0x1009);
     need("sizes: 2 MiB of the same", guest.map(BASE, &[first], large));
-    equal(
-        "sizes: still the same",
-        peek(guest, BASE + 9 * FRAME).unwrap_or(0),
-        0x1009,
-    );
+    holds("sizes: still the same", guest, BASE + 9 * FRAME, 0x1009);
     // No use of the first chunk may be left once it is unmapped.
     need(
         "sizes: no access over 2 MiB",

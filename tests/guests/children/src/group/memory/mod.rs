@@ -8,6 +8,7 @@ mod revocation;
 mod uses;
 
 use machine::platform::Platform;
+use machine::verdict::equal;
 use tlfs::MessageType;
 use tlfs::register::RegisterName as N;
 
@@ -55,6 +56,11 @@ fn peek(guest: &mut Guest, gpa: u64) -> Option<u64> {
     } else {
         None
     }
+}
+
+/// Checks that the child reads `value` at `gpa`.
+fn holds(name: &str, guest: &mut Guest, gpa: u64, value: u64) {
+    equal(name, peek(guest, gpa).unwrap_or(!value), value);
 }
 
 /// What the access of the child to `gpa` stops for.
