@@ -115,20 +115,7 @@ fn clean(name: impl Display, gone: Gone) {
 
 /// Checks that a VP stopped at the end of its program.
 fn stopped(name: impl Display, stop: Option<Intercept>) -> Option<Intercept> {
-    match stop {
-        Some(intercept) if intercept.is_out(code::STOP) => {
-            check(name, true);
-            Some(intercept)
-        }
-        Some(intercept) => {
-            check(format_args!("{name} # {intercept}"), false);
-            None
-        }
-        None => {
-            check(format_args!("{name} # no intercept in time"), false);
-            None
-        }
-    }
+    stopped_by(name, stop, |intercept| intercept.is_out(code::STOP))
 }
 
 /// Checks that a VP stopped for something of type `kind`.
@@ -137,8 +124,16 @@ fn stopped_for(
     stop: Option<Intercept>,
     kind: tlfs::MessageType,
 ) -> Option<Intercept> {
+    stopped_by(name, stop, |intercept| intercept.kind == kind)
+}
+
+fn stopped_by(
+    name: impl Display,
+    stop: Option<Intercept>,
+    is_wanted: impl Fn(&Intercept) -> bool,
+) -> Option<Intercept> {
     match stop {
-        Some(intercept) if intercept.kind == kind => {
+        Some(intercept) if is_wanted(&intercept) => {
             check(name, true);
             Some(intercept)
         }
