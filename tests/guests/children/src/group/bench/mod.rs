@@ -225,14 +225,7 @@ fn ping_pong(guest: &mut Guest) {
         ));
     }
     guest.shared(0).counts[VECTOR as usize].store(0, Ordering::SeqCst);
-    need("bench: VP 1", guest.start_entry(1, echo, &[]));
-    need(
-        "bench: VP 1 awake",
-        guest.set_one(1, N::INTERNAL_ACTIVITY_STATE, 0),
-    );
-    need("bench: VP 1 goes", guest.resume(1));
-    let shared = guest.shared(1);
-    crate::client::synic::sleep_until(PATIENCE, || shared.result(0) == 1);
+    run_vp_1(guest, echo);
     need("bench: VP 0", guest.start_entry(0, ping, &[]));
     mark("child-ipi-round-trip");
     let stop = guest.run_for(0, 4 * PATIENCE);
@@ -303,6 +296,19 @@ extern "sysv64" fn signal_back(shared: &'static Shared) -> ! {
     }
 }
 
+/// Lets VP 1 go at `entry`, without SIPI, until its result 0 says that it is there.
+fn run_vp_1(guest: &mut Guest, entry: runtime::Entry) {
+    need("bench: VP 1", guest.start_entry(1, entry, &[]));
+    need(
+        "bench: VP 1 awake",
+        guest.set_one(1, N::INTERNAL_ACTIVITY_STATE, 0),
+    );
+    need("bench: VP 1 goes", guest.resume(1));
+    let shared = guest.shared(1);
+    let is_there = crate::client::synic::sleep_until(PATIENCE, || shared.result(0) == 1);
+    check("bench: VP 1 runs", is_there);
+}
+
 /// One message of a child to itself, and an event to a halted VP and one back.
 fn synic() {
     use addr::VpIndex;
@@ -330,14 +336,7 @@ fn synic() {
         let made = guest.feed(|_| port::connect(id, number, id, number, connection));
         need("bench: connection", made);
     }
-    need("bench: VP 1", guest.start_entry(1, signal_back, &[]));
-    need(
-        "bench: VP 1 awake",
-        guest.set_one(1, N::INTERNAL_ACTIVITY_STATE, 0),
-    );
-    need("bench: VP 1 goes", guest.resume(1));
-    let shared = guest.shared(1);
-    synic::sleep_until(PATIENCE, || shared.result(0) == 1);
+    run_vp_1(&mut guest, signal_back);
     need("bench: VP 0", guest.start_entry(0, post_and_signal, &[]));
     mark("child-event-round-trip");
     let stop = guest.run_for(0, 4 * PATIENCE);

@@ -4,13 +4,11 @@ use core::sync::atomic::Ordering;
 
 use machine::insn;
 use machine::mark::mark;
-use machine::verdict::{check, note};
-use tlfs::register::RegisterName as N;
+use machine::verdict::note;
 
-use super::{RUNS, VECTOR, x2apic};
+use super::{RUNS, VECTOR, run_vp_1, x2apic};
 use crate::child::guest::Guest;
 use crate::child::runtime::{self, Shared};
-use crate::client::synic;
 use crate::client::vp::PATIENCE;
 use crate::group::{destroy, need, stopped};
 
@@ -19,15 +17,7 @@ pub fn run() {
     let Some(mut guest) = need("bench: a child", Guest::new(2)) else {
         return;
     };
-    need("bench: VP 1", guest.start_entry(1, echo, &[]));
-    need(
-        "bench: VP 1 awake",
-        guest.set_one(1, N::INTERNAL_ACTIVITY_STATE, 0),
-    );
-    need("bench: VP 1 goes", guest.resume(1));
-    let shared = guest.shared(1);
-    let is_there = synic::sleep_until(PATIENCE, || shared.result(0) == 1);
-    check("bench: VP 1 runs", is_there);
+    run_vp_1(&mut guest, echo);
     need("bench: VP 0", guest.start_entry(0, ping, &[]));
     mark("child-ipi-running");
     let stop = guest.run_for(0, 4 * PATIENCE);
