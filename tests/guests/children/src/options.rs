@@ -1,7 +1,6 @@
 //! Which groups run, and how long: the words of the load options.
 
-use uefi::proto::loaded_image::LoadedImage;
-
+use machine::options::load_options;
 use machine::verdict;
 
 use crate::group::GROUPS;
@@ -87,23 +86,4 @@ impl Options {
             verdict::check(format_args!("option {word} is known"), false);
         }
     }
-}
-
-fn load_options(text: &mut [u8; 512]) -> &str {
-    let Ok(image) = uefi::boot::open_protocol_exclusive::<LoadedImage>(uefi::boot::image_handle())
-    else {
-        return "";
-    };
-    let Ok(words) = image.load_options_as_cstr16() else {
-        return "";
-    };
-    let mut len = 0;
-    for (slot, unit) in text.iter_mut().zip(words.to_u16_slice()) {
-        match u8::try_from(*unit) {
-            Ok(byte @ b' '..=b'~') => *slot = byte,
-            _ => return "",
-        }
-        len += 1;
-    }
-    core::str::from_utf8(&text[..len]).unwrap_or("")
 }

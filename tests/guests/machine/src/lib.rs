@@ -9,6 +9,7 @@ pub mod console;
 pub mod cpu;
 pub mod insn;
 pub mod mark;
+pub mod options;
 pub mod page;
 pub mod paging;
 pub mod platform;
