@@ -6,6 +6,7 @@ use crate::attributes::{Backing, PageSize, shift, span_bytes};
 use crate::change::{Change, Event, MarkChange, Marks, OverOverlays};
 use crate::cleanup::Cleanup;
 use crate::format::{Entry, Format};
+use crate::leaves::Leaves;
 use crate::memory::{ENTRIES, Reserve, TableMemory, entry_at};
 
 /// A range of addresses with both ends inclusive, so that it can reach the end of the space.
@@ -212,6 +213,8 @@ pub(crate) struct Editor<'a> {
     pub reserve: Reserve,
     pub cleanup: Cleanup,
     pub events: &'a mut dyn FnMut(Event),
+    /// What changes in their number. Those in tables that leave the tree go when the tables are freed.
+    pub leaves: Leaves,
 }
 
 impl Editor<'_> {
@@ -243,6 +246,9 @@ impl Editor<'_> {
                     for index in 0..ENTRIES {
                         let piece = child(self.format, self.mem, old, level - 1, index);
                         self.mem.store(entry_at(below, index), piece);
+                    }
+                    if let Entry::Leaf(..) = entry {
+                        self.leaves.came(level - 1, ENTRIES);
                     }
                     // The new table gets its final content before it is linked: one store publishes all of it.
                     self.apply(below, level - 1, slot.part, edit);
@@ -295,6 +301,7 @@ impl Editor<'_> {
             return;
         }
         self.mem.store(at, new);
+        self.leaves.replaced(self.format, level, old, new);
         if self.format.is_present(old) {
             self.cleanup.need_flush();
         }

@@ -4,14 +4,17 @@ use addr::Spa;
 
 use crate::attributes::{Attributes, Backing, PageSize, span_bytes};
 use crate::format::{Entry, Format};
+use crate::leaves::Leaves;
 use crate::memory::{ENTRIES, TableMemory, entry_at};
 
-/// Frees `table` of `level` and all tables below it, and tells the counted leaves; returns the number of tables.
+/// Frees `table` of `level` and all tables below it, and tells the counted leaves; returns the number of tables. All
+/// their leaves go from `leaves`.
 pub(crate) fn free_tree(
     format: Format,
     mem: &mut dyn TableMemory,
     table: Spa,
     level: u32,
+    leaves: &mut Leaves,
     released: &mut dyn FnMut(Spa, u64),
 ) -> u64 {
     let mut freed = 1;
@@ -20,9 +23,13 @@ pub(crate) fn free_tree(
         match format.decode(entry, PageSize::from_level(level)) {
             Entry::Empty => {}
             Entry::Table(below) => {
-                freed = free_tree(format, mem, below, level - 1, released).saturating_add(freed);
+                freed = free_tree(format, mem, below, level - 1, leaves, released)
+                    .saturating_add(freed);
             }
-            Entry::Leaf(spa, attributes) => release(spa, level, attributes, released),
+            Entry::Leaf(spa, attributes) => {
+                leaves.went(level);
+                release(spa, level, attributes, released);
+            }
         }
     }
     mem.free(table);
@@ -39,6 +46,7 @@ pub(crate) fn drain_table(
     table: Spa,
     level: u32,
     budget: &mut u32,
+    leaves: &mut Leaves,
     released: &mut dyn FnMut(Spa, u64),
 ) -> bool {
     for index in 0..ENTRIES {
@@ -46,7 +54,9 @@ pub(crate) fn drain_table(
         match format.decode(mem.load(at), PageSize::from_level(level)) {
             Entry::Empty => continue,
             Entry::Table(below) => {
-                if !drain_table(format, mem, below, level - 1, budget, released) || *budget == 0 {
+                if !drain_table(format, mem, below, level - 1, budget, leaves, released)
+                    || *budget == 0
+                {
                     return false;
                 }
                 mem.store(at, 0);
@@ -57,6 +67,7 @@ pub(crate) fn drain_table(
                     return false;
                 }
                 mem.store(at, 0);
+                leaves.went(level);
                 release(spa, level, attributes, released);
                 // A large leaf counts for what giving back its frames costs.
                 let pieces = (span_bytes(level) >> COSTLY_SHIFT).min(u64::from(u32::MAX)) as u32;

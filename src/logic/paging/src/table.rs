@@ -7,36 +7,10 @@ use crate::change::{Change, Event, Marks, OverOverlays};
 use crate::cleanup::Cleanup;
 use crate::edit::{Edit, Editor, Span, tables_needed};
 use crate::format::{Entry, Format};
+use crate::leaves::Leaves;
+use crate::levels::Levels;
 use crate::memory::{ENTRIES, OutOfFrames, Reserve, TableMemory, entry_at};
 use crate::release::{drain_table, free_tree};
-
-/// Depth of a tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Levels {
-    /// 48 address bits.
-    Four,
-    /// 57 address bits.
-    Five,
-}
-
-impl Levels {
-    /// The depth with `count` levels, if it is 4 or 5.
-    pub const fn from_count(count: u32) -> Option<Self> {
-        match count {
-            4 => Some(Self::Four),
-            5 => Some(Self::Five),
-            _ => None,
-        }
-    }
-
-    /// 4 or 5.
-    pub const fn count(self) -> u32 {
-        match self {
-            Self::Four => 4,
-            Self::Five => 5,
-        }
-    }
-}
 
 /// Why an edit was refused. The tree is as it was and no frame was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +53,7 @@ pub struct Table {
     levels: Levels,
     max_leaf: PageSize,
     format: Format,
+    leaves: Leaves,
 }
 
 /// First SPA that an entry cannot hold.
@@ -93,6 +68,7 @@ impl Table {
             levels,
             max_leaf,
             format,
+            leaves: Leaves([0; 3]),
         }
     }
 
@@ -104,6 +80,12 @@ impl Table {
     /// The format of entries.
     pub const fn format(&self) -> Format {
         self.format
+    }
+
+    /// Leaves of `size`, with those in tables that wait for [`Table::finish`]. Counted since [`Table::new`]: of a tree
+    /// that had leaves by then it is the difference, modulo 2^64.
+    pub fn leaves(&self, size: PageSize) -> u64 {
+        self.leaves.of(size)
     }
 
     /// The depth.
@@ -185,14 +167,17 @@ impl Table {
             reserve,
             cleanup: Cleanup::default(),
             events,
+            leaves: Leaves::default(),
         };
         editor.apply(self.root, levels, span, &edit);
         let Editor {
             mem,
             reserve,
             cleanup,
+            leaves,
             ..
         } = editor;
+        self.leaves.add(leaves);
         reserve.give_back(mem);
         Ok(cleanup)
     }
@@ -210,12 +195,17 @@ impl Table {
             reserve: Reserve::default(),
             cleanup: Cleanup::default(),
             events: &mut |_| {},
+            leaves: Leaves::default(),
         };
         // Once with the lowest table that can merge, then again with the one above it.
         while let Some((at, old, new, level)) = self.mergeable(editor.mem, address) {
             editor.replace(at, old, new, level, true);
         }
-        editor.cleanup
+        let Editor {
+            cleanup, leaves, ..
+        } = editor;
+        self.leaves.add(leaves);
+        cleanup
     }
 
     /// The lowest entry on the way to `address` that leads to a table, if that table can be merged: where the
@@ -302,11 +292,12 @@ impl Table {
         released: &mut dyn FnMut(Spa, u64),
     ) -> u64 {
         let mut freed = 0;
+        let leaves = &mut self.leaves;
         while let Some((table, level, merged)) = cleanup.pop(mem) {
             freed = if merged {
-                free_tree(self.format, mem, table, level, &mut |_, _| {})
+                free_tree(self.format, mem, table, level, leaves, &mut |_, _| {})
             } else {
-                free_tree(self.format, mem, table, level, released)
+                free_tree(self.format, mem, table, level, leaves, released)
             }
             .saturating_add(freed);
         }
@@ -315,12 +306,13 @@ impl Table {
 
     /// Frees every table of the tree, the top one included, and returns their number. No processor may use the
     /// tree any more, and none may hold anything of it in its TLB.
-    pub fn destroy(self, mem: &mut dyn TableMemory) -> u64 {
+    pub fn destroy(mut self, mem: &mut dyn TableMemory) -> u64 {
         free_tree(
             self.format,
             mem,
             self.root,
             self.levels.count(),
+            &mut self.leaves,
             &mut |_, _| {},
         )
     }
@@ -341,6 +333,7 @@ impl Table {
             self.root,
             self.levels.count(),
             &mut budget,
+            &mut self.leaves,
             released,
         )
     }

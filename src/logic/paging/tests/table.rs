@@ -177,11 +177,14 @@ impl Bench {
             let found = mapping.map(|m| (m.spa.get(), m.attributes));
             assert_eq!(found, self.expected(cell, at), "at {at:#x} after {op:?}");
         }
+        let mut leaves = [0; 3];
         assert_eq!(
-            self.reachable(),
+            self.reachable(&mut leaves),
             self.mem.frames.len(),
             "a table was leaked or freed too early"
         );
+        let counted = fake::SIZES.map(|size| self.table.leaves(size));
+        assert_eq!(counted, leaves, "leaves were lost or counted twice");
     }
 
     fn update(&mut self, op: Op, below: Option<paging::Mapping>) {
@@ -264,8 +267,15 @@ impl Bench {
         assert!(!cleanup.holds_tables() || cleanup.flush_needed());
     }
 
-    fn reachable(&self) -> usize {
-        fn count(format: Format, mem: &Fake, table: u64, level: u32) -> usize {
+    /// Tables that can be reached; adds up the leaves by size.
+    fn reachable(&self, leaves: &mut [u64; 3]) -> usize {
+        fn count(
+            format: Format,
+            mem: &Fake,
+            table: u64,
+            level: u32,
+            leaves: &mut [u64; 3],
+        ) -> usize {
             let mut sum = 1;
             for index in 0..512 {
                 let raw = mem.slot(table + index * 8);
@@ -274,14 +284,19 @@ impl Bench {
                     entry != paging::Entry::Empty || raw == 0,
                     "an empty entry that is not 0"
                 );
-                if let paging::Entry::Table(below) = entry {
-                    assert!(level > 1);
-                    sum += count(format, mem, below.get(), level - 1);
+                match entry {
+                    paging::Entry::Empty => {}
+                    paging::Entry::Table(below) => {
+                        assert!(level > 1);
+                        sum += count(format, mem, below.get(), level - 1, leaves);
+                    }
+                    paging::Entry::Leaf(..) => leaves[level as usize - 1] += 1,
                 }
             }
             sum
         }
-        count(self.format, &self.mem, self.table.root().get(), self.levels)
+        let root = self.table.root().get();
+        count(self.format, &self.mem, root, self.levels, leaves)
     }
 }
 

@@ -91,13 +91,11 @@ impl TableMemory for Fake {
     }
 }
 
+/// The sizes of leaves, from level 1 up.
+pub const SIZES: [PageSize; 3] = [PageSize::Size4K, PageSize::Size2M, PageSize::Size1G];
+
 pub fn leaf_size(level: u32) -> Option<PageSize> {
-    match level {
-        1 => Some(PageSize::Size4K),
-        2 => Some(PageSize::Size2M),
-        3 => Some(PageSize::Size1G),
-        _ => None,
-    }
+    SIZES.get((level as usize).checked_sub(1)?).copied()
 }
 
 /// What a processor finds for `address` if it starts at `table` of `level`: the frame and the low bits that
