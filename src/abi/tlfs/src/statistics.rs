@@ -52,6 +52,12 @@ pub mod partition {
     pub const DEPOSITED_PAGES: Index = 5;
     /// Pages of 4 KiB that are mapped.
     pub const GPA_PAGES: Index = 6;
+    /// Leaves of 4 KiB in its second-level tables.
+    pub const GPA_PAGES_4K: Index = 10;
+    /// Leaves of 2 MiB.
+    pub const GPA_PAGES_2M: Index = 11;
+    /// Leaves of 1 GiB.
+    pub const GPA_PAGES_1G: Index = 12;
     /// Its identifier.
     pub const PARTITION_ID: Index = 26;
     /// Its children.

@@ -13,7 +13,7 @@ use ::frames::{FrameState, Slot};
 use addr::{Gpa, Gpn, PAGE_SIZE, Spa, VpIndex};
 use bootinfo::{BootInfo, SpaRange, Status};
 use paging::mtrr::MtrrState;
-use paging::{Attributes, Cleanup, EditError, Levels, Table};
+use paging::{Attributes, Cleanup, EditError, Levels, PageSize, Table};
 use pci_config::EcamWindow;
 use synic::Overlay;
 use tlfs::HvError;
@@ -129,6 +129,11 @@ impl Slat {
     /// Depth of the tables.
     pub fn levels(&self) -> u32 {
         self.table.levels().count()
+    }
+
+    /// Its leaves of 4 KiB, 2 MiB and 1 GiB.
+    pub fn leaves(&self) -> [u64; 3] {
+        [PageSize::Size4K, PageSize::Size2M, PageSize::Size1G].map(|size| self.table.leaves(size))
     }
 
     /// The boot processor's MTRRs, which the map follows.

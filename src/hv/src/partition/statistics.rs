@@ -326,14 +326,29 @@ pub fn clear() {
     }
 }
 
-/// Writes the pages of the hypervisor and of the parent partition, where there are any: there are so many children, with
-/// so many VPs.
-pub fn show_machine(lps: usize, count: impl FnOnce() -> (u64, u64)) {
+/// What the pages of the hypervisor and of the parent partition show beside what lies here.
+pub struct Machine {
+    /// LPs.
+    pub lps: u64,
+    /// Partitions but the parent.
+    pub children: u64,
+    /// Their VPs.
+    pub vps: u64,
+    /// Leaves of the parent's second-level tables, of 4 KiB, 2 MiB and 1 GiB.
+    pub leaves: [u64; 3],
+}
+
+/// Writes the pages of the hypervisor and of the parent partition, where there are any.
+pub fn show_machine(machine: impl FnOnce() -> Machine) {
     if !HYPERVISOR.is_on() && !PARENT.is_on() {
         return;
     }
-    let lps = lps as u64;
-    let (children, vps) = count();
+    let Machine {
+        lps,
+        children,
+        vps,
+        leaves: [small, large, huge],
+    } = machine();
     let (used, _) = frames::usage();
     HYPERVISOR.show(&[
         (n::hypervisor::LOGICAL_PROCESSORS, lps),
@@ -343,6 +358,9 @@ pub fn show_machine(lps: usize, count: impl FnOnce() -> (u64, u64)) {
     ]);
     PARENT.show(&[
         (n::partition::VIRTUAL_PROCESSORS, lps),
+        (n::partition::GPA_PAGES_4K, small),
+        (n::partition::GPA_PAGES_2M, large),
+        (n::partition::GPA_PAGES_1G, huge),
         (n::partition::PARTITION_ID, super::parent::PARENT.get()),
         (n::partition::ACTIVE_CHILD_PARTITIONS, children),
     ]);

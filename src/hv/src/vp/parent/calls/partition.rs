@@ -20,6 +20,7 @@ use crate::partition::child::{ChildPartition, Creation, State};
 use crate::partition::directory::{self, CHILDREN};
 use crate::partition::parent::PARENT;
 use crate::partition::state_page::PinnedPage;
+use crate::partition::statistics::Machine;
 use crate::partition::vmbus::QUOTAS;
 use crate::partition::{Partition, PartitionCore, statistics};
 use crate::shootdown;
@@ -287,10 +288,8 @@ impl ParentVp {
         match call {
             Call::CreatePartition | Call::DeletePartition => self.show_machine(),
             Call::CreateVp | Call::DeleteVp | Call::FinalizePartition => self.show_machine(),
-            Call::DepositMemory
-            | Call::WithdrawMemory
-            | Call::MapGpaPages
-            | Call::UnmapGpaPages => {}
+            Call::DepositMemory | Call::WithdrawMemory => self.show_machine(),
+            Call::MapGpaPages | Call::UnmapGpaPages => {}
             _ => return,
         }
         // All of them begin with the partition.
@@ -302,11 +301,18 @@ impl ParentVp {
     }
 
     fn show_machine(&self) {
-        statistics::show_machine(lp::all().len(), || {
-            let children = (0..CHILDREN).filter_map(directory::at);
-            children.fold((0, 0), |(count, vps), child| {
-                (count + 1, vps + child.core().vps.iter().count() as u64)
-            })
+        statistics::show_machine(|| {
+            let mut machine = Machine {
+                lps: lp::all().len() as u64,
+                children: 0,
+                vps: 0,
+                leaves: self.partition.slat.lock().leaves(),
+            };
+            for child in (0..CHILDREN).filter_map(directory::at) {
+                machine.children += 1;
+                machine.vps += child.core().vps.iter().count() as u64;
+            }
+            machine
         });
     }
 }
