@@ -5,13 +5,15 @@ use machine::platform::Platform;
 use machine::verdict::{check, equal, note};
 use machine::{clock, insn};
 use tlfs::HvError;
+use tlfs::call::{PARTITION_SELF, StatsArea, StatsOf};
 use tlfs::register::RegisterName as N;
 
 use super::need;
-use crate::arena;
+use super::statistics::Shown;
+use crate::arena::{self, CHUNK, FRAME};
 use crate::child::code;
 use crate::child::guest::{Guest, Mode};
-use crate::client::partition::{Child, Gone, RWX, USUAL, own_frames};
+use crate::client::partition::{Child, Gone, RWX, USUAL, deposit_frames, own_frames};
 use crate::client::vp::{PATIENCE, segment_value};
 use crate::options::Options;
 
@@ -21,9 +23,11 @@ const REPORT: u32 = 1000;
 
 /// Runs the group.
 pub fn run(options: &Options, _: &Platform) {
+    let Some(books) = Books::open() else { return };
     // The first one may make the parent's own pool grow.
     let Some(first) = cycle() else { return };
     let own = own_frames();
+    let before = books.read();
     let start = clock::reference();
     let mut bad = 0;
     let mut costs = (first, first);
@@ -55,6 +59,105 @@ pub fn run(options: &Options, _: &Platform) {
     let each = (clock::reference() - start) / 10 / u64::from(options.cycles.max(1));
     note(format_args!("{each} us each, {} frames of pool", costs.1));
     isolation();
+    before.compare("at the end", &books.read());
+    shows(&books);
+    before.compare("after one more child", &books.read());
+    books.close();
+}
+
+/// What the hypervisor uses, and what the parent's second-level tables are made of. There are the pages of statistics
+/// that say so.
+struct Books {
+    hypervisor: Shown,
+    parent: Shown,
+}
+
+/// What they say.
+#[derive(Debug, PartialEq, Eq)]
+struct Sums {
+    /// Frames that the hypervisor uses. All others of its block are free.
+    used: u64,
+    /// Leaves of the parent's tables: 4 KiB, 2 MiB, 1 GiB.
+    leaves: [u64; 3],
+}
+
+impl Books {
+    fn open() -> Option<Self> {
+        Some(Self {
+            hypervisor: Shown::of("cycles", StatsOf::Hypervisor, StatsArea::Own)?,
+            parent: Shown::of("cycles", StatsOf::Partition(PARTITION_SELF), StatsArea::Own)?,
+        })
+    }
+
+    /// As of the last call about a partition.
+    fn read(&self) -> Sums {
+        use tlfs::statistics::{hypervisor, partition as n};
+        let sizes = [n::GPA_PAGES_4K, n::GPA_PAGES_2M, n::GPA_PAGES_1G];
+        Sums {
+            used: self.hypervisor.get(hypervisor::TOTAL_PAGES),
+            leaves: sizes.map(|size| self.parent.get(size)),
+        }
+    }
+
+    fn close(self) {
+        for shown in [self.hypervisor, self.parent] {
+            need("cycles: a page of statistics goes", shown.unmap());
+            arena::free(shown.page);
+        }
+    }
+}
+
+impl Sums {
+    fn compare(&self, when: &str, now: &Self) {
+        equal(
+            format_args!("cycles: frames that the hypervisor uses, {when}"),
+            now.used,
+            self.used,
+        );
+        for (n, size) in ["4 KiB", "2 MiB", "1 GiB"].into_iter().enumerate() {
+            equal(
+                format_args!("cycles: the parent's leaves of {size}, {when}"),
+                now.leaves[n],
+                self.leaves[n],
+            );
+        }
+        note(format_args!("{when}: {now:?}"));
+    }
+}
+
+/// A child that is there shows in the sums: they can tell.
+fn shows(books: &Books) {
+    let chunk = arena::chunk();
+    let before = books.read();
+    let Some(mut child) = need("cycles: one more child", Child::create(USUAL)) else {
+        return;
+    };
+    let one = books.read();
+    check(
+        "cycles: a child is counted",
+        one.used > before.used && one.leaves == before.leaves,
+    );
+    // Its large page, or the 1 GiB around it, is in pieces.
+    let reply = deposit_frames(child.id, &[chunk]);
+    need("cycles: a deposit", reply.status);
+    child.deposited.insert(chunk);
+    let split = books.read();
+    let [small, large, huge] = split.leaves;
+    let [smalls, larges, huges] = before.leaves;
+    equal(
+        "cycles: a large page in pieces",
+        small.wrapping_sub(smalls),
+        512,
+    );
+    check(
+        "cycles: and one less whole, or 511 more of what was huge",
+        (large.wrapping_add(1), huge) == (larges, huges)
+            || (large.wrapping_sub(511), huge.wrapping_add(1)) == (larges, huges),
+    );
+    check("cycles: its table is counted", split.used > one.used);
+    note(format_args!("with a child: {split:?}"));
+    super::clean("cycles: the child", child.destroy());
+    (1..CHUNK / FRAME).for_each(|n| arena::free(chunk + n * FRAME));
 }
 
 /// One child with 1 VP that runs sixteen bits of code; the frames it cost, or `None` after a failed test.

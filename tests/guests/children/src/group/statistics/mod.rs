@@ -36,9 +36,10 @@ pub fn run(_: &Options, platform: &Platform) {
 }
 
 /// A page of statistics in a frame of ours.
-struct Shown {
+pub struct Shown {
     object: StatsObject,
-    page: u64,
+    /// Where it lies.
+    pub page: u64,
 }
 
 fn map(object: StatsObject, page: u64) -> Result<(), HvError> {
@@ -50,7 +51,8 @@ fn map(object: StatsObject, page: u64) -> Result<(), HvError> {
 }
 
 impl Shown {
-    fn of(name: &str, of: StatsOf, area: StatsArea) -> Option<Self> {
+    /// Maps the page of `of`.
+    pub fn of(name: &str, of: StatsOf, area: StatsArea) -> Option<Self> {
         let shown = Self {
             object: StatsObject { of, area },
             page: arena::frame(),
@@ -62,7 +64,8 @@ impl Shown {
         Some(shown)
     }
 
-    fn get(&self, index: Index) -> u64 {
+    /// A counter.
+    pub fn get(&self, index: Index) -> u64 {
         insn::read_phys64(self.page + u64::from(index) * 8)
     }
 
@@ -71,7 +74,8 @@ impl Shown {
         synic::sleep_until(LAG, || self.get(index) >= value)
     }
 
-    fn unmap(&self) -> Result<(), HvError> {
+    /// Takes it away; the frame is the caller's again.
+    pub fn unmap(&self) -> Result<(), HvError> {
         let input = StatsPage {
             object: self.object,
         };
