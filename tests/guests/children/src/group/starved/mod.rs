@@ -1,6 +1,8 @@
 //! The pool is empty: a call that needs memory says so, has changed nothing, and goes on from there when there is some.
 
+mod links;
 mod own_pool;
+mod unpaid;
 
 use addr::VpIndex;
 use machine::platform::Platform;
@@ -9,13 +11,12 @@ use tlfs::call::*;
 use tlfs::register::RegisterName as N;
 use tlfs::{CallCode, HvError};
 
-use super::{destroy, need, refused, stopped};
+use super::{destroy, need, stopped};
 use crate::arena::{self, CHUNK, FRAME};
 use crate::child::code;
 use crate::child::guest::{Guest, Mode};
 use crate::client::call;
 use crate::client::partition::{Gone, RWX};
-use crate::client::port;
 use crate::client::vp::{get_registers, set_registers};
 use crate::options::Options;
 
@@ -23,7 +24,6 @@ const NONE: HvError = HvError::INSUFFICIENT_MEMORY;
 /// A gigabyte of which nothing is mapped.
 const FAR: u64 = 0x2_4000_0000;
 const LEAF: u32 = 0x8000_0002;
-const PORT: u32 = 0x77;
 /// Frames that one call may want at most.
 const MOST: u32 = 64;
 
@@ -37,7 +37,16 @@ pub fn run(_: &Options, _: &Platform) {
     split(&mut guest);
     overlay(&mut guest);
     override_of_cpuid(&mut guest);
-    links(&mut guest);
+    links::run(&mut guest);
+    starve(&mut guest);
+    let held = guest.deposited.len();
+    unpaid::run(&mut guest, "no pool");
+    starve(&mut guest);
+    equal(
+        "starved: no frame came out of use",
+        guest.deposited.len() as u64,
+        held as u64,
+    );
     own_pool::run(&mut guest);
     need(
         "starved: start",
@@ -222,36 +231,5 @@ fn override_of_cpuid(guest: &mut Guest) {
         "a result of CPUID",
         |_| call::simple(CallCode::REGISTER_INTERCEPT_RESULT, &record.encode()),
         |guest| answer(guest) != 0x5EED,
-    );
-}
-
-/// A port of the child, for which its pool pays, and a connection of its.
-fn links(guest: &mut Guest) {
-    let id = guest.id;
-    let message = port::message(3);
-    fed(
-        guest,
-        "a port",
-        |_| port::create(id, PORT, PARTITION_SELF, message),
-        // Deleting what there is not tells.
-        |_| port::delete(id, PORT) == Err(HvError::INVALID_PORT_ID),
-    );
-    refused(
-        "starved: a port: it is deleted by now",
-        port::delete(id, PORT),
-        HvError::INVALID_PORT_ID,
-    );
-    let made = port::own(|| port::create(PARTITION_SELF, PORT, id, message));
-    need("starved: a port of the parent", made);
-    let message = ConnectionKind::Message;
-    fed(
-        guest,
-        "a connection",
-        |_| port::connect(id, PORT, PARTITION_SELF, PORT, message),
-        |_| port::disconnect(id, PORT, false) == Err(HvError::INVALID_CONNECTION_ID),
-    );
-    need(
-        "starved: the parent's port goes",
-        port::delete(PARTITION_SELF, PORT),
     );
 }

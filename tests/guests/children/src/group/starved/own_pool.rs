@@ -55,6 +55,8 @@ pub fn run(guest: &mut Guest) {
         children().len() as u64,
         rest.len() as u64 + 1,
     );
+    super::unpaid::run(guest, "no own pool");
+    connections(guest);
     let chunk = arena::chunk();
     arena::fill(chunk, FRAME, PATTERN);
     let reply = deposit_frames(guest.id, &[chunk]);
@@ -104,6 +106,42 @@ pub fn run(guest: &mut Guest) {
     }
     // The chunk's first frame comes back with the pool; the others are free.
     (1..CHUNK / FRAME).for_each(|n| arena::free(chunk + n * FRAME));
+}
+
+/// Connections of the parent, until the last one wants a frame.
+fn connections(guest: &Guest) {
+    let connect = |number| {
+        let kind = ConnectionKind::Message;
+        port::connect(PARTITION_SELF, number, PARTITION_SELF, FIRST, kind)
+    };
+    let disconnect = |number| port::disconnect(PARTITION_SELF, number, false);
+    let mut end = FIRST;
+    let last = loop {
+        match connect(end) {
+            Ok(()) if end < FIRST + PORTS => end += 1,
+            result => break result,
+        }
+    };
+    refused("own pool: a connection that needs a frame", last, NONE);
+    refused(
+        "own pool: it is not there",
+        disconnect(end),
+        HvError::INVALID_CONNECTION_ID,
+    );
+    let mut result = last;
+    for _ in 0..2 {
+        if result == Err(NONE) {
+            feed_own(guest);
+            result = connect(end);
+        }
+    }
+    need("own pool: with memory it is", result);
+    let gone = (FIRST..=end).filter(|n| disconnect(*n).is_ok()).count();
+    equal(
+        "own pool: the connections go",
+        gone as u64,
+        u64::from(end - FIRST) + 1,
+    );
 }
 
 /// Gives one frame to the parent's own pool: from where its memory is in small pages, since there is no table to split a
