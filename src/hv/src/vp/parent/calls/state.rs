@@ -24,7 +24,6 @@ impl ParentVp {
             return Err(HvError::INVALID_PARAMETER);
         }
         let page = PinnedPage::new(frame(call.page.get())?).map_err(owners::status)?;
-        page.write(0, &[0; PAGE_SIZE as usize]);
         let mut pages = vp.pages.lock();
         let slot = match call.kind {
             StatePageType::Registers => &mut pages.registers,
@@ -33,6 +32,7 @@ impl ParentVp {
         if slot.is_some() {
             return Err(HvError::OBJECT_IN_USE);
         }
+        page.write(0, &[0; PAGE_SIZE as usize]);
         *slot = Some(page);
         drop(pages);
         body.write_output(&call.page.get().to_le_bytes())
