@@ -1,8 +1,10 @@
 //! A child's guest physical address space: mapping, splitting, merging, taking away, tracking.
 
 mod access;
+mod counts;
 mod dirty;
 mod half_way;
+mod hole;
 mod mapping;
 mod revocation;
 mod uses;
@@ -40,6 +42,9 @@ pub fn run(_: &Options, platform: &Platform) {
     access(&mut guest);
     translate(&mut guest);
     uses(&mut guest);
+    counts::most_uses(&mut guest);
+    counts::taken_back(&mut guest);
+    hole::hole(&mut guest);
     revocation(&mut guest, platform);
     destroy("memory", guest);
     half_way();
