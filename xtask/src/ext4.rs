@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use runner::emulator::Program;
+use runner::tether::AtDeath;
 
 /// The programs.
 #[derive(Debug, Clone)]
@@ -26,7 +27,7 @@ impl E2fsprogs {
         let mut mke2fs = Program::of_tree(&self.tree, "usr/sbin/mke2fs");
         mke2fs.environment("MKE2FS_CONFIG", &self.tree.join("etc/mke2fs.conf"));
         let output = mke2fs
-            .command()
+            .command(AtDeath::Kill)
             .args(["-q", "-t", "ext4", "-L", label])
             .args(["-E", "root_owner=0:0", "-d"])
             .arg(directory)
@@ -44,7 +45,7 @@ impl E2fsprogs {
         let mut script = tempfile::NamedTempFile::new()?;
         script.write_all(edits.script.as_bytes())?;
         let output = Program::of_tree(&self.tree, "usr/sbin/debugfs")
-            .command()
+            .command(AtDeath::Kill)
             .arg("-w")
             .arg("-f")
             .arg(script.path())

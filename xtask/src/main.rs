@@ -70,6 +70,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    runner::tether::enter();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use runner::tether::{self, AtDeath};
 
 /// A build that takes longer is announced.
 const MOMENT: Duration = Duration::from_secs(2);
@@ -45,9 +46,10 @@ impl Workspace {
         &self.target
     }
 
-    /// Cargo, to be run in the workspace's root.
+    /// Cargo, to be run in the workspace's root. It ends with this thread; a compiler that it started finishes its crate.
     pub fn cargo(&self) -> Command {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+        let mut command = tether::command(cargo, AtDeath::Terminate);
         command.current_dir(&self.root);
         // What cargo set for xtask itself must not reach the builds that xtask starts.
         for (name, _) in std::env::vars_os() {

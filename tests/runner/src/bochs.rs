@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use crate::emulator::Emulators;
 use crate::files::RunFiles;
 use crate::machine::{Machine, Model};
+use crate::tether;
 
 /// What COM1 of Bochs is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub fn command(
         lines => lines.join("\n") + "\n",
     };
     fs::write(&commands, words)?;
-    let mut bochs = emulators.bochs.command();
+    let mut bochs = emulators.bochs.command(tether::AtDeath::Kill);
     bochs
         .arg("-q")
         .arg("-f")

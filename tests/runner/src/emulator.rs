@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::tether::{self, AtDeath};
+
 /// The emulators and the firmware that the test machines are made of.
 #[derive(Debug, Clone)]
 pub struct Emulators {
@@ -78,18 +80,23 @@ impl Program {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// The command that starts the program.
-    pub fn command(&self) -> Command {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The command that starts the program, which then does not outlive this thread: it gets `end`.
+    pub fn command(&self, end: AtDeath) -> Command {
         let mut command = match &self.tree {
             None => {
-                let mut command = Command::new(&self.path);
+                let mut command = tether::command(&self.path, end);
                 if let Some(library) = &self.preload {
                     command.env("LD_PRELOAD", library);
                 }
                 command
             }
             Some(tree) => {
-                let mut command = Command::new(tree.join("lib64/ld-linux-x86-64.so.2"));
+                let mut command = tether::command(tree.join("lib64/ld-linux-x86-64.so.2"), end);
                 command
                     .arg("--library-path")
                     .arg(tree.join("usr/lib/x86_64-linux-gnu"));

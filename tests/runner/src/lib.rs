@@ -15,4 +15,5 @@ pub mod qemu;
 pub mod session;
 pub mod tap;
 pub mod terminal;
+pub mod tether;
 pub mod verdict;

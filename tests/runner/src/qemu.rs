@@ -15,6 +15,7 @@ use crate::emulator::Emulators;
 use crate::files::RunFiles;
 use crate::machine::{Bus, Console, Machine};
 use crate::session::Event;
+use crate::tether;
 
 /// The command that starts `machine`.
 pub fn command(
@@ -27,7 +28,12 @@ pub fn command(
     std::fs::copy(&firmware.variables, files.firmware_variables())?;
     let is_kvm = machine.may_use_kvm && emulators.nested_kvm;
 
-    let mut qemu = emulators.qemu.command();
+    // On a terminal it has keys and echo to put back.
+    let end = match console {
+        Console::Terminal => tether::AtDeath::Terminate,
+        Console::File => tether::AtDeath::Kill,
+    };
+    let mut qemu = emulators.qemu.command(end);
     qemu.args([
         "-nodefaults",
         "-no-user-config",

@@ -253,15 +253,11 @@ fn setting(workspace: &Workspace, bench: &Bench<'_>) -> Result<Setting> {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let kernel = debian::kernel(Flavour::Cloud)?;
-    let bochs = bench.emulators.bochs.command();
     Ok(Setting {
         date: output("date", &["-u", "+%Y-%m-%d"])?,
         version: output("git", &["describe", "--always", "--tags", "--dirty"])?,
         versions: vec![
-            format!(
-                "Bochs: {}",
-                version(Path::new(bochs.get_program()), "bochs-")
-            ),
+            format!("Bochs: {}", version(bench.emulators.bochs.path(), "bochs-")),
             format!(
                 "OVMF: {}",
                 version(&bench.emulators.firmware.code, "firmware-")

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use runner::tether::{self, AtDeath};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -111,7 +112,7 @@ APT::Sandbox::User "root";
     }
 
     fn run(&self, arguments: &[&str], packages: &[String]) -> Result<String> {
-        let output = Command::new("apt-get")
+        let output = tether::command("apt-get", AtDeath::Terminate)
             .arg("-c")
             .arg(self.directory.join("apt.conf"))
             .arg("-qq")
@@ -165,7 +166,7 @@ APT::Sandbox::User "root";
         for entry in fs::read_dir(self.archives())? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "deb") {
-                let status = Command::new("dpkg-deb")
+                let status = tether::command("dpkg-deb", AtDeath::Kill)
                     .arg("-x")
                     .arg(&path)
                     .arg(tree)

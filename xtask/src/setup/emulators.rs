@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use runner::emulator::{Emulators, Firmware, Program};
+use runner::tether::AtDeath;
 
 use super::apt::Package;
 use super::{AMD64, Thing, cure, find_program, say};
@@ -153,7 +154,11 @@ fn nested_kvm() -> bool {
 
 /// Checks that both emulators start at all.
 pub fn check(emulators: &Emulators) -> Result<()> {
-    let output = emulators.qemu.command().arg("--version").output()?;
+    let output = emulators
+        .qemu
+        .command(AtDeath::Kill)
+        .arg("--version")
+        .output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success(),
@@ -161,7 +166,11 @@ pub fn check(emulators: &Emulators) -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     say(text.lines().next().unwrap_or("QEMU"));
-    let output = emulators.bochs.command().arg("--help").output()?;
+    let output = emulators
+        .bochs
+        .command(AtDeath::Kill)
+        .arg("--help")
+        .output()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned()
         + &String::from_utf8_lossy(&output.stdout);
     text.contains("bochsrc options")

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use runner::tether::{self, AtDeath};
 
 use super::{find_program, say};
 
@@ -30,7 +31,7 @@ pub fn obtain_targets() -> Result<()> {
          install rustup (README.md), or a toolchain with these targets"
     );
     say(&format!("adding the Rust targets {}", missing.join(", ")));
-    let status = Command::new("rustup")
+    let status = tether::command("rustup", AtDeath::Kill)
         .args(["target", "add"])
         .args(&missing)
         .status()?;

@@ -1,7 +1,6 @@
 //! Machines whose emulator is killed, as if the plug were pulled, and which start again with the same disk.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -9,6 +8,7 @@ use runner::cases::Case;
 use runner::files::RunFiles;
 use runner::machine::{self, Bus, Machine};
 use runner::session::{End, Outcome};
+use runner::tether::{self, AtDeath};
 
 /// What the parent's console says for each file that a child has been told to be on its disk; a number follows.
 pub const LINE: &str = "synced:";
@@ -25,7 +25,7 @@ impl Disk {
             .context("a directory for tests")?;
         let disk = Self(parent.join(format!("pulled-{}.img", std::process::id())));
         // Most of it is holes, which no other copy keeps everywhere.
-        let status = Command::new("cp")
+        let status = tether::command("cp", AtDeath::Kill)
             .args(["--sparse=always", "--reflink=auto"])
             .args([image, &disk.0])
             .status()?;
