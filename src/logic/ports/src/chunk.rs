@@ -2,7 +2,7 @@
 
 use tlfs::Message;
 
-use crate::record::{Connection, Port, Vp};
+use crate::record::{Connection, Port, Record, Vp};
 
 /// Names a chunk, for instance by its frame number. Not 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +10,10 @@ use crate::record::{Connection, Port, Vp};
 pub struct ChunkId(pub u32);
 
 /// Contents of a chunk: integers only, so that any bits are a value; 4096 bytes at most, aligned to 8.
-pub trait Chunk: sealed::Sealed + Sized {}
+pub trait Chunk: sealed::Sealed + Sized + 'static {
+    /// One of zeros, for a pool that cannot take any bits for it.
+    fn zeroed() -> Self;
+}
 
 /// A source of chunks.
 pub trait Chunks {
@@ -42,49 +45,36 @@ pub struct Slab<T, const N: usize> {
 pub struct Messages(pub(crate) [Message; 16]);
 
 mod sealed {
-    pub trait Sealed: 'static {
-        /// For pools of tests, which cannot cast.
-        #[cfg(test)]
-        fn zeroed() -> std::boxed::Box<dyn std::any::Any>;
+    pub trait Sealed {}
+}
+
+impl sealed::Sealed for Heads {}
+impl Chunk for Heads {
+    fn zeroed() -> Self {
+        Self([0; 512])
     }
 }
 
-macro_rules! chunks {
-    ($($type:ty)*) => {$(
-        impl sealed::Sealed for $type {
-            #[cfg(test)]
-            fn zeroed() -> std::boxed::Box<dyn std::any::Any> {
-                <$type>::boxed()
-            }
+impl sealed::Sealed for Messages {}
+impl Chunk for Messages {
+    fn zeroed() -> Self {
+        Self([Message::EMPTY; 16])
+    }
+}
+
+impl<T, const N: usize> sealed::Sealed for Slab<T, N> {}
+impl<T: Record, const N: usize> Chunk for Slab<T, N> {
+    fn zeroed() -> Self {
+        Self {
+            next: 0,
+            records: [T::default(); N],
         }
-        impl Chunk for $type {}
+    }
+}
+
+macro_rules! check {
+    ($($type:ty)*) => {$(
         const _: () = assert!(size_of::<$type>() <= 4096 && align_of::<$type>() <= 8);
     )*};
 }
-chunks! { Heads Messages Slab<Port, { Port::IN_SLAB }> Slab<Connection, { Connection::IN_SLAB }> Slab<Vp, { Vp::IN_SLAB }> }
-
-#[cfg(test)]
-mod zero {
-    use super::*;
-    use std::any::Any;
-    use std::boxed::Box;
-
-    impl Heads {
-        pub(super) fn boxed() -> Box<dyn Any> {
-            Box::new(Self([0; 512]))
-        }
-    }
-
-    impl Messages {
-        pub(super) fn boxed() -> Box<dyn Any> {
-            Box::new(Self([Message::EMPTY; 16]))
-        }
-    }
-
-    impl<T: Copy + Default + 'static, const N: usize> Slab<T, N> {
-        pub(super) fn boxed() -> Box<dyn Any> {
-            let records = [T::default(); N];
-            Box::new(Self { next: 0, records })
-        }
-    }
-}
+check! { Heads Messages Slab<Port, { Port::IN_SLAB }> Slab<Connection, { Connection::IN_SLAB }> Slab<Vp, { Vp::IN_SLAB }> }

@@ -14,17 +14,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-#[cfg(test)]
-extern crate std;
-
 mod chunk;
 mod connection;
 mod map;
 mod port;
 mod record;
-
-#[cfg(test)]
-mod tests;
 
 pub use chunk::{Chunk, ChunkId, Chunks};
 pub use connection::Connections;

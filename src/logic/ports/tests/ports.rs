@@ -1,56 +1,14 @@
-//! Ports and connections of several partitions against a model.
+//! What ports and connections do.
+
+mod pool;
 
 use addr::{Gpa, PartitionId, VpIndex};
-use proptest::prelude::*;
-use std::any::Any;
-use std::boxed::Box;
-use std::collections::{BTreeMap, VecDeque};
-use std::vec::Vec;
+use pool::Pool;
+use ports::{Connections, EventTarget, Ports, QUEUE_MESSAGES, Target};
 use synic::MessageSource;
 use tlfs::call::{ConnectionId, ConnectionKind, Doorbell, PortId, PortInfo, PortKind};
 use tlfs::wire::SintIndex;
 use tlfs::{HvError, MessageType};
-
-use crate::*;
-
-/// Frames that are interpreted as the type they are first asked for, and stay that: a real pool casts.
-struct Pool {
-    frames: BTreeMap<u32, Option<Box<dyn Any>>>,
-    next: u32,
-    left: usize,
-}
-
-impl Pool {
-    fn new(left: usize) -> Self {
-        Self {
-            frames: BTreeMap::new(),
-            next: 1,
-            left,
-        }
-    }
-}
-
-impl Chunks for Pool {
-    fn allocate(&mut self) -> Option<ChunkId> {
-        self.left = self.left.checked_sub(1)?;
-        self.next += 1;
-        self.frames.insert(self.next, None);
-        Some(ChunkId(self.next))
-    }
-
-    fn free(&mut self, chunk: ChunkId) {
-        assert!(
-            self.frames.remove(&chunk.0).is_some(),
-            "{chunk:?} is freed twice"
-        );
-        self.left += 1;
-    }
-
-    fn get<T: Chunk>(&mut self, chunk: ChunkId) -> Option<&mut T> {
-        let frame = self.frames.get_mut(&chunk.0)?;
-        frame.get_or_insert_with(|| T::zeroed()).downcast_mut()
-    }
-}
 
 const OWNER: PartitionId = PartitionId::new(1);
 const SENDER: PartitionId = PartitionId::new(0x402);
@@ -88,13 +46,12 @@ fn messages_of_a_port_come_in_order_and_ports_take_turns() {
             .create(PortId(id), SENDER, &message_port(2, 0), &mut pool)
             .unwrap();
     }
-    let to = |id| PortRef {
-        owner: OWNER,
-        port: PortId(id),
-        generation: id - 1,
-    };
+    let [one, two] = [1, 2].map(|id| {
+        let found = ports.connectable(PortId(id), SENDER, &ConnectionKind::Message, &mut pool);
+        found.unwrap()
+    });
     for n in 0..3 {
-        let target = ports.post(to(1), MessageType(1), &[n], &mut pool).unwrap();
+        let target = ports.post(one, MessageType(1), &[n], &mut pool).unwrap();
         assert_eq!(
             target,
             Target {
@@ -103,7 +60,7 @@ fn messages_of_a_port_come_in_order_and_ports_take_turns() {
             }
         );
     }
-    ports.post(to(2), MessageType(1), &[9], &mut pool).unwrap();
+    ports.post(two, MessageType(1), &[9], &mut pool).unwrap();
     assert!(drain(&mut ports, 1, 2, &mut pool).is_empty());
     assert!(drain(&mut ports, 0, 3, &mut pool).is_empty());
     let taken = drain(&mut ports, 0, 2, &mut pool);
@@ -426,102 +383,4 @@ fn thousands_of_ports_and_connections_fit_and_go() {
             .create(PortId(1), SENDER, &message_port(0, 0), &mut pool)
             .is_ok()
     );
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
-    /// With every amount of memory: what fails changes nothing, and succeeds once there is more.
-    #[test]
-    fn ports_behave_as_queues(
-        steps in proptest::collection::vec((0u8..8, 1u32..12, 0u8..3, 0u32..3), 0..300), memory in 0usize..80
-    ) {
-        let (mut ports, mut pool) = (Ports::new(OWNER), Pool::new(memory));
-        let mut model: BTreeMap<u32, (PortRef, PortInfo, VecDeque<u64>)> = BTreeMap::new();
-        let mut stale: Vec<PortRef> = Vec::new();
-        for (n, (step, id, sint, vp)) in (0u64..).zip(steps) {
-            match step {
-                0 | 1 => {
-                    let kind = if id % 4 == 0 { PortKind::Doorbell } else { PortKind::Message };
-                    let info = info(kind, sint, if vp == 2 { ANY } else { VpIndex::new(vp) });
-                    let (before, left) = (pool.frames.len(), pool.left);
-                    match ports.create(PortId(id), SENDER, &info, &mut pool) {
-                        Ok(()) => {
-                            let wanted = if id % 4 == 0 { ConnectionKind::Doorbell(Doorbell::default()) } else { ConnectionKind::Message };
-                            let to = ports.connectable(PortId(id), SENDER, &wanted, &mut pool).unwrap();
-                            prop_assert!(model.insert(id, (to, info, VecDeque::new())).is_none());
-                        }
-                        Err(HvError::INSUFFICIENT_MEMORY) => {
-                            prop_assert!(left < 20);
-                            // Slabs may stay for the next attempt, queues do not.
-                            prop_assert!(pool.frames.len() <= before + 4);
-                            pool.left += 3;
-                        }
-                        Err(error) => {
-                            prop_assert_eq!(error, HvError::INVALID_PORT_ID);
-                            prop_assert!(model.contains_key(&id));
-                        }
-                    }
-                }
-                2 => {
-                    let gone = model.remove(&id);
-                    prop_assert_eq!(ports.delete(PortId(id), &mut pool).is_ok(), gone.is_some());
-                    stale.extend(gone.map(|g| g.0));
-                }
-                3..=5 => if let Some((to, info, queue)) = model.get_mut(&id) {
-                    let posted = ports.post(*to, MessageType(1), &n.to_le_bytes(), &mut pool);
-                    if info.kind == PortKind::Doorbell {
-                        prop_assert_eq!(posted, Err(HvError::INVALID_PORT_ID));
-                        ports.keep_rung(PortId(id), &mut pool);
-                        queue.clear();
-                        queue.push_back(0);
-                    } else {
-                        prop_assert!(posted.is_ok());
-                        queue.push_back(n);
-                    }
-                },
-                6 => {
-                    let taken = drain_one(&mut ports, vp, sint.into(), &mut pool);
-                    if let Some((origin, value, more)) = taken {
-                        let (_, info, queue) = model.get_mut(&origin).unwrap();
-                        prop_assert_eq!(queue.pop_front(), Some(value));
-                        prop_assert!(info.sint.get() == sint && (info.vp == ANY || info.vp.get() == vp));
-                        let left = model.values().any(|(_, info, queue)| is_for(info, sint, vp) && !queue.is_empty());
-                        prop_assert_eq!(more, left);
-                    } else {
-                        prop_assert!(model.values().all(|(_, info, queue)| !is_for(info, sint, vp) || queue.is_empty()));
-                    }
-                }
-                _ => match ports.next_rung(VpIndex::new(vp), &mut pool) {
-                    Some((id, sint)) => {
-                        let (_, info, queue) = model.get_mut(&id.0).unwrap();
-                        prop_assert_eq!((queue.pop_front(), info.sint.get()), (Some(0), sint));
-                    }
-                    None => prop_assert!(model.values().all(|(_, info, queue)| info.kind != PortKind::Doorbell
-                        || (info.vp != ANY && info.vp.get() != vp) || queue.is_empty())),
-                },
-            }
-            for to in &stale {
-                prop_assert_eq!(ports.post(*to, MessageType(1), &[], &mut pool), Err(HvError::INVALID_PORT_ID));
-            }
-        }
-        while ports.release(&mut pool) {}
-        prop_assert!(pool.frames.is_empty());
-    }
-}
-
-fn is_for(info: &PortInfo, sint: u8, vp: u32) -> bool {
-    info.kind == PortKind::Message
-        && info.sint.get() == sint
-        && (info.vp == ANY || info.vp.get() == vp)
-}
-
-fn drain_one(ports: &mut Ports, vp: u32, sint: usize, pool: &mut Pool) -> Option<(u32, u64, bool)> {
-    let mut source = ports.messages(VpIndex::new(vp), pool);
-    let (message, more) = source.first(sint)?;
-    source.pop(sint);
-    Some((
-        message.origin() as u32,
-        u64::from_le_bytes(message.payload().try_into().unwrap()),
-        more,
-    ))
 }
