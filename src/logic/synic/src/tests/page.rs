@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use tlfs::message::FLAG_PENDING;
 
-use crate::SynicPage;
+use super::SynicPage;
 
 /// 4 KiB as the guest and the hypervisor share them.
 pub(super) struct Page {
