@@ -1,96 +1,41 @@
-//! What several targets need.
+//! Fuzz targets: what a child, a file or the other side of a shared page may say.
+//!
+//! A target is a function of bytes that panics when a rule is broken. `libfuzzer` feeds them what it thinks up, the test
+//! `replay` what stands in `corpus`. See `README.md`.
 
-use std::io;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+mod image;
+mod shared_ring;
+pub mod targets;
 
-use disk::{Discard, Image, ImageTraits, IoVector, IoVectorMut};
-use ring::{Contiguous, ControlPage};
-use ring_proto::Control;
+pub use targets::TARGETS;
 
-/// A ring's memory.
-pub struct Ring {
-    control: ControlPage,
-    data: Vec<AtomicU64>,
+use image::Memory;
+use shared_ring::{FIELDS, Ring};
+
+/// Set to anything, it has a target print what it took its bytes for.
+pub const SHOW: &str = "FUZZ_SHOW";
+
+/// Makes of bytes what a target wants. `None` when there are too few.
+fn input_of<'a, T: arbitrary::Arbitrary<'a> + std::fmt::Debug>(bytes: &'a [u8]) -> Option<T> {
+    let input = T::arbitrary_take_rest(arbitrary::Unstructured::new(bytes)).ok()?;
+    static IS_SHOWN: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    if *IS_SHOWN.get_or_init(|| std::env::var_os(SHOW).is_some()) {
+        eprintln!("{input:#?}");
+    }
+    Some(input)
 }
 
-impl Ring {
-    /// With a data area of `bytes`, whole pages.
-    pub fn new(bytes: usize) -> Self {
-        let control: ControlPage = std::array::from_fn(|_| AtomicU32::new(0));
-        control[Control::Features.word()].store(1, Ordering::Relaxed);
-        Self {
-            control,
-            data: (0..bytes / 8).map(|_| AtomicU64::new(0)).collect(),
+/// The function of a target's module. Written as libFuzzer's own macro is.
+macro_rules! target {
+    (|$input:ident: $type:ty| $body:block) => {
+        /// Takes the bytes for what the module says, and panics when a rule is broken.
+        pub fn run(bytes: &[u8]) {
+            if let Some(input) = crate::input_of(bytes) {
+                one(input);
+            }
         }
-    }
 
-    pub fn mem(&self) -> Contiguous<'_> {
-        Contiguous::new(&self.control, &self.data)
-    }
+        fn one($input: $type) $body
+    };
 }
-
-/// The fields of a ring's control page.
-pub const FIELDS: [Control; 5] = [
-    Control::WriteIndex,
-    Control::ReadIndex,
-    Control::InterruptMask,
-    Control::PendingSendSize,
-    Control::Features,
-];
-
-/// An image in memory, as strict as a file: accesses beyond its end panic.
-pub struct Memory(Mutex<Vec<u8>>);
-
-impl Memory {
-    pub fn new(bytes: usize) -> Self {
-        Self(Mutex::new(vec![0x5A; bytes]))
-    }
-}
-
-impl Image for Memory {
-    fn size(&self) -> u64 {
-        self.0.lock().unwrap().len() as u64
-    }
-
-    fn traits(&self) -> ImageTraits {
-        ImageTraits {
-            is_read_only: false,
-            logical_block: 512,
-            physical_block: 4096,
-            discard: Some(Discard { granularity: 4096 }),
-        }
-    }
-
-    fn read(&self, at: u64, mut into: IoVectorMut<'_>) -> io::Result<()> {
-        let bytes = self.0.lock().unwrap();
-        let end = at as usize + into.len() as usize;
-        into.copy_from_slice(&bytes[at as usize..end]);
-        Ok(())
-    }
-
-    fn write(&self, at: u64, from: IoVector<'_>) -> io::Result<()> {
-        let mut bytes = self.0.lock().unwrap();
-        let end = at as usize + from.len() as usize;
-        from.copy_into_slice(&mut bytes[at as usize..end]);
-        Ok(())
-    }
-
-    fn write_zeroes(&self, at: u64, len: u64) -> io::Result<()> {
-        self.0.lock().unwrap()[at as usize..(at + len) as usize].fill(0);
-        Ok(())
-    }
-
-    fn discard(&self, at: u64, len: u64) -> io::Result<()> {
-        self.write_zeroes(at, len)
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn resize(&self, bytes: u64) -> io::Result<()> {
-        self.0.lock().unwrap().resize(bytes as usize, 0);
-        Ok(())
-    }
-}
+use target;

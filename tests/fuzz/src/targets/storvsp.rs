@@ -1,17 +1,16 @@
 //! Packets of a child to its storage provider: each that is taken and wants a completion gets one.
-#![no_main]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use disk::Pool;
-use fuzz::Memory;
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use libfuzzer_sys::fuzz_target;
+use arbitrary::Arbitrary;
 use scsi::{Disk, DiskOptions, Identity, Target};
 use storvsp::{Channel, Config, GpaRange, Incoming, Link, Provider};
 use storvsp_proto::{Address, DataDirection, PACKET_LEN, Packet, ScsiRequest};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+use crate::{Memory, target};
 
 #[derive(Arbitrary, Debug)]
 enum Step {
@@ -58,7 +57,7 @@ fn pool() -> Arc<Pool> {
         .clone()
 }
 
-fuzz_target!(|steps: Vec<Step>| {
+target!(|steps: Vec<Step>| {
     let target = Target::new();
     let options = DiskOptions {
         identity: Identity::new([7; 16]),

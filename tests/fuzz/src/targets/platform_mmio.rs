@@ -1,12 +1,12 @@
 //! Instructions of a child on its IO-APIC: whatever they are, they change nothing or what they say.
-#![no_main]
 
 use insn::Mode;
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use libfuzzer_sys::fuzz_target;
+use arbitrary::Arbitrary;
 use platform::mmio::{Registers, carry_out_bytes};
 use platform::{Devices, map};
 use x86::GpRegs;
+
+use crate::target;
 
 #[derive(Arbitrary, Debug)]
 struct Access {
@@ -18,7 +18,7 @@ struct Access {
     rflags: u64,
 }
 
-fuzz_target!(|input: ([u64; 16], Vec<Access>)| {
+target!(|input: ([u64; 16], Vec<Access>)| {
     let (gp, accesses) = input;
     let mut devices = Devices::new(
         4,

@@ -1,10 +1,10 @@
 //! Bytes that a child posts.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
 use vmbus_proto::{ClientMessage, Guid, MAX_GPADL_PAGES, Offer};
 
-fuzz_target!(|bytes: &[u8]| {
+use crate::target;
+
+target!(|bytes: &[u8]| {
     match ClientMessage::decode(bytes) {
         Ok(ClientMessage::GpadlHeader(header, pages)) => {
             assert_eq!(pages.iter().count(), pages.len());

@@ -1,16 +1,16 @@
 //! A child that says anything to the VMBus server, and a back end that answers anything.
-#![no_main]
 
 use std::any::Any;
 use std::collections::BTreeMap;
 
 use addr::{Gpn, VpIndex};
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use libfuzzer_sys::fuzz_target;
+use arbitrary::Arbitrary;
 use synic::MessageSource;
 use tlfs::call::ConnectionId;
 use vmbus::{Bus, Content, FrameId, Frames, Guest, ResetRule, Server};
 use vmbus_proto::{GpadlHandle, Guid, Offer, OfferFlags, Relid, class};
+
+use crate::target;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
@@ -168,7 +168,7 @@ fn handle(number: u8) -> GpadlHandle {
     GpadlHandle((number % 8).into())
 }
 
-fuzz_target!(|input: (u8, Vec<Step>)| {
+target!(|input: (u8, Vec<Step>)| {
     let (quota, steps) = input;
     let mut world = World::new(u32::from(quota % 24) + 3);
     for number in 1..=3 {

@@ -1,13 +1,12 @@
 //! Commands with buffers: nothing outside of a buffer changes.
-#![no_main]
 
 use std::sync::Arc;
 
-use fuzz::Memory;
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use libfuzzer_sys::fuzz_target;
+use arbitrary::Arbitrary;
 use scsi::{Cdrom, Completion, Data, Disk, DiskOptions, Identity, ScatterList, Target};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::{Memory, target};
 
 #[derive(Arbitrary, Debug)]
 struct Command {
@@ -20,7 +19,7 @@ struct Command {
 
 const MEMORY: usize = 0x1_2000;
 
-fuzz_target!(|commands: Vec<Command>| {
+target!(|commands: Vec<Command>| {
     let identity = || Identity::new([7; 16]);
     let options = DiskOptions {
         identity: identity(),

@@ -1,10 +1,10 @@
 //! Lines that somebody writes to the daemon, and that a daemon writes to its client.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
 use vmms_proto::{LINE_MAX, Reply, Request, receive, send};
 
-fuzz_target!(|bytes: &[u8]| {
+use crate::target;
+
+target!(|bytes: &[u8]| {
     let mut rest = bytes;
     while !rest.is_empty() {
         let before = rest.len();

@@ -1,9 +1,9 @@
 //! A child's accesses to ports and registers, and what comes in on its console.
-#![no_main]
 
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use libfuzzer_sys::fuzz_target;
+use arbitrary::Arbitrary;
 use platform::{Devices, Interrupt, map};
+
+use crate::target;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
@@ -23,7 +23,7 @@ const PORTS: [u16; 16] = [
     0x433, 0x64,
 ];
 
-fuzz_target!(|input: (u64, Vec<Step>)| {
+target!(|input: (u64, Vec<Step>)| {
     let (time, steps) = input;
     let mut devices = Devices::new(
         64,

@@ -1,12 +1,9 @@
 //! Sessions in which either side says anything: neither panics, loops, or forgets what it promised.
-#![no_main]
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use addr::PartitionId;
-use fuzz::{FIELDS, Ring};
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use libfuzzer_sys::fuzz_target;
+use arbitrary::Arbitrary;
 use ring::{Contiguous, Outgoing, Reader, RingMem, Writer};
 use ring_proto::{PacketFlags, PacketType};
 use slot_proto::event::AREA_WORDS;
@@ -16,6 +13,8 @@ use slots::{
     Attachment, Channel, Client, Doorbell, Generations, Identity, MAX_OUTSTANDING, SharedWords,
     Turn, Watcher, collect_signals,
 };
+
+use crate::{FIELDS, Ring, target};
 
 #[derive(Arbitrary, Debug)]
 enum Step {
@@ -47,7 +46,7 @@ const ATTACHMENT: Attachment = Attachment {
     is_finalized: false,
 };
 
-fuzz_target!(|input: (bool, Vec<Step>)| {
+target!(|input: (bool, Vec<Step>)| {
     let (is_slot, steps) = input;
     let (up, down) = (Ring::new(RING), Ring::new(RING));
     let words = |count| -> Vec<AtomicU64> { (0..count).map(|_| AtomicU64::new(0)).collect() };
@@ -155,8 +154,8 @@ fuzz_target!(|input: (bool, Vec<Step>)| {
                     let _ = downstream.publish();
                 }
             }
-            Step::Area(at, word) => (&area[..]).store(usize::from(*at), *word),
-            Step::Signal(at, word) => (&signals[..]).store(usize::from(*at), *word),
+            Step::Area(at, word) => area[..].store(usize::from(*at), *word),
+            Step::Signal(at, word) => signals[..].store(usize::from(*at), *word),
             Step::Watch => {
                 let pages = &area[..];
                 pages.store(0, 1);

@@ -1,14 +1,14 @@
 //! A guest's hypercalls: control word, blocks in memory or registers, all calls of the table, and sets of VPs.
-#![no_main]
 
 use addr::Gpa;
 use hypercall::{
     Body, CALLS, Call, FlushRequest, Handler, HypercallMemory, IpiRequest, NoAccess, Outcome,
     Progress, Registers, Scratch, VpSet, dispatch,
 };
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use libfuzzer_sys::fuzz_target;
+use arbitrary::Arbitrary;
 use tlfs::{Control, HvError, Privileges};
+
+use crate::target;
 
 const PAGE: usize = 4096;
 /// A guest that lets its calls be cut to pieces executes them again.
@@ -152,7 +152,7 @@ fn sets(header: &[u8], variable_header: &[u8]) {
     });
 }
 
-fuzz_target!(|input: Input| {
+target!(|input: Input| {
     let specs = CALLS.specs();
     let spec = &specs[usize::from(input.code) % specs.len()];
     let mut control = Control(input.control & !0xFFFF | u64::from(spec.code.0));

@@ -1,5 +1,4 @@
 //! Image files with changed structures: refused, or used without a panic.
-#![no_main]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -8,9 +7,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use disk::{Format, IoVector, IoVectorMut, Options, create, open};
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use libfuzzer_sys::fuzz_target;
+use arbitrary::Arbitrary;
 use tempfile::TempDir;
+
+use crate::target;
 
 #[derive(Arbitrary, Debug)]
 struct Damage {
@@ -56,7 +56,7 @@ fn options(format: Format) -> Options {
     }
 }
 
-fuzz_target!(|damage: Damage| {
+target!(|damage: Damage| {
     let (folder, files) = originals();
     let which = usize::from(damage.format % 3);
     let (format, original) = (FORMATS[which], &files[which]);

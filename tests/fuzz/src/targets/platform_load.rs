@@ -1,13 +1,13 @@
 //! Files that say that they are kernels.
-#![no_main]
 
 use std::io::Write;
 
-use libfuzzer_sys::fuzz_target;
 use platform::{Options, load};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-fuzz_target!(|bytes: &[u8]| {
+use crate::target;
+
+target!(|bytes: &[u8]| {
     let Some((first, content)) = bytes.split_first() else {
         return;
     };

@@ -1,10 +1,10 @@
 //! Requests of the parent's user space and what the hypervisor answers, as bytes.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
 use slot_proto::{Header, NOTICE_WORDS, Notice, Request, split};
 
-fuzz_target!(|bytes: &[u8]| {
+use crate::target;
+
+target!(|bytes: &[u8]| {
     if let Ok((header, body)) = split(bytes) {
         assert_eq!(body.len(), header.body_bytes as usize);
         assert!(usize::from(header.header_bytes) + body.len() <= bytes.len());

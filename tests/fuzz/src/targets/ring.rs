@@ -1,11 +1,10 @@
 //! A peer that writes anything into a ring, at any time.
-#![no_main]
 
-use fuzz::{FIELDS, Ring};
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use libfuzzer_sys::fuzz_target;
+use arbitrary::Arbitrary;
 use ring::{Outgoing, Reader, RingMem, WriteError, Writer};
 use ring_proto::{GpaDirect, PacketFlags, PacketType, TransferPages};
+
+use crate::{FIELDS, Ring, target};
 
 #[derive(Arbitrary, Debug)]
 enum Step {
@@ -25,7 +24,7 @@ enum Step {
 
 const BYTES: u32 = 4096;
 
-fuzz_target!(|steps: Vec<Step>| {
+target!(|steps: Vec<Step>| {
     let memory = Ring::new(BYTES as usize);
     let mem = memory.mem();
     let (mut reader, mut writer) = (Reader::new(mem).unwrap(), Writer::new(mem).unwrap());
