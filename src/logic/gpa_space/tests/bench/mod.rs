@@ -11,10 +11,49 @@ pub const K4: u64 = 4096;
 pub const LARGE: u64 = 512;
 pub const RAM: Attributes = Attributes::RWX.with_backing(Backing::Counted);
 
+/// The address of the first frame for tables; the others follow.
+const FRAMES: u64 = 0x000A_5A5A_5A5A_5000;
+
+/// Live frames by their numbers from [`FRAMES`] on.
+#[derive(Clone, Default)]
+pub struct Frames(Vec<Option<Box<[u64; 512]>>>);
+
+impl PartialEq for Frames {
+    fn eq(&self, other: &Self) -> bool {
+        // Numbers that were given and taken back are no difference.
+        let live = |frames: &Self| {
+            frames
+                .0
+                .iter()
+                .rposition(Option::is_some)
+                .map_or(0, |last| last + 1)
+        };
+        self.0[..live(self)] == other.0[..live(other)]
+    }
+}
+
+impl Frames {
+    pub fn len(&self) -> usize {
+        self.0.iter().flatten().count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn slot(&mut self, at: u64) -> Option<&mut Option<Box<[u64; 512]>>> {
+        self.0.get_mut((at.checked_sub(FRAMES)? / K4) as usize)
+    }
+
+    fn get(&self, at: u64) -> Option<&[u64; 512]> {
+        let slot = self.0.get((at.checked_sub(FRAMES)? / K4) as usize)?;
+        slot.as_deref()
+    }
+}
+
 #[derive(Clone, Default, PartialEq)]
 pub struct Memory {
-    pub frames: BTreeMap<u64, Box<[u64; 512]>>,
-    next: u64,
+    pub frames: Frames,
     spare: Vec<u64>,
     /// Allocations that still succeed.
     pub budget: Option<u64>,
@@ -24,13 +63,15 @@ pub struct Memory {
 
 impl TableMemory for Memory {
     fn load(&self, entry: Spa) -> u64 {
-        self.frames[&(entry.get() & !0xFFF)][entry.page_offset() / 8]
+        let table = self.frames.get(entry.get());
+        table.expect("load outside a live table")[entry.page_offset() / 8]
     }
 
     fn store(&mut self, entry: Spa, value: u64) {
         let table = self
             .frames
-            .get_mut(&(entry.get() & !0xFFF))
+            .slot(entry.get())
+            .and_then(Option::as_mut)
             .expect("store outside a live table");
         table[entry.page_offset() / 8] = value;
     }
@@ -46,17 +87,18 @@ impl TableMemory for Memory {
             *budget = budget.checked_sub(1).ok_or(OutOfFrames)?;
         }
         let frame = self.spare.pop().unwrap_or_else(|| {
-            self.next += 1;
-            0x000A_5A5A_5A5A_5000 + (self.next << 12)
+            self.frames.0.push(None);
+            FRAMES + (self.frames.0.len() as u64 - 1) * K4
         });
-        self.frames.insert(frame, Box::new([0; 512]));
+        *self.frames.slot(frame).unwrap() = Some(Box::new([0; 512]));
         self.peak = self.peak.max(self.frames.len());
         Ok(Spa::new(frame))
     }
 
     fn free(&mut self, table: Spa) {
         self.frames
-            .remove(&table.get())
+            .slot(table.get())
+            .and_then(Option::take)
             .expect("free of a frame that is not live");
         self.spare.push(table.get());
     }
