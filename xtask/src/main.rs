@@ -7,6 +7,7 @@ mod child;
 mod ci;
 mod disk_image;
 mod ext4;
+mod fuzz;
 mod guest;
 mod image;
 mod initramfs;
@@ -55,6 +56,8 @@ enum Verb {
     Image(image::Options),
     /// Run the tests: of the host, on emulated machines, or both
     Test(test::Options),
+    /// Feed the fuzz targets with what libFuzzer thinks up
+    Fuzz(fuzz::Options),
     /// Check format, clippy and the direction of the layers
     Lint,
     /// Print the size of the hypervisor's image, and what memory it takes at launch
@@ -95,6 +98,7 @@ fn run() -> Result<()> {
         Verb::Run(options) => run::run(&options),
         Verb::Image(options) => image::make(&options),
         Verb::Test(options) => test::run(&options),
+        Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Lint => lint::run(),
         Verb::Size => size::run(),
         Verb::Bench(options) => bench::run(&options),
