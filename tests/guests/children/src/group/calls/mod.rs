@@ -3,6 +3,8 @@
 mod case;
 mod cases;
 mod forms;
+mod images;
+mod moving;
 mod privileges;
 
 use machine::platform::Platform;
@@ -23,7 +25,7 @@ use privileges::privileges;
 const NOBODY: u64 = 0x00DE_AD00;
 
 /// Runs the group.
-pub fn run(_: &Options, _: &Platform) {
+pub fn run(options: &Options, platform: &Platform) {
     forms();
     let Some(mut guest) = need("calls: a child", Guest::new(1)) else {
         return;
@@ -37,6 +39,7 @@ pub fn run(_: &Options, _: &Platform) {
     for case in cases(&guest, &frames) {
         case.try_all(&mut guest);
     }
+    images::images(&mut guest, options.seed);
     privileges(&mut guest);
     let id = guest.id;
     let list = cases(&guest, &frames);
@@ -50,6 +53,7 @@ pub fn run(_: &Options, _: &Platform) {
             HvError::INVALID_PARTITION_ID,
         );
     }
+    moving::moving(platform);
     created();
     finalized();
     frames.iter().for_each(|frame| arena::free(*frame));
