@@ -3,6 +3,7 @@
 mod assist;
 mod clocks;
 mod doorbell;
+mod far_time;
 mod talk;
 mod timers;
 
@@ -83,6 +84,7 @@ pub fn run(_: &Options, _: &Platform) {
     crash_registers();
     synic_of_child();
     timer_state();
+    far_time::far_time();
 }
 
 /// Runs `entry` on a child of its own and compares what it leaves.
