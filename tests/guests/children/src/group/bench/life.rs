@@ -1,5 +1,7 @@
 //! What it costs that there are children: to make and unmake one, and to have many that sleep.
 
+use alloc::format;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use machine::verdict::{check, note};
@@ -16,8 +18,11 @@ use crate::group::{destroy, need};
 
 /// Frames for everything that a child of this kind needs.
 const FRAMES: usize = 64;
-/// How many large pages the memory of a child has here.
-const GIB: usize = 512;
+/// What memory of a child is measured, in large pages.
+const SIZES: [(&str, usize); 3] = [("256mib", 128), ("gib", 512), ("4gib", 2048)];
+/// What numbers of VPs beside one.
+const VPS: [u32; 2] = [2, 4];
+const LARGE: MapFlags = RWX.union(MapFlags::LARGE);
 /// Interrupts of a child's timer in a second.
 const TICKS: u64 = 10;
 /// Numbers of children that sleep.
@@ -25,42 +30,78 @@ const CROWDS: [usize; 3] = [1, 8, 64];
 
 /// Runs all.
 pub fn run() {
-    make_and_unmake("");
+    make_and_unmake("", 1);
+    for vps in VPS {
+        make_and_unmake(&format!("-{vps}-vps"), vps);
+    }
+    for (name, pages) in SIZES {
+        memory(name, pages);
+    }
     crowds();
 }
 
-/// `child-make`, `child-unmake`, with `suffix` behind: create, initialize, a VP with its pages, a large page; and their end.
-fn make_and_unmake(suffix: &str) {
+/// `child-make`, `child-unmake`, with `suffix` behind: create, initialize, VPs with their pages, a large page; and their
+/// end.
+fn make_and_unmake(suffix: &str, vps: u32) {
     let chunk = arena::chunk();
     let make = || {
         let mut child = Child::create(USUAL)?;
         child.deposit(FRAMES)?;
         let start = insn::rdtsc();
         child.initialize()?;
-        child.create_vp(0)?;
-        child.map(0, &[chunk], RWX | MapFlags::LARGE)?;
+        for vp in 0..vps {
+            child.create_vp(vp)?;
+        }
+        child.map(0, &[chunk], LARGE)?;
         Ok((child, insn::rdtsc() - start))
     };
     // The first one gives the hypervisor what it wants to keep.
     if let Some((child, _)) = need("bench: make", make()) {
         child.destroy();
     }
-    let Some((mut child, ticks)) = need("bench: make", make()) else {
+    let Some((child, ticks)) = need("bench: make", make()) else {
         return;
     };
     note(format_args!("bench child-make{suffix} {ticks}"));
-    let start = insn::rdtsc();
-    let large = RWX | MapFlags::LARGE;
-    let same: Vec<u64> = (0..GIB).map(|_| chunk).collect();
-    if suffix.is_empty() && need("bench: a GiB", child.map(1 << 30, &same, large)).is_some() {
-        let ticks = insn::rdtsc() - start;
-        note(format_args!("bench child-map-gib {ticks}"));
-    }
+    unmake(suffix, child);
+    arena::free_chunk(chunk);
+}
+
+/// `child-unmake`, with `suffix` behind.
+fn unmake(suffix: &str, child: Child) {
     let start = insn::rdtsc();
     let gone = child.destroy();
     let ticks = insn::rdtsc() - start;
     check("bench: unmake", gone == Gone::CLEAN);
     note(format_args!("bench child-unmake{suffix} {ticks}"));
+}
+
+/// `frames-NAME`, `child-map-NAME`, `child-unmake-NAME`: what so many large pages take of the child's pool, and cost. All
+/// are the same one of the parent's.
+fn memory(name: &str, pages: usize) {
+    let chunk = arena::chunk();
+    let same = vec![chunk; pages];
+    let of_pool = || {
+        let mut child = Child::initialized(USUAL)?;
+        let before = child.deposited.len();
+        child.map(0, &same, LARGE)?;
+        Ok((child.deposited.len() - before, child))
+    };
+    if let Some((frames, child)) = need("bench: pool of memory", of_pool()) {
+        note(format_args!("bench frames-{name} {frames}"));
+        child.destroy();
+    }
+    let map = || {
+        let mut child = Child::initialized(USUAL)?;
+        child.deposit(FRAMES)?;
+        let start = insn::rdtsc();
+        child.map(0, &same, LARGE)?;
+        Ok((child, insn::rdtsc() - start))
+    };
+    if let Some((child, ticks)) = need("bench: memory", map()) {
+        note(format_args!("bench child-map-{name} {ticks}"));
+        unmake(&format!("-{name}"), child);
+    }
     arena::free_chunk(chunk);
 }
 
@@ -85,7 +126,7 @@ fn crowds() {
         .iter()
         .all(|guest| guest.shared(0).count(VECTOR as u8) != 0);
     check("bench: all were woken", woken);
-    make_and_unmake("-64");
+    make_and_unmake("-64", 1);
     for guest in crowd {
         need("bench: idle stands", guest.suspend(0));
         destroy("bench: idle", guest);
