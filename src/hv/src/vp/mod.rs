@@ -306,14 +306,17 @@ impl<R: Role> AnyVp<R> {
             if self.shared.attention.load(Ordering::SeqCst) {
                 self.attend();
             }
-            self.settle_eoi(false);
             R::before_entry(self);
             // What expires here goes into the virtual APIC at once, not through the inbox that was emptied above.
             let now = insn::rdtsc();
             if self.deadline().is_some_and(|due| due <= now) {
                 self.expire(now);
             }
-            self.is_quiet = self.assist.is_none() || !self.synic_waits();
+            // After all that may have requested an interrupt: the guest must not end one by itself that another waits behind.
+            self.settle_eoi(false);
+            // Locks of the whole machine are behind the question what waits: it is asked where the answer is wanted.
+            self.is_quiet =
+                self.assist.is_none() || (self.apic.pending().is_some() && !self.synic_waits());
             if !self.merge_exceptions()
                 || now >= self.limit
                 || self.lp.shared.reschedule.load(Ordering::SeqCst)
@@ -374,6 +377,8 @@ impl<R: Role> AnyVp<R> {
 
     /// INIT.
     fn reset(&mut self) {
+        // A bit left in the page would have the guest end a later interrupt of which nobody hears.
+        self.settle_eoi(true);
         startup::init(&mut self.backend, insn::cpuid(1, 0).eax);
         self.lazy_eoi = LazyEoi::default();
         self.apic.init_reset();

@@ -43,6 +43,11 @@ impl Page {
         self.0[offset / 8].store(value, Ordering::SeqCst);
     }
 
+    /// Clears bit `bit` of the first word, as one operation. Whether it was set.
+    pub fn clear_bit(&self, bit: u32) -> bool {
+        self.0[0].fetch_and(!(1 << bit), Ordering::SeqCst) >> bit & 1 != 0
+    }
+
     /// The byte at `offset`, below 4096.
     pub fn byte(&self, offset: usize) -> u8 {
         self.word(offset & !7).to_le_bytes()[offset % 8]

@@ -41,7 +41,7 @@ type Entry = (Group, &'static str, fn(&Options, &Platform));
 
 /// The groups in their order. The other processors and the way out of x2APIC mode leave less behind than they
 /// found, so they come last.
-const GROUPS: [Entry; 14] = [
+const GROUPS: [Entry; 15] = [
     (Group::CPUID, "cpuid", group::cpuid::run),
     (Group::MSR, "msr", group::msr::run),
     (Group::EXCEPTIONS, "exceptions", group::exceptions::run),
@@ -50,6 +50,7 @@ const GROUPS: [Entry; 14] = [
     (Group::APIC, "apic", group::apic::run),
     (Group::SYNIC, "synic", group::synic::run),
     (Group::STIMER, "stimer", group::stimer::run),
+    (Group::ASSIST, "assist", group::assist::run),
     (Group::TIMER, "timer", group::accuracy::run),
     (Group::MEMORY, "memory", group::memory::run),
     (Group::FUZZ, "fuzz", group::fuzz::run),

@@ -8,7 +8,7 @@ use machine::verdict;
 pub struct Group(u32);
 
 /// Names of the groups, in the order in which they run. The last needs to be named to run.
-const NAMES: [(&str, Group); 14] = [
+const NAMES: [(&str, Group); 15] = [
     ("cpuid", Group::CPUID),
     ("msr", Group::MSR),
     ("exceptions", Group::EXCEPTIONS),
@@ -17,6 +17,7 @@ const NAMES: [(&str, Group); 14] = [
     ("apic", Group::APIC),
     ("synic", Group::SYNIC),
     ("stimer", Group::STIMER),
+    ("assist", Group::ASSIST),
     ("timer", Group::TIMER),
     ("memory", Group::MEMORY),
     ("fuzz", Group::FUZZ),
@@ -40,7 +41,8 @@ impl Group {
     pub const FUZZ: Self = Self(1 << 10);
     pub const IPI: Self = Self(1 << 11);
     pub const X2APIC: Self = Self(1 << 12);
-    pub const BENCH: Self = Self(1 << 13);
+    pub const ASSIST: Self = Self(1 << 13);
+    pub const BENCH: Self = Self(1 << 14);
 }
 
 /// What to run.

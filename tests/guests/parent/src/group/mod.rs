@@ -2,6 +2,7 @@
 
 pub mod accuracy;
 pub mod apic;
+pub mod assist;
 pub mod bench;
 pub mod cpuid;
 pub mod exceptions;
