@@ -57,8 +57,22 @@ impl<B: VpBackend, R: Role> Vp<B, R> {
             self.deferred = Some(event);
             return false;
         }
-        self.backend.inject(event);
+        self.backend.inject(self.in_this_mode(event));
         true
+    }
+
+    /// In real mode no exception has an error code, and VT-x refuses the entry with one.
+    fn in_this_mode(&self, event: Event) -> Event {
+        match event {
+            Event::Exception {
+                vector,
+                error_code: Some(_),
+            } if self.backend.get(Register::Cr0) & x86::cr0::PE == 0 => Event::Exception {
+                vector,
+                error_code: None,
+            },
+            event => event,
+        }
     }
 
     /// Delivers what an exception went ahead of, once the guest can take it.
