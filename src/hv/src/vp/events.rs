@@ -1,7 +1,7 @@
 //! Which event enters the guest next.
 
 use vpcore::event::{Combined, combine};
-use vpcore::seam::{Event, VpBackend, Window};
+use vpcore::seam::{Event, Register, VpBackend, Window};
 use x86::vector;
 
 use super::{Activity, AnyVp, Role, Vp};
@@ -93,7 +93,9 @@ impl<B: VpBackend, R: Role> Vp<B, R> {
     }
 
     fn deliver_interrupt(&mut self) {
-        let vector = match self.apic.pending_extint() {
+        let extint = self.apic.pending_extint();
+        self.is_extint = extint.is_some();
+        let vector = match extint {
             Some(vector) => {
                 self.apic.take_extint(vector);
                 vector
@@ -115,6 +117,17 @@ impl<B: VpBackend, R: Role> Vp<B, R> {
 }
 
 impl<R: Role> AnyVp<R> {
+    /// Interrupt `vector` waits again: an exit came before the processor took it. What the exit brings may go ahead of it.
+    pub(super) fn put_back(&mut self, vector: u8) {
+        self.is_settled = false;
+        if self.is_extint {
+            self.apic.accept_extint(vector);
+            return;
+        }
+        self.settle_eoi(true);
+        self.apic.give_back(vector);
+    }
+
     /// Raises an exception in the guest at the next entry, RIP at the instruction that caused it.
     pub(super) fn raise(&mut self, vector: u8, error_code: Option<u32>) {
         self.is_settled = false;

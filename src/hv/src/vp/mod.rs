@@ -99,8 +99,10 @@ pub struct Vp<B: VpBackend + ?Sized, R: Role> {
     assist: Option<SharedFrame>,
     /// Whether the guest may end the interrupt in service by itself.
     lazy_eoi: LazyEoi,
-    /// No message waits for an end of interrupt.
+    /// No message waits for an end of interrupt. Asked where an interrupt can be delivered.
     is_quiet: bool,
+    /// The interrupt last delivered is the 8259's, not the local APIC's.
+    is_extint: bool,
     /// When this turn on the LP ends at the latest, in TSC ticks.
     limit: u64,
     /// Ticks per second, for pauses.
@@ -176,6 +178,7 @@ impl<B: VpBackend, R: Role> Vp<B, R> {
             assist: None,
             lazy_eoi: LazyEoi::default(),
             is_quiet: true,
+            is_extint: false,
             limit: u64::MAX,
             tsc_hz: parts.partition.core().tsc_hz,
             identity: parts.identity,
@@ -190,6 +193,9 @@ impl<B: VpBackend, R: Role> Vp<B, R> {
             self.counters.add(Counter::Entries);
             let exit = self.backend.run();
             self.lp.shared.in_guest.store(false, Ordering::Release);
+            if let Some(vector) = self.backend.undelivered_interrupt() {
+                self.erased().put_back(vector);
+            }
             if let Some(event) = self.backend.interrupted_event() {
                 self.interrupted = Some(event);
                 self.is_settled = false;

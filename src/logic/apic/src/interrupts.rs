@@ -80,6 +80,20 @@ impl Apic {
         true
     }
 
+    /// `vector` was injected and did not reach the guest: moves it back from ISR to IRR. False, and no effect, when it is not
+    /// in ISR.
+    #[inline]
+    pub fn give_back(&mut self, vector: u8) -> bool {
+        if !self.isr.remove(vector) {
+            return false;
+        }
+        self.irr.insert(vector);
+        self.highest_irr = self.highest_irr.max(vector);
+        self.highest_isr = self.isr.highest().unwrap_or(0);
+        self.update_ppr();
+        true
+    }
+
     /// End of interrupt: by register, MSR, or the TLFS EOI MSR.
     #[inline]
     pub fn eoi(&mut self) -> Effect {

@@ -160,6 +160,14 @@ impl Model {
         }
     }
 
+    fn give_back(&mut self, vector: u8) {
+        if self.isr.contains(&vector) {
+            self.isr.retain(|&v| v != vector);
+            self.irr.retain(|&v| v != vector);
+            self.irr.push(vector);
+        }
+    }
+
     fn eoi(&mut self) -> Effect {
         let Some(vector) = self.isr.iter().max().copied() else {
             return Effect::EoiWithoutService;
@@ -178,6 +186,7 @@ enum Op {
     Post(u8),
     Absorb,
     Take,
+    GiveBack(u8),
     Eoi,
     Tpr(u8),
     Enable(bool),
@@ -189,6 +198,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<u8>().prop_map(Op::Post),
         2 => Just(Op::Absorb),
         5 => Just(Op::Take),
+        2 => any::<u8>().prop_map(Op::GiveBack),
         4 => Just(Op::Eoi),
         2 => (0..=0xFF_u8).prop_map(Op::Tpr),
         1 => prop::bool::weighted(0.8).prop_map(Op::Enable),
@@ -231,6 +241,12 @@ proptest! {
                         prop_assert!(apic.take(vector));
                     }
                     model.take();
+                }
+                Op::GiveBack(other) => {
+                    let highest = apic.isr().highest().filter(|_| other % 4 != 0);
+                    let vector = highest.unwrap_or(other);
+                    prop_assert_eq!(apic.give_back(vector), model.isr.contains(&vector));
+                    model.give_back(vector);
                 }
                 Op::Eoi => prop_assert_eq!(apic.write(EOI, 0, 0), model.eoi()),
                 Op::Tpr(value) => {

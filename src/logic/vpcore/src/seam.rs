@@ -380,6 +380,9 @@ pub trait VpBackend: Any + Send {
 
     /// The event whose delivery the last exit interrupted; taken out of the back end.
     fn interrupted_event(&mut self) -> Option<Event>;
+    /// The external interrupt that was to be injected, where the last exit came before the processor began to deliver it;
+    /// taken out of the back end.
+    fn undelivered_interrupt(&mut self) -> Option<u8>;
     /// Delivers `event` at the next entry. At most one per entry: a second call replaces the first.
     fn inject(&mut self, event: Event);
     /// Whether an external interrupt could be delivered now: IF set, no shadow.

@@ -80,6 +80,9 @@ impl VpBackend for Backend {
     fn interrupted_event(&mut self) -> Option<Event> {
         self.interrupted.take()
     }
+    fn undelivered_interrupt(&mut self) -> Option<u8> {
+        None
+    }
     fn inject(&mut self, _: Event) {}
     fn can_take_interrupt(&self) -> bool {
         true

@@ -192,7 +192,7 @@ impl VpBackend for SvmVp {
         self.gp.set(x86::Gp::Rsp, self.vmcb.read_u64(field::RSP));
         self.vmcb.write_u8(field::TLB_CONTROL, 0);
         self.vmcb.write_u64(field::EVENT_INJECTION, 0);
-        if self.interrupt.is_some() && inject::has_delivered(&mut self.vmcb) {
+        if self.interrupt.is_some() && !inject::withdraw_interrupt(&mut self.vmcb) {
             self.interrupt = None;
         }
         if self
@@ -353,6 +353,11 @@ impl VpBackend for SvmVp {
     #[inline(always)]
     fn interrupted_event(&mut self) -> Option<Event> {
         inject::interrupted(self)
+    }
+
+    #[inline(always)]
+    fn undelivered_interrupt(&mut self) -> Option<u8> {
+        self.interrupt.take()
     }
 
     fn inject(&mut self, event: Event) {

@@ -64,26 +64,23 @@ pub fn place_interrupt(vmcb: &mut Vmcb, vector: u8) {
     }
 }
 
-/// Whether the processor has taken what [`place_interrupt`] placed. False after an exit that came first, of a physical
-/// interrupt for instance; then it is placed no more.
+/// Takes out what [`place_interrupt`] placed. True when the processor had not begun to deliver it, because an exit came
+/// first, of a physical interrupt for instance.
 #[inline]
-pub fn has_delivered(vmcb: &mut Vmcb) -> bool {
+pub fn withdraw_interrupt(vmcb: &mut Vmcb) -> bool {
     let has_window = vmcb.read_u32(field::INTERCEPT_1) & intercept_1::VINTR != 0;
     if has_window {
-        return true;
+        return false;
     }
-    let is_taken = vmcb.read_u32(field::VIRTUAL_INTERRUPT) & V_IRQ == 0;
+    let is_there = vmcb.read_u32(field::VIRTUAL_INTERRUPT) & V_IRQ != 0;
     vmcb.set_bits(field::VIRTUAL_INTERRUPT, V_IRQ | V_IGNORE_TPR, false);
-    is_taken
+    // QEMU takes V_IRQ back after the delivery only: where that exited, the event is in EXITINTINFO too.
+    is_there && vmcb.read_u64(field::EXIT_INT_INFO) & VALID == 0
 }
 
-/// The event whose delivery the last exit interrupted or came before, once. Only the valid bit of EXITINTINFO is trusted to be
-/// fresh.
+/// The event whose delivery the last exit interrupted, once. Only the valid bit of EXITINTINFO is trusted to be fresh.
 #[inline]
 pub fn interrupted(vp: &mut SvmVp) -> Option<Event> {
-    if let Some(vector) = vp.interrupt.take() {
-        return Some(Event::Interrupt(vector));
-    }
     let word = vp.vmcb.read_u64(field::EXIT_INT_INFO);
     if word & VALID == 0 {
         return None;

@@ -299,6 +299,12 @@ impl VpBackend for VmxVp {
         self.take_interrupted()
     }
 
+    /// An entry delivers what it injects before anything else, or leaves it to [`Self::interrupted_event`].
+    #[inline(always)]
+    fn undelivered_interrupt(&mut self) -> Option<u8> {
+        None
+    }
+
     fn inject(&mut self, event: Event) {
         self.inject_event(event);
     }
