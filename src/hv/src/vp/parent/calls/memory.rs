@@ -13,7 +13,7 @@ use tlfs::call::{
 };
 
 use super::super::ParentVp;
-use super::{BURST, Target, frame, word};
+use super::{BURST, LARGE_BURST, Target, frame, word};
 use crate::mm::owners;
 use crate::partition::TableMemory;
 use crate::partition::child::State;
@@ -180,9 +180,10 @@ impl ParentVp {
         } else {
             PageSize::Size4K
         };
+        let most = if is_large { LARGE_BURST } else { BURST };
         let mut count = 0u64;
         let done = child.edit_memory(self.lp, |memory, pool, pending| {
-            for element in list.chunks_exact(8).take(BURST) {
+            for element in list.chunks_exact(8).take(most) {
                 let page = base(done_before + count)?;
                 let spa = frame(word(element))?;
                 if !spa.is_aligned(size.bytes()) {
@@ -246,8 +247,11 @@ impl ParentVp {
         unit: u64,
         is_unmap: bool,
     ) -> Result<Progress, HvError> {
-        // A bounded piece: for each frame of a large page a use ends.
-        let most = if unit == 1 { LARGE_PAGES } else { 8 };
+        let most = if unit == 1 {
+            LARGE_PAGES
+        } else {
+            LARGE_BURST as u64
+        };
         let pages = u64::from(body.remaining()).min(most) * unit;
         let swept = child.edit_memory(self.lp, |memory, pool, pending| {
             child.sweep(memory, pool, page, pages, is_unmap, pending)

@@ -20,6 +20,8 @@ use crate::partition::parent::PARENT;
 
 /// Elements of a rep call that are done before interrupts have their turn.
 const BURST: usize = 64;
+/// The same where each piece of work is a page of 2 MiB, whose frames are counted one by one.
+const LARGE_BURST: usize = 8;
 
 /// Whom a call is about.
 enum Target {
