@@ -46,6 +46,8 @@ impl ParentVp {
         child.check_active()?;
         for vp in child.core().vps.iter() {
             vp.inbox.clear_extint();
+            // It may have the vector already, and wait for its interrupts to be open.
+            self.call(vp);
         }
         Ok(())
     }
