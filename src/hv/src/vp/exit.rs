@@ -79,7 +79,14 @@ impl<R: Role> AnyVp<R> {
             }
             Exit::Xsetbv => self.xsetbv(),
             Exit::Undefined => self.raise_ud(),
-            Exit::Exception { vector, error_code } => self.raise(vector, error_code),
+            Exit::Exception { vector, error_code } => {
+                self.raise(vector, error_code);
+                // The parent took its intercept back while the VP ran: the exit came before CR2 was written.
+                if vector == x86::vector::PF && self.raised.is_some() {
+                    let address = self.backend.fault_address();
+                    self.backend.set(Register::Cr2, address);
+                }
+            }
             Exit::Pause => {}
             Exit::Control(access) => self.control(access),
             Exit::Slat(fault) if self.is_apic_page(fault.gpa) => self.apic_page(&fault),
