@@ -329,7 +329,7 @@ pub(crate) fn fill_overlay(
     }
 }
 
-/// The clock never changes while the machine is up, so one sequence number does.
+/// Writes the page anew. `clock` has another sequence number with each change; 0 in between has a reader ask the register.
 fn fill_tsc_page(frame: SharedFrame, clock: &synic::RefClock) {
     let page = clock.tsc_page();
     let order = Ordering::SeqCst;

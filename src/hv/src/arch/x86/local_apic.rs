@@ -221,8 +221,10 @@ impl LocalApic {
         }
         let word = register::IRR + u16::from(own_vector::TIMER >> 5) * 16;
         let has_fired = self.read(word) >> (own_vector::TIMER & 31) & 1 != 0;
+        // Not where something below us, SMM or a hypervisor, kept the LP until the deadline.
+        let is_early = insn::rdtsc().wrapping_sub(start) < FAR;
         self.set_deadline(0);
-        if has_fired {
+        if has_fired && is_early {
             log::warn!("the TSC-deadline timer fires before its time: its count is used");
             self.has_deadline.store(false, Ordering::Relaxed);
             self.write(register::LVT_TIMER, own_vector::TIMER.into());
