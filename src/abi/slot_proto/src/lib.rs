@@ -38,6 +38,9 @@ pub use request::{
     Attach, AttachFlags, Call, Cancel, Detach, GpadlName, GpadlPagesFrom, Hello, List, NoArguments,
     OpenResult, RelidOnly, Request, RestorePart, SaveFrom, SlotAdd, Tag,
 };
+
+/// Slots that there can be; their numbers are below. Each costs the parent's kernel 256 KiB for good.
+pub const SLOTS: u32 = 200;
 pub use tlfs::HvError;
 
 /// In HELLO and in the user data of our offers: the two sides mean this protocol.

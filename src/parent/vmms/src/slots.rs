@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use slot_proto::SLOTS;
 use uio::{Bus, BusError};
 use vmbus_proto::class;
 
@@ -15,8 +16,6 @@ use crate::holder::{Holder, HolderError};
 
 /// How long the offer of a new slot and the driver may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Most slots: each costs the parent's kernel 256 KiB for good.
-const SLOTS_MAX: u32 = 256;
 
 /// Why there is no slot.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +30,7 @@ pub enum SlotError {
     #[error(transparent)]
     Control(#[from] ControlError),
     /// All are in use.
-    #[error("all {SLOTS_MAX} slots are in use: stop another child")]
+    #[error("all {SLOTS} slots are in use: stop another child")]
     None,
     /// The process has too many files.
     #[error("duplicating a slot's file: {0}")]
@@ -91,7 +90,7 @@ impl Slots {
     pub fn take(&self, child: &str) -> Result<(u32, OwnedFd), SlotError> {
         let mut state = self.state.lock().unwrap_or_else(|error| error.into_inner());
         let state = &mut *state;
-        let number = (0..SLOTS_MAX)
+        let number = (0..SLOTS)
             .find(|number| !state.owner.contains_key(number))
             .ok_or(SlotError::None)?;
         let file = match state.open.entry(number) {

@@ -17,7 +17,7 @@ mod session;
 mod work;
 
 use addr::Gpn;
-use slot_proto::{ChannelKind, GPADL_PAGES, RING_PAGES};
+use slot_proto::{ChannelKind, GPADL_PAGES, RING_PAGES, SLOTS};
 use slots::{Doorbell, Generations};
 use spin::{Mutex, Once};
 use tlfs::HvError;
@@ -34,9 +34,6 @@ use crate::mm::frames::{self, FrameUse};
 
 pub use area::{child_signalled, fault, intercepted, notices};
 pub use work::Work;
-
-/// Slots that there can be.
-pub const SLOTS: u32 = 200;
 
 /// A channel of the parent's that the hypervisor serves.
 struct Place {

@@ -77,7 +77,9 @@ fn named(id: PartitionId) -> Result<ChildRef, HvError> {
 /// The status for it; nothing was done.
 pub fn of_daemon(host: &ParentVp, request: &Request<'_>, output: &mut [u8]) -> Answer {
     match request {
-        Request::SlotAdd(add) if add.number >= super::SLOTS => Err(HvError::INSUFFICIENT_MEMORY),
+        Request::SlotAdd(add) if add.number >= slot_proto::SLOTS => {
+            Err(HvError::INSUFFICIENT_MEMORY)
+        }
         Request::SlotAdd(add) => {
             add_slot(host.lp(), host.parent(), add.number)?;
             Ok(done())

@@ -1,9 +1,10 @@
 //! The channels that the parent has signalled from one of its VPs, and that are not served yet.
 
+use slot_proto::SLOTS;
 use slots::Turns;
 
+use super::index_of;
 use super::session::{STRETCHES, serve};
-use super::{SLOTS, index_of};
 use crate::arch::x86::insn;
 use crate::partition::vmbus::parent::Channel;
 use crate::vp::parent::ParentVp;
