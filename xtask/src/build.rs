@@ -103,16 +103,10 @@ pub fn vgstat(workspace: &Workspace) -> Result<PathBuf> {
 /// The programs of the parent that make children: the daemon, its command, and the worker.
 const PARENT_PROGRAMS: [&str; 3] = ["vmms", "vmctl", "vmwp"];
 
-/// Builds the programs that make children, in the same way. Those that are not in the tree are left out, and what is
-/// tried with them fails.
+/// Builds the programs that make children, in the same way.
 pub fn parent_programs(workspace: &Workspace) -> Result<Vec<PathBuf>> {
-    let is_there = |package: &&&str| {
-        let directory = workspace.root().join("src/parent").join(package);
-        directory.join("src/main.rs").exists()
-    };
     PARENT_PROGRAMS
         .iter()
-        .filter(is_there)
         .map(|package| parent_program(workspace, package))
         .collect()
 }

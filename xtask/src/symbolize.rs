@@ -205,14 +205,19 @@ impl Image {
     }
 
     fn frames(&self, address: u64, probe: u64) -> Result<Vec<Frame>> {
-        let unknown = |function: &str| Frame {
+        let unknown = |function: String| Frame {
             address,
             is_inlined: false,
-            function: function.to_owned(),
+            function,
             place: None,
         };
+        // Without debug information of it, a function has its mangled name alone.
+        let symbol = || match self.0.find_symbol(probe) {
+            Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+            None => "?".to_owned(),
+        };
         if !IMAGE.contains(&probe) {
-            return Ok(vec![unknown("not in the hypervisor's image")]);
+            return Ok(vec![unknown("not in the hypervisor's image".to_owned())]);
         }
         let mut found = self
             .0
@@ -222,7 +227,7 @@ impl Image {
         while let Some(frame) = found.next()? {
             let function = match &frame.function {
                 Some(name) => name.demangle()?.into_owned(),
-                None => self.0.find_symbol(probe).unwrap_or("?").to_owned(),
+                None => symbol(),
             };
             let place = frame.location.and_then(|location| {
                 Some(format!("{}:{}", location.file?, location.line.unwrap_or(0)))
@@ -235,7 +240,7 @@ impl Image {
             });
         }
         if frames.is_empty() {
-            frames.push(unknown(self.0.find_symbol(probe).unwrap_or("?")));
+            frames.push(unknown(symbol()));
         }
         Ok(frames)
     }
