@@ -238,6 +238,9 @@ fn count_code(workspace: &Workspace, readings: &mut Readings) -> Result<Vec<Stri
         ] {
             *readings.entry(name.to_owned()).or_default() += count;
         }
+        let path = directory.strip_prefix(workspace.root());
+        let path = path.unwrap_or(directory).display();
+        readings.insert(format!("code-lines.{path}"), counts.lines);
     }
     readings.insert("dependencies".to_owned(), crates.foreign.len() as u64);
     Ok(crates.foreign)

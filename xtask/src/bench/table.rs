@@ -192,7 +192,20 @@ pub fn rows(measured: &[Readings; 2], sections: &[Section], groups: &[Group]) ->
                     rows.push(Row::plain(name.clone(), group, "bytes", value(name)));
                 }
             }
-            Group::Exits | Group::Children | Group::Code => {}
+            Group::Code => {
+                let lines = listed("code-lines.");
+                let mut crates: Vec<Row> = lines
+                    .iter()
+                    .filter_map(|name| {
+                        let (_, path) = name.split_once('.')?;
+                        let label = format!("code {path}");
+                        Some(Row::plain(label, group, "lines", value(name)))
+                    })
+                    .collect();
+                crates.sort_by_key(|row| -row.values[0].unwrap_or(0));
+                rows.extend(crates);
+            }
+            Group::Exits | Group::Children => {}
         }
     }
     rows
