@@ -5,12 +5,14 @@
 
 mod image;
 mod shared_ring;
+mod steps;
 pub mod targets;
 
 pub use targets::TARGETS;
 
 use image::Memory;
 use shared_ring::{FIELDS, Ring};
+use steps::Steps;
 
 /// Set to anything, it has a target print what it took its bytes for.
 pub const SHOW: &str = "FUZZ_SHOW";

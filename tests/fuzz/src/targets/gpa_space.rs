@@ -3,7 +3,7 @@
 use arbitrary::Arbitrary;
 use paging::{Attributes, Backing, Format, Levels, PageSize};
 
-use crate::target;
+use crate::{Steps, target};
 
 #[path = "../../../../src/logic/gpa_space/tests/bench/mod.rs"]
 mod bench;
@@ -29,8 +29,8 @@ enum Step {
     MapLarge(u8, u8, u8),
     Sweep(u16, u16, bool),
     SweepPieces(u8, u8, bool),
-    Place(u16, u8),
-    Remove(u16),
+    Place(u8, u8),
+    Remove(u8),
     Write(u16),
     Clear(u16, u16),
     Flush,
@@ -44,7 +44,7 @@ struct Input {
     max_leaf: u8,
     has_marks: bool,
     /// Each with the number of frames for tables at its first attempt.
-    steps: Vec<(Step, u8)>,
+    steps: Steps<(Step, u8)>,
 }
 
 target!(|input: Input| {
@@ -61,7 +61,7 @@ target!(|input: Input| {
     let sizes = [PageSize::Size4K, PageSize::Size2M, PageSize::Size1G];
     let max_leaf = sizes[usize::from(input.max_leaf) % sizes.len()];
     let bench = Bench::new(format, levels, max_leaf, has_marks);
-    let steps = input.steps.iter().take(48);
+    let steps = input.steps.0.iter().take(48);
     model::run(
         bench,
         steps.map(|(step, frames)| (op(step), Failures::After((*frames % 8).into()))),
@@ -72,6 +72,8 @@ fn op(step: &Step) -> Op {
     let page = |number: u16| FIRST + u64::from(number) % PAGES;
     let fits = |page: u64, count: u16| u64::from(count).clamp(1, FIRST + PAGES - page);
     let piece = |number: u8| u64::from(number % 4);
+    // Few pages, so that edits meet the overlays over them.
+    let covered = |number: u8| FIRST + piece(number) * LARGE + [3, 511][usize::from(number / 4 % 2)];
     match *step {
         Step::Map {
             page: number,
@@ -105,8 +107,8 @@ fn op(step: &Step) -> Op {
             let count = u64::from(count).clamp(1, 4 - piece(number));
             Op::Sweep(FIRST + piece(number) * LARGE, count * LARGE, is_declared)
         }
-        Step::Place(number, frame) => Op::Place(page(number), 0x10_0000 + u64::from(frame)),
-        Step::Remove(number) => Op::Remove(page(number)),
+        Step::Place(number, frame) => Op::Place(covered(number), 0x10_0000 + u64::from(frame)),
+        Step::Remove(number) => Op::Remove(covered(number)),
         Step::Write(number) => Op::Write(page(number)),
         Step::Clear(number, count) => Op::Clear(page(number), fits(page(number), count)),
         Step::Flush => Op::Flush,

@@ -1,16 +1,18 @@
 //! Three partitions that make ports, connect, send, take and go, against queues and lines that are plain lists.
 
+mod step;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use addr::{Gpa, PartitionId, VpIndex};
-use arbitrary::Arbitrary;
 use ports::{Connections, EventTarget, PortRef, Ports, QUEUE_MESSAGES, Target};
 use synic::MessageSource;
 use tlfs::call::{ConnectionId, ConnectionKind, Doorbell, PortId, PortInfo, PortKind};
-use tlfs::wire::SintIndex;
 use tlfs::{HvError, MessageType};
 
 use super::pool::Pool;
+
+pub use step::{Step, run};
 
 const PARTITIONS: usize = 3;
 const ANY_VP: u32 = u32::MAX;
@@ -19,67 +21,8 @@ const DOORBELLS: usize = 16;
 /// Chunks that a port takes at most: chains and records of ports and of VPs, and its queue.
 const PORT_CHUNKS: usize = 4 + QUEUE_MESSAGES as usize / 16;
 
-/// What happens next. The first number says whose ports or connections they are.
-#[derive(Arbitrary, Clone, Copy, Debug)]
-pub enum Step {
-    Create {
-        who: u8,
-        port: u8,
-        sender: u8,
-        kind: u8,
-        flags: (u16, u16),
-        sint: u8,
-        vp: u8,
-    },
-    Delete(u8, u8),
-    Connect {
-        who: u8,
-        connection: u8,
-        to: u8,
-        port: u8,
-        kind: u8,
-        write: Write,
-    },
-    Disconnect(u8, u8, bool),
-    /// Through a connection: type, length, how often.
-    Post(u8, u8, u32, u8, u8),
-    Event(u8, u8, u16),
-    Ring(u8, Write),
-    /// For a VP, from a source, how often.
-    Take(u8, u8, u8, u8),
-    TakeRung(u8, u8),
-    /// The partition goes, and another comes.
-    Die(u8),
-    /// So many chunks are left in the pool.
-    Memory(u8, u8),
-}
-
-/// A write, or which ones ring.
-#[derive(Arbitrary, Clone, Copy, Debug)]
-pub struct Write {
-    gpa: u8,
-    value: Option<u8>,
-    bytes: u8,
-}
-
-/// Few different numbers, so that steps meet, and some out of range.
-fn number(number: u8) -> u32 {
-    match number {
-        0 => 0,
-        253.. => 0xFF_FFFE + u32::from(number - 252),
-        _ => u32::from(number % 12) + 1,
-    }
-}
-
 fn is_number(id: u32) -> bool {
     id <= 0xFF_FFFF
-}
-
-fn vp_of(vp: u8) -> u32 {
-    match vp % 3 {
-        2 => ANY_VP,
-        vp => vp.into(),
-    }
 }
 
 #[derive(Debug)]
@@ -371,129 +314,5 @@ impl Partition {
             steps = steps.checked_sub(1).expect("a step gave nothing back");
         }
         assert!(self.pool.frames.is_empty());
-    }
-}
-
-/// Runs `steps` with so many chunks for each partition, and panics where ports and connections do not as the model.
-pub fn run(memory: usize, steps: &[Step]) {
-    let mut world: [Partition; PARTITIONS] =
-        std::array::from_fn(|index| Partition::new(index as u64 + 1, memory));
-    let mut serial = 0u64;
-    for step in steps {
-        serial += 1;
-        one(&mut world, *step, serial);
-        world.iter().for_each(Partition::check);
-    }
-    world.into_iter().for_each(Partition::end);
-}
-
-fn one(world: &mut [Partition; PARTITIONS], step: Step, serial: u64) {
-    let place = |who: u8| usize::from(who) % PARTITIONS;
-    match step {
-        Step::Create {
-            who,
-            port,
-            sender,
-            kind,
-            flags: (base, count),
-            sint,
-            vp,
-        } => {
-            let sender = world[place(sender)].id;
-            let kind = match kind % 4 {
-                0 => PortKind::Doorbell,
-                1 => PortKind::Event { base, count },
-                _ => PortKind::Message,
-            };
-            let info = PortInfo {
-                kind,
-                sint: SintIndex::new(sint % 16),
-                vp: VpIndex::new(vp_of(vp)),
-            };
-            world[place(who)].create(number(port), sender, info);
-        }
-        Step::Delete(who, port) => world[place(who)].delete(number(port)),
-        Step::Connect {
-            who,
-            connection,
-            to,
-            port,
-            kind,
-            write,
-        } => {
-            let kind = match kind % 4 {
-                0 => ConnectionKind::Doorbell(Doorbell {
-                    gpa: Gpa::new((write.gpa % 4).into()),
-                    value: write.value.map(|value| (value % 4).into()),
-                    bytes: [None, Some(1), Some(2), Some(4)][usize::from(write.bytes % 4)],
-                }),
-                1 => ConnectionKind::Event,
-                _ => ConnectionKind::Message,
-            };
-            let sender = world[place(who)].id;
-            let (to, port) = (&mut world[place(to)], PortId(number(port)));
-            let found = to.ports.connectable(port, sender, &kind, &mut to.pool);
-            let there = to
-                .by_number
-                .get(&port.0)
-                .filter(|port| port.sender == sender);
-            let expected = match there {
-                None => Err(HvError::INVALID_PORT_ID),
-                Some(there) => match (there.info.kind, kind) {
-                    (PortKind::Message, ConnectionKind::Message)
-                    | (PortKind::Event { .. }, ConnectionKind::Event)
-                    | (PortKind::Doorbell, ConnectionKind::Doorbell(_)) => Ok(there.reference),
-                    _ => Err(HvError::INVALID_PARAMETER),
-                },
-            };
-            assert_eq!(found, expected);
-            if let Ok(found) = found {
-                world[place(who)].connect(number(connection), found, kind);
-            }
-        }
-        Step::Disconnect(who, connection, is_doorbell) => {
-            world[place(who)].disconnect(number(connection), is_doorbell);
-        }
-        Step::Post(who, connection, kind, len, times) => {
-            let mut payload = vec![0; len.into()];
-            for (byte, serial) in payload.iter_mut().zip(serial.to_le_bytes()) {
-                *byte = serial;
-            }
-            let to = world[place(who)].connection(number(connection), ConnectionKind::Message);
-            // Through a name that is not its own, no partition is reached.
-            for other in world.iter_mut().filter(|_| to.is_some()) {
-                for _ in 0..=times {
-                    to.into_iter()
-                        .for_each(|to| other.post(to, MessageType(kind), &payload));
-                }
-            }
-        }
-        Step::Event(who, connection, flag) => {
-            let to = world[place(who)].connection(number(connection), ConnectionKind::Event);
-            for other in world.iter_mut() {
-                to.into_iter().for_each(|to| other.event(to, flag));
-            }
-        }
-        Step::Ring(who, write) => {
-            let value = write.value.unwrap_or(u8::MAX);
-            let bytes = [1, 2, 4, 8][usize::from(write.bytes % 4)];
-            let value = if value < 128 { value % 4 } else { value };
-            let to = world[place(who)].rung_by((write.gpa % 4).into(), bytes, value.into());
-            for other in world.iter_mut() {
-                to.into_iter().for_each(|to| other.ring(to));
-            }
-        }
-        Step::Take(who, vp, sint, times) => {
-            for _ in 0..=times {
-                world[place(who)].take((vp % 3).into(), (sint % 16).into());
-            }
-        }
-        Step::TakeRung(who, vp) => world[place(who)].take_rung((vp % 3).into()),
-        Step::Die(who) => {
-            let memory = world[place(who)].pool.left;
-            let new = Partition::new(serial + 1000, memory);
-            std::mem::replace(&mut world[place(who)], new).end();
-        }
-        Step::Memory(who, chunks) => world[place(who)].pool.left = chunks.into(),
     }
 }
