@@ -226,7 +226,8 @@ fn panic(log: &str) -> impl Iterator<Item = &str> {
     let is_start = |line: &&str| line.contains("panicked at") || line.contains("ERROR: libFuzzer");
     log.lines()
         .skip_while(move |line| !is_start(line))
-        .filter(|line| !line.trim().is_empty())
+        // libFuzzer's stack is one of signal handlers.
+        .filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
         .take(LINES_OF_PANIC)
 }
 
