@@ -56,6 +56,21 @@ program!(real_to_protected, ".code16":
     "out 0xF0, eax",
     "2:", "hlt", "jmp 2b",
 );
+// The handler of #GP tells how much was pushed: flags, CS and IP are six bytes.
+program!(real_gp, ".code16":
+    "mov word ptr [13 * 4], 0x40",
+    "mov word ptr [13 * 4 + 2], cs",
+    "mov bx, sp",
+    "mov ecx, 0x4000FFFF",
+    "rdmsr",
+    "mov al, 0",
+    "out 0xF1, al",
+    ".org 77b + 0x40",
+    "sub bx, sp",
+    "mov ax, bx",
+    "out 0xF0, ax",
+    "2:", "hlt", "jmp 2b",
+);
 program!(spin, ".code64": "2:", "inc qword ptr [rdi]", "pause", "jmp 2b");
 program!(in_then_out, ".code64":
     "in al, 0xF2", "mov rbx, rax", "in ax, 0xF2", "mov rcx, rax", "in eax, 0xF2", "mov rdx, rax", "out 0xF0, al",

@@ -5,9 +5,11 @@ use machine::verdict::{check, equal};
 use tlfs::intercept::ExecutionState;
 use tlfs::register::RegisterName as N;
 use tlfs::state::register_page;
+use x86::TableRegister;
 
 use crate::child::code;
 use crate::child::guest::{Guest, Mode};
+use crate::client::vp::table_value;
 use crate::group::{need, stopped};
 
 /// Runs one OUT in each mode, and a program that goes from one mode to another.
@@ -72,6 +74,7 @@ pub fn modes(guest: &mut Guest) {
             header.rip,
         );
     }
+    exception_in_real_mode(guest);
     need(
         "switch: from real mode",
         guest.start(0, Mode::Real, code::real_to_protected, &[]),
@@ -81,6 +84,32 @@ pub fn modes(guest: &mut Guest) {
             "switch: value",
             stop.port().map_or(0, |port| port.rax & 0xFFFF_FFFF),
             0x1632,
+        );
+    }
+}
+
+/// #GP without an error code, whose handler lies in the table of real mode at address 0.
+fn exception_in_real_mode(guest: &mut Guest) {
+    let table = TableRegister {
+        base: 0,
+        limit: 0x3FF,
+    };
+    let registers = [(N::IDTR, table_value(&table)), (N::RSP, 0xF000)];
+    need(
+        "real #GP: starts",
+        guest.start(0, Mode::Real, code::real_gp, &registers),
+    );
+    if let Some(stop) = stopped("real #GP: its handler runs", guest.run(0)) {
+        let port = stop.port();
+        equal(
+            "real #GP: port",
+            port.map_or(0, |port| port.port.into()),
+            code::STOP.into(),
+        );
+        equal(
+            "real #GP: bytes on the stack",
+            port.map_or(0, |port| port.rax & 0xFFFF),
+            6,
         );
     }
 }
