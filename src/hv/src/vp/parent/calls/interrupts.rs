@@ -19,6 +19,7 @@ use crate::vp::child::ChildCore;
 const NOT_INTERCEPTED: u32 = 1 << 2 | 1 << 15 | 1 << 18;
 
 impl ParentVp {
+    /// HvCallAssertVirtualInterrupt: an interrupt for the VPs of a child that the destination names. None is asserted where one is refused.
     pub(super) fn assert_interrupt(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = AssertInterrupt::decode(body.header())?;
         let child = self.child(call.partition)?;
@@ -52,6 +53,7 @@ impl ParentVp {
         Ok(())
     }
 
+    /// HvCallInstallIntercept. What is asked for holds from the next entry of each VP.
     pub(super) fn install_intercept(&mut self, body: &Body<'_>) -> Result<Progress, HvError> {
         let call = InstallIntercept::decode(body.header())?;
         let child = self.child(call.partition)?;
@@ -99,6 +101,7 @@ impl ParentVp {
         Ok(Progress::Done)
     }
 
+    /// HvCallSignalEventDirect: sets a flag of a VP of a child, and says whether it was clear before.
     pub(super) fn signal_direct(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
         let call = SignalEventDirect::decode(body.header())?;
         let (child, vp) = self.child_vp(call.partition, call.vp)?;
@@ -107,6 +110,7 @@ impl ParentVp {
         body.write_output(&u64::from(is_new).to_le_bytes())
     }
 
+    /// HvCallPostMessageDirect: puts a message into a slot of a VP of a child. Refused where the slot is full.
     pub(super) fn post_direct(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = PostMessageDirect::decode(body.header())?;
         let (child, vp) = self.child_vp(call.partition, call.vp)?;

@@ -22,6 +22,8 @@ use crate::partition::child::State;
 const APIC_PAGE: u64 = x86::msr::apic_base::DEFAULT_ADDRESS / PAGE_SIZE;
 
 impl ParentVp {
+    /// HvCallDepositMemory: frames of the parent become the pool of a child, or its own. Those before the one that is refused stay
+    /// deposited, and are counted as done.
     pub(super) fn deposit(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = PartitionOnly::decode(body.header())?;
         let target = self.target(call.partition)?;
@@ -91,6 +93,7 @@ impl ParentVp {
         }
     }
 
+    /// HvCallWithdrawMemory: gives back what a pool does not use, cleared, and names it in the output.
     pub(super) fn withdraw(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = Withdraw::decode(body.header())?;
         let target = self.target(call.partition)?;
@@ -142,6 +145,7 @@ impl ParentVp {
         }
     }
 
+    /// HvCallMapGpaPages, of 4 KiB or 2 MiB each. Pages before the one that is refused stay mapped, and are counted as done.
     pub(super) fn map_gpa(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = MapGpaPages::decode(body.header())?;
         let child = self.child(call.partition)?;
@@ -222,6 +226,7 @@ impl ParentVp {
         })
     }
 
+    /// HvCallUnmapGpaPages, in pieces of bounded work.
     pub(super) fn unmap_gpa(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = UnmapGpaPages::decode(body.header())?;
         let child = self.child(call.partition)?;
@@ -265,6 +270,7 @@ impl ParentVp {
         })
     }
 
+    /// HvCallGetGpaPagesAccessStates: reads, sets and clears the marks of a range. The range is flushed where marks change.
     pub(super) fn access_states(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = GetAccessStates::decode(body.header())?;
         let child = self.child(call.partition)?;
@@ -311,6 +317,7 @@ impl ParentVp {
         })
     }
 
+    /// HvCallTranslateVirtualAddress, by the page tables of a VP, which is stopped meanwhile.
     pub(super) fn translate_gva(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
         let call = Translate::decode(body.header())?;
         let (child, vp) = self.child_vp(call.partition, call.vp)?;
@@ -366,6 +373,7 @@ impl ParentVp {
         body.write_output(&answer.encode())
     }
 
+    /// HvCallReadGpa: up to 16 bytes of a child, as its VP would read them.
     pub(super) fn read_gpa(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
         let call = ReadGpa::decode(body.header())?;
         let (child, _) = self.child_vp(call.partition, call.vp)?;
@@ -379,6 +387,7 @@ impl ParentVp {
         body.write_output(&answer.encode())
     }
 
+    /// HvCallWriteGpa: the same the other way.
     pub(super) fn write_gpa(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
         let call = WriteGpa::decode(body.header())?;
         let to = call.to;

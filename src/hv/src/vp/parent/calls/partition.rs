@@ -30,6 +30,7 @@ use crate::vp::child::layout;
 const CAP_OF_LP: u64 = 65_536;
 
 impl ParentVp {
+    /// HvCallCreatePartition. The parent pays for it: without memory nothing is made.
     pub(super) fn create_partition(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = CreatePartition::decode(body.header())?;
         // What decides what the child is must be what we have.
@@ -50,6 +51,7 @@ impl ParentVp {
         Ok(Progress::Done)
     }
 
+    /// HvCallInitializePartition: pays for the second-level tables from the child's pool. Without memory its state is as before.
     pub(super) fn initialize_partition(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = PartitionOnly::decode(body.header())?;
         self.child(call.partition)?.initialize(self.partition)
@@ -61,11 +63,13 @@ impl ParentVp {
         self.child(call.partition)?.finalize(self.lp)
     }
 
+    /// HvCallDeletePartition, of one that was finalized and has no frame any more.
     pub(super) fn delete_partition(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = PartitionOnly::decode(body.header())?;
         ChildPartition::delete(self.child(call.partition)?)
     }
 
+    /// HvCallGetNextChildPartition: the children in the order of their ids; 0 after the last.
     pub(super) fn next_child(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
         let call = GetNextChild::decode(body.header())?;
         if call.parent != PARTITION_SELF && call.parent != PARENT {
@@ -82,6 +86,7 @@ impl ParentVp {
         body.write_output(&id.get().to_le_bytes())
     }
 
+    /// HvCallGetPartitionProperty.
     pub(super) fn get_property(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
         let call = GetProperty::decode(body.header())?;
         let value = match self.target(call.partition)? {
@@ -91,6 +96,7 @@ impl ParentVp {
         body.write_output(&value.to_le_bytes())
     }
 
+    /// HvCallGetPartitionPropertyEx, for properties of more than eight bytes.
     pub(super) fn get_property_ex(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
         let call = GetPropertyEx::decode(body.header())?;
         let target = self.target(call.partition)?;
@@ -132,6 +138,7 @@ impl ParentVp {
         }
     }
 
+    /// HvCallSetPartitionProperty. Some can be set before the partition is initialized only.
     pub(super) fn set_property(&mut self, body: &Body<'_>) -> Result<Progress, HvError> {
         let call = SetProperty::decode(body.header())?;
         let Target::Child(child) = self.target(call.partition)? else {
@@ -215,6 +222,7 @@ impl ParentVp {
         Ok(Progress::Done)
     }
 
+    /// HvCallMapStatsPage2: a frame of the parent's becomes a page of statistics.
     pub(super) fn map_statistics(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = MapStatsPage2::decode(body.header())?;
         let page = PinnedPage::new(frame(call.page.get())?).map_err(owners::status)?;
@@ -238,6 +246,7 @@ impl ParentVp {
         Ok(())
     }
 
+    /// HvCallUnmapStatsPage: the frame is the parent's alone again.
     pub(super) fn unmap_statistics(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = StatsPage::decode(body.header())?;
         self.change_statistics(&call.object, None)

@@ -19,6 +19,7 @@ impl ParentVp {
         })
     }
 
+    /// HvCallCreatePort, from its owner's pool. Without memory nothing is made.
     pub(super) fn create_port(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = CreatePort::decode(body.header())?;
         let (owner, sender) = (self.peer(call.owner)?, self.peer(call.sender)?);
@@ -31,6 +32,7 @@ impl ParentVp {
         ports.create(call.port, sender, &call.info, &mut owner.chunks())
     }
 
+    /// HvCallDeletePort. Connections to it stay, and are refused.
     pub(super) fn delete_port(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = DeletePort::decode(body.header())?;
         let owner = self.peer(call.owner)?;
@@ -38,6 +40,7 @@ impl ParentVp {
         ports.delete(call.port, &mut owner.chunks())
     }
 
+    /// HvCallConnectPort, from the sender's pool. Without memory nothing is connected.
     pub(super) fn connect_port(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = ConnectPort::decode(body.header())?;
         let (owner, sender) = (self.peer(call.owner)?, self.peer(call.sender)?);
@@ -59,6 +62,7 @@ impl ParentVp {
         connections.connect(call.connection, to, call.kind, &mut sender.chunks())
     }
 
+    /// HvCallDisconnectPort.
     pub(super) fn disconnect_port(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = DisconnectPort::decode(body.header())?;
         let sender = self.peer(call.sender)?;
@@ -66,6 +70,7 @@ impl ParentVp {
         connections.disconnect(call.connection, call.is_doorbell, &mut sender.chunks())
     }
 
+    /// HvCallNotifyPortRingEmpty.
     pub(super) fn port_ring_empty(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = RingEmpty::decode(body.header())?;
         ports::ring_again(self.lp, self.partition, self.shared, call.sint.get());

@@ -16,6 +16,7 @@ use crate::partition::state_page::PinnedPage;
 use crate::vp::child::layout;
 
 impl ParentVp {
+    /// HvCallMapVpStatePage: a frame of the parent's becomes the page, cleared. Refused, it is as it was.
     pub(super) fn map_state_page(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
         let call = MapStatePage::decode(body.header())?;
         let (_child, vp) = self.child_vp(call.partition, call.vp)?;
@@ -38,6 +39,7 @@ impl ParentVp {
         body.write_output(&call.page.get().to_le_bytes())
     }
 
+    /// HvCallUnmapVpStatePage: the frame is the parent's alone again.
     pub(super) fn unmap_state_page(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = UnmapStatePage::decode(body.header())?;
         let (_child, vp) = self.child_vp(call.partition, call.vp)?;
@@ -49,6 +51,7 @@ impl ParentVp {
         slot.take().map(drop).ok_or(HvError::NOT_FOUND)
     }
 
+    /// HvCallGetVpState: a part of a VP's state, to the output or to pages of the parent's.
     pub(super) fn get_state(&mut self, body: &mut Body<'_>) -> Result<(), HvError> {
         let call = VpState::decode(body.header())?;
         let (child, vp) = self.child_vp(call.partition, call.vp)?;
@@ -91,6 +94,7 @@ impl ParentVp {
         }
     }
 
+    /// HvCallSetVpState. State that makes no sense is refused, and the VP is as it was.
     pub(super) fn set_state(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = VpState::decode(body.header())?;
         let (child, vp) = self.child_vp(call.partition, call.vp)?;

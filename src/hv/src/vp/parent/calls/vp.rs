@@ -23,6 +23,7 @@ const SUSPENDS: [RegisterName; 3] = [
 ];
 
 impl ParentVp {
+    /// HvCallCreateVp, from the child's pool. Without memory nothing is made.
     pub(super) fn create_vp(&mut self, body: &Body<'_>) -> Result<Progress, HvError> {
         let call = CreateVp::decode(body.header())?;
         let child = self.child(call.partition)?;
@@ -33,6 +34,7 @@ impl ParentVp {
         created.map_or(Ok(Progress::Yield), |done| done.map(|()| Progress::Done))
     }
 
+    /// HvCallDeleteVp: stops it first.
     pub(super) fn delete_vp(&mut self, body: &Body<'_>) -> Result<Progress, HvError> {
         let call = DeleteVp::decode(body.header())?;
         let child = self.child(call.partition)?;
@@ -44,6 +46,7 @@ impl ParentVp {
         deleted.unwrap_or(Ok(Progress::Yield))
     }
 
+    /// HvCallGetVpRegisters, in pieces.
     pub(super) fn get_registers(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = VpRegisters::decode(body.header())?;
         let (_child, vp) = self.child_vp(call.partition, call.vp)?;
@@ -59,6 +62,7 @@ impl ParentVp {
         })
     }
 
+    /// HvCallSetVpRegisters, in pieces. Registers before the one that is refused are set, and are counted as done.
     pub(super) fn set_registers(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = VpRegisters::decode(body.header())?;
         let (_child, vp) = self.child_vp(call.partition, call.vp)?;
@@ -93,6 +97,7 @@ impl ParentVp {
         result
     }
 
+    /// HvCallRegisterInterceptResult: what a CPUID leaf says to a child.
     pub(super) fn register_cpuid(&mut self, body: &Body<'_>) -> Result<(), HvError> {
         let call = RegisterCpuidResult::decode(body.header())?;
         let child = self.child(call.partition)?;
@@ -106,6 +111,7 @@ impl ParentVp {
         Ok(())
     }
 
+    /// HvCallGetVpCpuidValues.
     pub(super) fn cpuid_values(&mut self, body: &mut Body<'_>) -> Result<Progress, HvError> {
         let call = GetCpuidValues::decode(body.header())?;
         let (_child, vp) = self.child_vp(call.partition, call.vp)?;
