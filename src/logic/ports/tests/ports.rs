@@ -4,7 +4,7 @@ mod pool;
 
 use addr::{Gpa, PartitionId, VpIndex};
 use pool::Pool;
-use ports::{Connections, EventTarget, Ports, QUEUE_MESSAGES, Target};
+use ports::{Connections, EventTarget, PortRef, Ports, QUEUE_MESSAGES, Target};
 use synic::MessageSource;
 use tlfs::call::{ConnectionId, ConnectionKind, Doorbell, PortId, PortInfo, PortKind};
 use tlfs::wire::SintIndex;
@@ -266,6 +266,23 @@ fn any_vp_takes_what_is_for_any() {
     }
 }
 
+/// Port `id` for doorbells, and connection `id` of `kind` that leads there.
+fn doorbell(
+    ports: &mut Ports,
+    connections: &mut Connections,
+    pool: &mut Pool,
+    id: u32,
+    kind: ConnectionKind,
+) -> PortRef {
+    let info = info(PortKind::Doorbell, 5, ANY);
+    ports.create(PortId(id), SENDER, &info, pool).unwrap();
+    let to = ports.connectable(PortId(id), SENDER, &kind, pool).unwrap();
+    connections
+        .connect(ConnectionId(id), to, kind, pool)
+        .unwrap();
+    to
+}
+
 #[test]
 fn a_doorbell_rings_for_its_value_before_any_and_is_remembered_once() {
     let (mut ports, mut connections, mut pool) =
@@ -284,20 +301,7 @@ fn a_doorbell_rings_for_its_value_before_any_and_is_remembered_once() {
         bell(0x1004, None, None),
     ];
     for (id, kind) in (1..).zip(kinds) {
-        ports
-            .create(
-                PortId(id),
-                SENDER,
-                &info(PortKind::Doorbell, 5, ANY),
-                &mut pool,
-            )
-            .unwrap();
-        let to = ports
-            .connectable(PortId(id), SENDER, &kind, &mut pool)
-            .unwrap();
-        connections
-            .connect(ConnectionId(id), to, kind, &mut pool)
-            .unwrap();
+        let to = doorbell(&mut ports, &mut connections, &mut pool, id, kind);
         let twice = connections.connect(ConnectionId(id + 100), to, kind, &mut pool);
         assert_eq!(twice, Err(HvError::INVALID_PARAMETER));
     }
@@ -354,20 +358,7 @@ fn thousands_of_ports_and_connections_fit_and_go() {
             value: Some(id.into()),
             bytes: Some(2),
         });
-        ports
-            .create(
-                PortId(id),
-                SENDER,
-                &info(PortKind::Doorbell, 5, ANY),
-                &mut pool,
-            )
-            .unwrap();
-        let to = ports
-            .connectable(PortId(id), SENDER, &kind, &mut pool)
-            .unwrap();
-        connections
-            .connect(ConnectionId(id), to, kind, &mut pool)
-            .unwrap();
+        doorbell(&mut ports, &mut connections, &mut pool, id, kind);
     }
     for id in (1..=5000).step_by(7) {
         let to = connections
