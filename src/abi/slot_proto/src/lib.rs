@@ -38,10 +38,10 @@ pub use request::{
     Attach, AttachFlags, Call, Cancel, Detach, GpadlName, GpadlPagesFrom, Hello, List, NoArguments,
     OpenResult, RelidOnly, Request, RestorePart, SaveFrom, SlotAdd, Tag,
 };
+pub use tlfs::HvError;
 
 /// Slots that there can be; their numbers are below. Each costs the parent's kernel 256 KiB for good.
 pub const SLOTS: u32 = 200;
-pub use tlfs::HvError;
 
 /// In HELLO and in the user data of our offers: the two sides mean this protocol.
 pub const MAGIC: u32 = 0x2643_68CC;
