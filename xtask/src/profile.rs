@@ -14,6 +14,8 @@ use runner::session::{self, Limits};
 use crate::boot_disk::{self, Guest};
 use crate::build;
 use crate::disk_image;
+use crate::guest;
+use crate::setup::debian::Flavour;
 use crate::setup::emulators;
 use crate::symbolize::{IMAGE, Image};
 use crate::workspace::Workspace;
@@ -23,10 +25,14 @@ const TIMEOUT: Duration = Duration::from_secs(900);
 /// Share in percent from which on an inlined function is shown.
 const WORTH_A_LINE: f64 = 0.5;
 
+/// The measurement that is Debian's boot.
+const BOOT: &str = "boot";
+
 /// What `cargo xtask profile` can be told.
 #[derive(Args)]
 pub struct Options {
-    /// The measurement, by its name in `cargo xtask bench`: one of the groups exits and children
+    /// The measurement, by its name in `cargo xtask bench`: one of the groups exits and children; or `boot`, Debian's
+    /// in the parent
     name: String,
     /// `bochs-vmx` or `bochs-svm`
     #[arg(long, value_name = "MACHINE", default_value = "bochs-vmx")]
@@ -34,6 +40,10 @@ pub struct Options {
     /// Instructions to trace, from the beginning of the measurement on; its end ends the trace as well
     #[arg(long, default_value_t = 400_000)]
     instructions: u64,
+    /// Instructions since the machine's reset from which on `boot` is traced; the kernel's first line comes before
+    /// two billion, its first process before three
+    #[arg(long, default_value_t = 2_000_000_000)]
+    after: u64,
     /// Functions to show
     #[arg(long, default_value_t = 50)]
     top: usize,
@@ -49,16 +59,7 @@ pub fn run(options: &Options) -> Result<()> {
     let workspace = Workspace::find()?;
     let emulators = emulators::obtain()?;
     let images = build::build(&workspace, &build::Options::default())?;
-    let is_childs = options.name.starts_with("child") || options.name == "get-register";
-    let program = if is_childs {
-        build::children(&workspace)?
-    } else {
-        build::test_parent(&workspace)?
-    };
-    let guest = Guest::Program {
-        image: program,
-        command_line: format!("bench mark={}", options.name),
-    };
+    let guest = guest_of(&options.name, &workspace)?;
     let configuration = boot_disk::configuration(&guest, boot_disk::HYPERVISOR_SECTION);
     let entries = boot_disk::with_hypervisor(&images, &guest, &configuration)?;
     let directory = workspace.target().join(format!("profile/{model}"));
@@ -66,12 +67,16 @@ pub fn run(options: &Options) -> Result<()> {
     let disk = files.directory().join("disk.img");
     disk_image::write(&disk, &entries)?;
     let mut machine = Machine::new(model, disk);
-    machine.debugger = vec![
-        "c".to_owned(),
+    let mut to_the_beginning = vec!["c".to_owned()];
+    if options.name == BOOT {
+        to_the_beginning.insert(0, format!("sba {}", options.after));
+    }
+    machine.debugger = to_the_beginning;
+    machine.debugger.extend([
         "trace on".to_owned(),
         format!("s {}", options.instructions),
         "q".to_owned(),
-    ];
+    ]);
     println!("{model}: {}, traced ...", options.name);
     let limits = Limits {
         timeout: TIMEOUT,
@@ -94,6 +99,24 @@ pub fn run(options: &Options) -> Result<()> {
         Profile::of(&addresses, &Image::open(&images.hypervisor)?)?.text(options.top)
     );
     Ok(())
+}
+
+/// What runs for the measurement of this name; programs stop the trace's debugger themselves where it begins.
+fn guest_of(name: &str, workspace: &Workspace) -> Result<Guest> {
+    if name == BOOT {
+        let extras = guest::Extras::default();
+        return guest::debian(workspace, Flavour::Cloud, extras, "vg.test=bench quiet");
+    }
+    let is_childs = name.starts_with("child") || name == "get-register";
+    let image = if is_childs {
+        build::children(workspace)?
+    } else {
+        build::test_parent(workspace)?
+    };
+    Ok(Guest::Program {
+        image,
+        command_line: format!("bench mark={name}"),
+    })
 }
 
 /// How often each address was executed, from lines of the form `(0).[TICKS] [...] SELECTOR:ADDRESS ...`.

@@ -14,8 +14,9 @@ use crate::workspace::Workspace;
 
 const FIRST_LINE: &str = "=== verdigris: hypervisor panic";
 const LAST_LINE: &str = "=== end of panic record";
-/// Where `linker.ld` puts the hypervisor; what lies elsewhere is no address of its code.
-pub const IMAGE: std::ops::Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_c000_0000;
+/// Where `linker.ld` puts the hypervisor; what lies elsewhere is no address of its code. Linux in a partition begins
+/// 16 MiB above the same address, at the lowest.
+pub const IMAGE: std::ops::Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_8100_0000;
 
 /// What `cargo xtask symbolize` can be told.
 #[derive(Args)]
