@@ -1,29 +1,29 @@
 //! Where messages for a VP come from that lie in no queue of its own.
 
 use addr::VpIndex;
-use ports::{Ports, VpMessages};
-use spin::MutexGuard;
+use ports::VpMessages;
 use synic::MessageSource;
 use tlfs::Message;
 
 use super::Partition;
-use super::ports::FrameChunks;
+use super::ports::{FrameChunks, LockedPorts};
 
 /// Messages at the ports of one VP. Keeps the ports of its partition locked, so that what was looked at is what is taken.
 pub struct PortMessages<P: Partition> {
     partition: &'static P,
     index: VpIndex,
-    ports: Option<MutexGuard<'static, Ports>>,
+    ports: Option<LockedPorts<'static>>,
 }
 
 impl<P: Partition> PortMessages<P> {
     /// For VP `index` of `partition`.
     pub fn new(partition: &'static P, index: VpIndex) -> Self {
-        let ports = partition.core().links.ports().ok();
+        let links = &partition.core().links;
+        let ports = links.may_have_messages().then(|| links.ports().ok());
         Self {
             partition,
             index,
-            ports: ports.filter(|ports| !ports.is_quiet()),
+            ports: ports.flatten(),
         }
     }
 

@@ -201,6 +201,14 @@ pub struct PartitionCore {
     pub tag: AtomicU64,
 }
 
+impl PartitionCore {
+    /// Whether messages may wait for its VPs at its ports or from its VMBus server. Takes no lock: who leaves one after this
+    /// calls the VP.
+    pub fn may_have_messages(&self) -> bool {
+        self.links.may_have_messages() || self.vmbus.may_have_messages()
+    }
+}
+
 /// A partition of either kind.
 pub trait Partition: 'static {
     /// What both kinds have.

@@ -1,7 +1,7 @@
 //! What VPs of children have to tell the parent: for each VP of the parent a list of those with an intercept that it has
 //! not been told of. The list goes through the VPs themselves, so it has room for all of them.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use addr::VpIndex;
 use sched::EntityId;
@@ -51,8 +51,16 @@ impl List {
     }
 }
 
+/// How many VPs stand in lists. Changed under the lock of the lists; who finds none need not take it.
+static LISTED: AtomicU32 = AtomicU32::new(0);
+
 /// All lists, under one lock: a VP may be let run by another VP of the parent while it stands in a list.
 type Lists = &'static mut [List];
+
+/// Whether a VP stands in any of the lists.
+pub fn are_waiting() -> bool {
+    LISTED.load(Ordering::SeqCst) != 0
+}
 
 /// The VPs of the parent and their lists, by index.
 struct Parents {
@@ -99,6 +107,7 @@ pub fn post(me: &LpArea, scheduled: &Scheduled) {
             None => list.first = link(scheduled.id),
         }
         list.last = link(scheduled.id);
+        LISTED.fetch_add(1, Ordering::SeqCst);
     }
     vp.rescan.store(true, Ordering::SeqCst);
     vp.attention.store(true, Ordering::SeqCst);
@@ -120,6 +129,7 @@ pub fn forget(scheduled: &Scheduled) {
     if next == NOT_LISTED {
         return;
     }
+    LISTED.fetch_sub(1, Ordering::SeqCst);
     if list.first == own {
         list.first = next;
         if next == END {
@@ -172,6 +182,9 @@ impl Source {
 
 impl MessageSource for Source {
     fn waiting(&mut self) -> u16 {
+        if !are_waiting() {
+            return 0;
+        }
         let is_empty = self.list().is_none_or(|list| list.first == END);
         self.held = None;
         u16::from(!is_empty)
@@ -201,6 +214,7 @@ impl MessageSource for Source {
             && let Some(first) = linked(list.first)
         {
             list.first = first.next_notice.swap(NOT_LISTED, Ordering::Relaxed);
+            LISTED.fetch_sub(1, Ordering::SeqCst);
             if list.first == END {
                 list.last = END;
             }

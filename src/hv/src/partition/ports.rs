@@ -4,7 +4,7 @@
 //! then a pool. Whoever sends lets go of one partition's ports or connections before it locks another's.
 #![expect(unsafe_code, reason = "names frames that are chunks")]
 
-use core::ops::Deref;
+use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use addr::{PAGE_SIZE, PartitionId, Spa, VpIndex};
@@ -89,6 +89,35 @@ pub struct Links {
     connections: Mutex<Connections>,
     /// Looked at with one of them locked.
     is_open: AtomicBool,
+    /// There is a port that takes messages or doorbells. As it was when the ports were last unlocked.
+    takes_messages: AtomicBool,
+}
+
+/// The ports of one partition, locked.
+pub struct LockedPorts<'a> {
+    ports: MutexGuard<'a, Ports>,
+    takes_messages: &'a AtomicBool,
+}
+
+impl Deref for LockedPorts<'_> {
+    type Target = Ports;
+
+    fn deref(&self) -> &Ports {
+        &self.ports
+    }
+}
+
+impl DerefMut for LockedPorts<'_> {
+    fn deref_mut(&mut self) -> &mut Ports {
+        &mut self.ports
+    }
+}
+
+impl Drop for LockedPorts<'_> {
+    fn drop(&mut self) {
+        self.takes_messages
+            .store(!self.ports.is_quiet(), Ordering::SeqCst);
+    }
 }
 
 impl Links {
@@ -98,7 +127,13 @@ impl Links {
             ports: Mutex::new(Ports::new(owner)),
             connections: Mutex::new(Connections::new()),
             is_open: AtomicBool::new(is_open),
+            takes_messages: AtomicBool::new(false),
         }
+    }
+
+    /// Whether messages may wait at the ports. Takes no lock: who leaves a message after this calls the VP.
+    pub fn may_have_messages(&self) -> bool {
+        self.takes_messages.load(Ordering::SeqCst)
     }
 
     /// From now on there can be some.
@@ -113,7 +148,7 @@ impl Links {
 
     /// Closes them and frees some chunks. False when nothing is left; with `reopen` there can be new ones then.
     pub fn release(&self, chunks: &mut impl Chunks, budget: usize, reopen: bool) -> bool {
-        let (mut ports, mut connections) = (self.ports.lock(), self.connections.lock());
+        let (mut ports, mut connections) = (self.locked(), self.connections.lock());
         self.close();
         let is_more = (0..budget).all(|_| ports.release(chunks) || connections.release(chunks));
         self.is_open.store(!is_more && reopen, Ordering::SeqCst);
@@ -124,8 +159,15 @@ impl Links {
     ///
     /// # Errors
     /// `INVALID_PARTITION_STATE`.
-    pub fn ports(&self) -> Result<MutexGuard<'_, Ports>, HvError> {
-        self.if_open(self.ports.lock())
+    pub fn ports(&self) -> Result<LockedPorts<'_>, HvError> {
+        self.if_open(self.locked())
+    }
+
+    fn locked(&self) -> LockedPorts<'_> {
+        LockedPorts {
+            ports: self.ports.lock(),
+            takes_messages: &self.takes_messages,
+        }
     }
 
     /// The connections.

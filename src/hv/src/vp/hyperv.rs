@@ -7,7 +7,7 @@ use apic::Trigger;
 use hypercall::{
     Body, CALLS, Call, Handler, HypercallMemory, Mode, NoAccess, Outcome, Progress, Rip,
 };
-use synic::{MessageSource, MsrEffect, Overlay, RefTime, Scope, WriteContext, scope};
+use synic::{Interrupts, MessageSource, MsrEffect, Overlay, RefTime, Scope, WriteContext, scope};
 use tlfs::msr::TIME_REF_COUNT;
 use tlfs::{HvError, Privileges};
 use vpcore::seam::{Register, SegmentName, VpBackend};
@@ -77,6 +77,23 @@ impl<R: Role> AnyVp<R> {
             };
         }
         done
+    }
+
+    /// What kernels write once or twice for each interrupt of their clocks.
+    pub(super) fn write_timer_register(&mut self, number: u32, value: u64) -> Result<(), Refused> {
+        let context = WriteContext {
+            now: self.reference_time(),
+            is_page: &|_| false,
+        };
+        let mut synic = self.shared.synic.lock();
+        let effect = synic.write(number, value, &context)?;
+        let deadline = synic.deadline();
+        drop(synic);
+        if effect == MsrEffect::Timers {
+            self.set_synic_due(deadline);
+            return Ok(());
+        }
+        self.carry_out(effect)
     }
 
     /// The register of the local APIC behind a synthetic one, in either of its modes. For partitions that were told.
@@ -160,6 +177,11 @@ impl<R: Role> AnyVp<R> {
                 self.serve_synic();
                 Ok(())
             }
+            MsrEffect::Timers => {
+                let deadline = self.shared.synic.lock().deadline();
+                self.set_synic_due(deadline);
+                Ok(())
+            }
             MsrEffect::EndOfMessage => {
                 // A crashing processor empties the slots of the others but writes its own EOM.
                 for vp in self.partition.core().vps.iter() {
@@ -181,6 +203,28 @@ impl<R: Role> AnyVp<R> {
         let page = self.partition.overlay_frame(Overlay::Messages, self.index);
         let mut synic = self.shared.synic.lock();
         let interrupts = synic.service(now, page.as_ref(), &mut R::messages(self));
+        let deadline = synic.deadline();
+        drop(synic);
+        self.raise_synthetic(interrupts);
+        self.set_synic_due(deadline);
+    }
+
+    /// Expires this VP's synthetic timers. Messages are looked for only where one of its own waits: who leaves one elsewhere
+    /// has this VP look.
+    pub(super) fn expire_synthetic_timers(&mut self) {
+        let now = self.reference_time();
+        let mut synic = self.shared.synic.lock();
+        let interrupts = synic.expire(now);
+        let (deadline, has_message) = (synic.deadline(), synic.has_undelivered());
+        drop(synic);
+        self.raise_synthetic(interrupts);
+        self.set_synic_due(deadline);
+        if has_message {
+            self.serve_synic();
+        }
+    }
+
+    fn raise_synthetic(&mut self, interrupts: Interrupts) {
         for interrupt in interrupts {
             if interrupt.auto_eoi {
                 // Never in service, so nothing waits for an EOI: as an interrupt of the 8259.
@@ -190,14 +234,16 @@ impl<R: Role> AnyVp<R> {
                 let _ = self.apic.accept(interrupt.vector, Trigger::Edge);
             }
         }
-        self.synic_due = synic
-            .deadline()
-            .map(|time| self.partition.core().clock.tsc_at(time));
+    }
+
+    fn set_synic_due(&mut self, deadline: Option<RefTime>) {
+        self.synic_due = deadline.map(|time| self.partition.core().clock.tsc_at(time));
     }
 
     /// Whether messages wait for this VP to make room.
     pub(super) fn synic_waits(&self) -> bool {
-        self.shared.synic.lock().has_undelivered() || R::messages(self).waiting() != 0
+        self.shared.synic.lock().has_undelivered()
+            || (R::may_have_messages(self) && R::messages(self).waiting() != 0)
     }
 
     #[cold]
@@ -244,6 +290,12 @@ impl<B: VpBackend, R: Role> Vp<B, R> {
             }
         }
     }
+}
+
+/// Registers of synthetic timers.
+pub(super) const fn is_timer_register(number: u32) -> bool {
+    use tlfs::msr as n;
+    matches!(number, n::STIMER0_CONFIG..=n::STIMER3_COUNT)
 }
 
 /// Registers that place an overlay page.

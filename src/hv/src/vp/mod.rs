@@ -425,7 +425,7 @@ impl<R: Role> AnyVp<R> {
     fn expire(&mut self, now: u64) {
         self.apic.timer_tick(now);
         if self.synic_due.is_some_and(|due| due <= now) {
-            self.serve_synic();
+            self.expire_synthetic_timers();
         }
     }
 

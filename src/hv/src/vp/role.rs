@@ -59,6 +59,8 @@ pub trait Role: Sized + 'static {
     /// Where messages come from that lie in no queue.
     type Messages: MessageSource;
 
+    /// Whether there may be messages for the VP that lie in no queue. Takes no lock: who leaves one after this calls the VP.
+    fn may_have_messages(vp: &AnyVp<Self>) -> bool;
     /// The messages for the VP that lie in no queue.
     fn messages(vp: &AnyVp<Self>) -> Self::Messages;
     /// The parent partition.

@@ -72,6 +72,21 @@ impl VpSynic<'_> {
         !self.queues.is_empty() || self.rung != 0 || self.waiting_timers().next().is_some()
     }
 
+    /// Expires the timers that are due at `now`, and tells which interrupts to raise on this VP. Where one owes a message,
+    /// [`VpSynic::has_undelivered`] says so, and [`VpSynic::service`] is due.
+    pub fn expire(&mut self, now: RefTime) -> Interrupts {
+        let mut interrupts = Interrupts::NONE;
+        for timer in &mut self.timers {
+            if timer.expire(now) && timer.config().is_direct() {
+                interrupts.add(Interrupt {
+                    vector: timer.config().vector(),
+                    auto_eoi: false,
+                });
+            }
+        }
+        interrupts
+    }
+
     /// Expires the timers that are due at `now`, writes what messages can be written to `messages`, the page of
     /// [`VpSynic::message_page`], and tells which interrupts to raise on this VP. `None` stands for a page that
     /// is off or cannot be reached: messages go on waiting.
@@ -83,15 +98,7 @@ impl VpSynic<'_> {
         messages: Option<&impl SynicPage>,
         source: &mut impl MessageSource,
     ) -> Interrupts {
-        let mut interrupts = Interrupts::NONE;
-        for timer in &mut self.timers {
-            if timer.expire(now) && timer.config().is_direct() {
-                interrupts.add(Interrupt {
-                    vector: timer.config().vector(),
-                    auto_eoi: false,
-                });
-            }
-        }
+        let mut interrupts = self.expire(now);
         let in_source = source.waiting();
         let waiting = if self.has_undelivered() {
             u16::MAX

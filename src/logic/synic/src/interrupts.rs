@@ -54,18 +54,14 @@ impl Iterator for Interrupts {
 
     /// Takes the interrupt with the lowest vector.
     fn next(&mut self) -> Option<Interrupt> {
-        for (word, (asserted, auto_eoi)) in self.asserted.iter_mut().zip(&self.auto_eoi).enumerate()
-        {
-            if *asserted != 0 {
-                let bit = asserted.trailing_zeros();
-                *asserted &= *asserted - 1;
-                return Some(Interrupt {
-                    vector: (word * 64) as u8 | bit as u8,
-                    auto_eoi: auto_eoi & 1 << bit != 0,
-                });
-            }
-        }
-        None
+        let word = self.asserted.iter().position(|word| *word != 0)?;
+        let (asserted, auto_eoi) = (self.asserted.get_mut(word)?, self.auto_eoi.get(word)?);
+        let bit = asserted.trailing_zeros();
+        *asserted &= *asserted - 1;
+        Some(Interrupt {
+            vector: (word * 64) as u8 | bit as u8,
+            auto_eoi: auto_eoi & 1 << bit != 0,
+        })
     }
 }
 

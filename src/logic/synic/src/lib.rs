@@ -6,8 +6,9 @@
 //! controller: time comes in as a parameter, pages through [`SynicPage`], and what is to be done goes out as
 //! [`MsrEffect`] and [`Interrupts`]. The owner of the state holds its own lock around every call.
 //!
-//! After each write to an MSR of a VP, and whenever [`VpSynic::deadline`] has passed, the owner calls
-//! [`VpSynic::service`]; that is where interrupts and messages come from.
+//! Interrupts and messages come from [`VpSynic::service`], which the owner calls when a write asks for it and when a
+//! message has come to where it looks for them. When [`VpSynic::deadline`] has passed, [`VpSynic::expire`] is enough
+//! for timers that send no message.
 //!
 //! Follows the TLFS, "Virtual Interrupts", "Inter-Partition Communication", "Timers".
 #![no_std]

@@ -94,6 +94,8 @@ pub enum MsrEffect {
     },
     /// Call [`VpSynic::service`](crate::VpSynic::service) of this VP, and arm its next deadline.
     Service,
+    /// Ask [`VpSynic::deadline`](crate::VpSynic::deadline) of this VP anew; nothing else has changed.
+    Timers,
     /// Call [`VpSynic::service`](crate::VpSynic::service) of *every* VP of the partition: a crashing processor
     /// empties the slots of the others but writes its own EOM.
     EndOfMessage,

@@ -196,7 +196,7 @@ impl<'m> VpSynic<'m> {
                     let is_direct_offered = self.features.contains(Features::DIRECT_TIMERS);
                     timer.set_config(StimerConfig(value), is_direct_offered, context.now)?;
                 }
-                Ok(MsrEffect::Service)
+                Ok(MsrEffect::Timers)
             }
             _ => Err(GpFault), // read-only or not ours
         }

@@ -22,12 +22,11 @@ impl BusMessages {
     /// For VP `index` of `partition`.
     pub fn new(partition: &'static dyn Partition, index: VpIndex) -> Self {
         let vmbus = &partition.core().vmbus;
-        // Who leaves a message after this calls the VP.
-        let has_message = vmbus.has_message.load(Ordering::SeqCst);
+        let server = vmbus.may_have_messages().then(|| vmbus.lock());
         Self {
             partition,
             index,
-            server: has_message.then(|| vmbus.lock()).flatten(),
+            server: server.flatten(),
         }
     }
 

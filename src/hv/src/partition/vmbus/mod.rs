@@ -59,6 +59,11 @@ impl VmBus {
         self.is_on.load(Ordering::Relaxed)
     }
 
+    /// Whether a message may wait for a VP of the partition. Takes no lock: who leaves one after this calls the VP.
+    pub fn may_have_messages(&self) -> bool {
+        self.has_message.load(Ordering::SeqCst)
+    }
+
     /// Makes one that will use up to `quota` frames beside its own.
     ///
     /// # Errors
@@ -138,7 +143,7 @@ pub fn with_bus<T>(
 /// Makes the VP look that is to take the messages of its partition's server, and the worker of a child look at its
 /// notices. Those of the parent are the hypervisor's own, see [`parent`].
 pub fn settle(me: &LpArea, partition: &dyn Partition) {
-    if partition.core().vmbus.has_message.load(Ordering::SeqCst) {
+    if partition.core().vmbus.may_have_messages() {
         let target = with_bus(partition, |bus| bus.message_target());
         if let Ok(Some((vp, _))) = target
             && let Some(vp) = partition.core().vps.get(vp)

@@ -252,6 +252,10 @@ impl Role for Child {
     type Partition = ChildPartition;
     type Messages = Both<BusMessages, PortMessages<ChildPartition>>;
 
+    fn may_have_messages(vp: &ChildCore) -> bool {
+        vp.partition.core().may_have_messages()
+    }
+
     fn messages(vp: &ChildCore) -> Self::Messages {
         Both::new(
             BusMessages::new(vp.partition, vp.index),

@@ -77,6 +77,10 @@ impl Role for Parent {
     type Partition = ParentPartition;
     type Messages = Both<notices::Source, Both<BusMessages, PortMessages<ParentPartition>>>;
 
+    fn may_have_messages(vp: &ParentVp) -> bool {
+        notices::are_waiting() || vp.partition.core.may_have_messages()
+    }
+
     fn messages(vp: &ParentVp) -> Self::Messages {
         Both::new(
             notices::Source::new(vp.index),

@@ -291,7 +291,7 @@ fn the_timer_of_linux_fires_as_an_interrupt() {
     assert_eq!(vp.deadline(), None);
     assert_eq!(
         vp.write(msr::STIMER0_COUNT, 40_000, &at(100)),
-        Ok(MsrEffect::Service)
+        Ok(MsrEffect::Timers)
     );
     assert_eq!(vp.deadline(), Some(RefTime(40_000)));
     assert!(vp.service(RefTime(39_999), NO_PAGE, &mut ()).is_empty());
@@ -312,12 +312,33 @@ fn the_timer_of_linux_fires_as_an_interrupt() {
     // already past when it is written
     assert_eq!(
         vp.write(msr::STIMER0_COUNT, 40_000, &at(50_000)),
-        Ok(MsrEffect::Service)
+        Ok(MsrEffect::Timers)
     );
     assert_eq!(
         vectors(vp.service(RefTime(50_000), NO_PAGE, &mut ())),
         [0xED]
     );
+}
+
+#[test]
+fn who_only_expires_timers_learns_that_a_message_is_owed() {
+    let (mut vp, page) = (linux_vp(&mut []), Page::new());
+    let in_message_mode = 9 | 2 << 16;
+    write(&mut vp, msr::STIMER0_CONFIG, 0x1ED9);
+    write(&mut vp, msr::STIMER0_CONFIG + 2, in_message_mode);
+    for timer in [0, 1] {
+        write(&mut vp, msr::STIMER0_COUNT + 2 * timer, 500);
+    }
+    assert_eq!(vectors(vp.expire(RefTime(499))), []);
+    assert!(!vp.has_undelivered());
+    assert_eq!(vectors(vp.expire(RefTime(500))), [0xED]);
+    assert!(vp.has_undelivered());
+    assert_eq!(vectors(vp.expire(RefTime(501))), []);
+    assert_eq!(
+        vectors(vp.service(RefTime(501), Some(&page), &mut ())),
+        [0xF3]
+    );
+    assert!(!vp.has_undelivered());
 }
 
 #[test]
