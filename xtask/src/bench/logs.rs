@@ -132,9 +132,9 @@ mod tests {
 
     #[test]
     fn the_boot_is_timed_by_the_kernels_own_frequency() {
-        let log = "[    0.000007] tsc: Detected 100.000 MHz processor\n\
-                   [    2.500000] Run /init as init process\n\
-                   # bench uptime 4.00 1.25\n\
+        let log = "# bench uptime 4.00 1.25\n\
+                   # bench init [    2.500000] Run /init as init process\n\
+                   # bench tsc [    0.000007] tsc: Detected 100.000 MHz processor\n\
                    # bench kmsg [    4.000000] vg: bench mark\n";
         let boot = boot(log).unwrap();
         assert_eq!((boot.init, boot.test, boot.idle), (2.5e8, 4e8, 1.25e8));

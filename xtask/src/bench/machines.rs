@@ -122,7 +122,7 @@ impl Bench<'_> {
             self.workspace,
             Flavour::Cloud,
             guest::Extras::default(),
-            "vg.test=bench",
+            "vg.test=bench quiet",
         )?;
         let entries = boot_disk::bare(&guest, &self.emulators.firmware.boot_menu)?;
         let bare = self.run(model, "boot-bare", &entries)?;
