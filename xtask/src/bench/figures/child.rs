@@ -15,7 +15,9 @@ pub const CHILD: &[Figure] = &[
         "child-boot-io",
         "exits",
         "Those of them for access to ports, the dearest: the parent's program answers them. Most is the serial \
-         console: the kernel prints some 300 lines there. With `quiet` on its command line they go away.",
+         console, where the kernel prints some 300 lines: two for each character, for Linux asks before each whether \
+         there is room, and fills the FIFO only when a program has the port open. With `quiet` on its command line they \
+         go away.",
     )
     .beside(Peer::Words("KVM 19,035")),
     Figure::new(
@@ -28,6 +30,11 @@ pub const CHILD: &[Figure] = &[
         "child-boot-shell",
         "exits",
         "The same until its root is mounted from the synthetic disk and the first program of its user space runs.",
+    ),
+    Figure::new(
+        "child-boot-quiet",
+        "exits",
+        "As `child-boot-shell`, with `quiet` on the kernel's command line.",
     ),
     Figure::new(
         "child-boot-ticks",
@@ -43,9 +50,9 @@ pub const CHILD: &[Figure] = &[
     Figure::new(
         "child-port",
         "instructions",
-        "A read of a port that the worker answers, a program in the parent's user space: from one to the next, \
-         everything included. What access to an emulated device costs, such as a character on the serial console; \
-         storage and network do not go this way.",
+        "An access to a port that the worker answers, a program in the parent's user space: from one to the next, \
+         everything included. What an emulated device costs, here the real-time clock, and as much a character on the \
+         serial console; storage and network do not go this way.",
     )
     .beside(Peer::Kvm(5_573, 10_081)),
     Figure::new(
