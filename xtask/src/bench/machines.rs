@@ -172,7 +172,7 @@ impl Bench<'_> {
             programs: true,
             ..Default::default()
         };
-        let arguments = format!("vg.test=bench-child vg.args={}", words.join(","));
+        let arguments = format!("quiet vg.test=bench-child vg.args={}", words.join(","));
         let guest = guest::debian(self.workspace, Flavour::Cloud, extras, &arguments)?;
         let children = child::disk(self.workspace, &[ChildKernel::Cloud].into())?;
         let configuration = boot_disk::configuration(&guest, boot_disk::HYPERVISOR_SECTION);

@@ -182,19 +182,23 @@ fn note(group: Group) -> &'static str {
             "\nTimes are ticks of the time-stamp counter since the kernel's first line. The counter also runs while the \
              processor sleeps, which `boot-busy-more` takes off. The rows `boot exit.NAME` are exits by reason, from the \
              hypervisor's own counters; the rows after them tell what some of these were about. `docs/diagnostics.md` \
-             explains the names.\n\nThe clock has a part in the difference: the emulated processor runs 100 million instructions per \
-             second, and there are some 1,000 timer interrupts in each, of two exits: the interrupt, and the next deadline. \
-             Their ends mostly cost no exit, which the assist page is for. On a processor that runs thirty times as many \
-             instructions per second that part is a thirtieth. But it is not all: an exit of the boot costs 1,600 to 1,800 \
-             instructions on the average, `cpuid` 200. The connection to VMBus with its nine devices, which the bare machine does \
-             not have, is in the figure. The rest was not profiled yet, and the budget is missed.\n"
+             explains the names.\n\nThe clock is most of the difference. `cargo xtask profile boot` shows where the instructions of such \
+             an exit go: while the kernel works, its timer interrupts it 1,600 times in each second, 1,000 of them ticks and the \
+             others ends of the scheduler's slices of 0.7 ms. Each is two exits, the interrupt and the write of the next deadline, \
+             of 2,270 instructions together, spread over some thirty functions; its end mostly costs no exit, which the assist \
+             page is for. The emulated processor runs 100 million instructions per second, so that this is 3.6 % of what it \
+             does. On a processor that runs thirty times as many it is a thirtieth of that. The remainder is the kernel's own: \
+             its longer way through an interrupt of a synthetic timer, and the connection to VMBus with its nine devices, which \
+             the bare machine does not have. Debian boots with `quiet` on both, or the waits for the serial port would count the \
+             characters of the kernel's messages.\n"
         }
         Group::Child => {
             "\nDebian makes the child in the parent, with `vmctl`; both share the machine's one processor, or two on QEMU. The rows \
              `child-boot exit.NAME` are exits by reason until the first program, from `vgstat children`. Here *AMD* is QEMU, \
              whose clock is the host's: it counts no instructions, and the more time its host leaves it, the fewer timer \
-             interrupts there are in a figure. The child's kernel writes to its serial console by the character, and looks twice \
-             at the port for each: so did the peer's.\n"
+             interrupts there are in a figure. Accesses to ports are most of a boot that prints; the kernel makes two for each \
+             character on its serial console. `child-port` is the mean of all accesses while a program of the child reads its \
+             real-time clock, and has the child's own instructions in it.\n"
         }
         Group::Storage => {
             "\nfio in the child, random requests with `O_DIRECT`, one processor for child and parent together, or two on QEMU. The \
