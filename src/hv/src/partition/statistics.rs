@@ -347,22 +347,33 @@ pub fn show_machine(machine: impl FnOnce() -> Machine) {
         lps,
         children,
         vps,
-        leaves: [small, large, huge],
+        leaves,
     } = machine();
-    let (used, _) = frames::usage();
     HYPERVISOR.show(&[
         (n::hypervisor::LOGICAL_PROCESSORS, lps),
         (n::hypervisor::PARTITIONS, children + 1),
-        (n::hypervisor::TOTAL_PAGES, used.iter().sum()),
         (n::hypervisor::VIRTUAL_PROCESSORS, vps + lps),
     ]);
     PARENT.show(&[
         (n::partition::VIRTUAL_PROCESSORS, lps),
+        (n::partition::PARTITION_ID, super::parent::PARENT.get()),
+        (n::partition::ACTIVE_CHILD_PARTITIONS, children),
+    ]);
+    show_frames(|| leaves);
+}
+
+/// Writes into the same pages what a frame changes that comes from the parent or goes back; `leaves` as in [`Machine`].
+pub fn show_frames(leaves: impl FnOnce() -> [u64; 3]) {
+    if !HYPERVISOR.is_on() && !PARENT.is_on() {
+        return;
+    }
+    let [small, large, huge] = leaves();
+    let (used, _) = frames::usage();
+    HYPERVISOR.show(&[(n::hypervisor::TOTAL_PAGES, used.iter().sum())]);
+    PARENT.show(&[
         (n::partition::GPA_PAGES_4K, small),
         (n::partition::GPA_PAGES_2M, large),
         (n::partition::GPA_PAGES_1G, huge),
-        (n::partition::PARTITION_ID, super::parent::PARENT.get()),
-        (n::partition::ACTIVE_CHILD_PARTITIONS, children),
     ]);
 }
 

@@ -297,7 +297,9 @@ impl ParentVp {
         match call {
             Call::CreatePartition | Call::DeletePartition => self.show_machine(),
             Call::CreateVp | Call::DeleteVp | Call::FinalizePartition => self.show_machine(),
-            Call::DepositMemory | Call::WithdrawMemory => self.show_machine(),
+            Call::DepositMemory | Call::WithdrawMemory => {
+                statistics::show_frames(|| self.partition.slat.lock().leaves());
+            }
             Call::MapGpaPages | Call::UnmapGpaPages => {}
             _ => return,
         }
