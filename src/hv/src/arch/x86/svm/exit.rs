@@ -3,7 +3,7 @@
 //! Source: AMD APM vol. 2 rev. 3.42, appendix C, "SVM Intercept Exit Codes".
 
 use addr::Gpa;
-use vpcore::seam::{ControlAccess, Exit, IoAccess, SlatFault};
+use vpcore::seam::{ControlAccess, Exit, IoAccess, SlatFault, VpBackend};
 use x86::vector;
 
 use super::control::SvmVp;
@@ -83,7 +83,11 @@ pub fn decode(vp: &mut SvmVp) -> Exit {
         code::PAUSE => Exit::Pause,
         code::SHUTDOWN => Exit::TripleFault,
         code::INIT => Exit::Init,
-        code::INVALID | code::INVALID_32 => Exit::InvalidState { detail: 0 },
+        code::INVALID | code::INVALID_32 => {
+            // A flush that this entry was to do may not have been done.
+            vp.flush_tlb();
+            Exit::InvalidState { detail: 0 }
+        }
         _ => Exit::Unknown {
             reason,
             info: vp.vmcb.read_u64(field::EXIT_INFO_1),
