@@ -79,21 +79,15 @@ impl<R: Role> AnyVp<R> {
         done
     }
 
-    /// What kernels write once or twice for each interrupt of their clocks.
+    /// A register of a synthetic timer, which kernels write with each interrupt of their clocks.
     pub(super) fn write_timer_register(&mut self, number: u32, value: u64) -> Result<(), Refused> {
-        let context = WriteContext {
-            now: self.reference_time(),
-            is_page: &|_| false,
-        };
+        let now = self.reference_time();
         let mut synic = self.shared.synic.lock();
-        let effect = synic.write(number, value, &context)?;
+        synic.write_timer(number, value, now)?;
         let deadline = synic.deadline();
         drop(synic);
-        if effect == MsrEffect::Timers {
-            self.set_synic_due(deadline);
-            return Ok(());
-        }
-        self.carry_out(effect)
+        self.set_synic_due(deadline);
+        Ok(())
     }
 
     /// The register of the local APIC behind a synthetic one, in either of its modes. For partitions that were told.

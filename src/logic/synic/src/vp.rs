@@ -188,18 +188,34 @@ impl<'m> VpSynic<'m> {
                 Ok(MsrEffect::Service)
             }
             msr::STIMER0_CONFIG..=msr::STIMER3_COUNT => {
-                let (i, is_count) = timer_index(number)?;
-                let timer = self.timers.get_mut(i).ok_or(GpFault)?;
-                if is_count {
-                    timer.set_count(value, context.now);
-                } else {
-                    let is_direct_offered = self.features.contains(Features::DIRECT_TIMERS);
-                    timer.set_config(StimerConfig(value), is_direct_offered, context.now)?;
-                }
+                self.set_timer(number, value, context.now)?;
                 Ok(MsrEffect::Timers)
             }
             _ => Err(GpFault), // read-only or not ours
         }
+    }
+
+    /// As [`VpSynic::write`] for the registers of timers alone, which kernels write with every tick of their clocks.
+    /// [`VpSynic::deadline`] is to be asked anew.
+    ///
+    /// # Errors
+    /// As [`VpSynic::write`]; also for any other register.
+    pub fn write_timer(&mut self, number: u32, value: u64, now: RefTime) -> Result<(), GpFault> {
+        if !self.privileges.contains(Privileges::SYNTHETIC_TIMERS) {
+            return Err(GpFault);
+        }
+        self.set_timer(number, value, now)
+    }
+
+    fn set_timer(&mut self, number: u32, value: u64, now: RefTime) -> Result<(), GpFault> {
+        let (i, is_count) = timer_index(number)?;
+        let timer = self.timers.get_mut(i).ok_or(GpFault)?;
+        if is_count {
+            timer.set_count(value, now);
+            return Ok(());
+        }
+        let is_direct_offered = self.features.contains(Features::DIRECT_TIMERS);
+        timer.set_config(StimerConfig(value), is_direct_offered, now)
     }
 
     /// The timers as the parent of the partition saves them at `now`. Of one that is periodic, `adjustment` is the time
