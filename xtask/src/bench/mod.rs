@@ -119,7 +119,9 @@ pub fn run(options: &Options) -> Result<()> {
             fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
         let sources = page::join(&mut measured, &text);
         let sources = sources.with_context(|| file.display().to_string())?;
-        setting.earlier.push(sources);
+        if !setting.earlier.contains(&sources) {
+            setting.earlier.push(sources);
+        }
     }
 
     let mut rows = table::rows(&measured, &sections, &groups);
