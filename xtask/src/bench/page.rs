@@ -203,8 +203,9 @@ fn note(group: Group) -> &'static str {
         Group::Storage => {
             "\nfio in the child, random requests with `O_DIRECT`, one processor for child and parent together, or two on QEMU. The \
              image lies in the parent's memory, so that no device has a part in the figures. Each figure is the difference of a \
-             run of 2,200 requests and one of 200. At depth 1 the worker sleeps between requests; at depth 32 it mostly finds the \
-             next one by looking (it *polls*), and signals are rare. Its system calls for a request at depth 1: `poll`, `read` of \
+             run of 2,200 requests and one of 200. At depth 1 the worker sleeps between requests; at depth 32, with a processor of \
+             its own (QEMU), it mostly finds the next one by looking (it *polls*), and signals are rare. On one processor (Bochs) it \
+             is done with a request before the child goes on to the next, and depth changes nothing. Its system calls for a request at depth 1: `poll`, `read` of \
              the doorbell and `futex`, and of a thread of its pool `futex`, `pread` or `pwrite` of the image and `write`, the \
              signal to the child. The \
              rows `NAME.child REASON` and `NAME.parent REASON` say what the exits were and which interrupts came; `exit.wrmsr` of \
