@@ -104,7 +104,8 @@ pub enum Turn<'b> {
 pub struct Flushed {
     /// The channel must be interrupted now.
     pub interrupts: bool,
-    /// A request came after [`Turn::Idle`], perhaps without a signal: call [`Channel::next`] again.
+    /// A request is there that nothing holds up, perhaps without a signal, or a [`Stop`] to be heard of: call
+    /// [`Channel::next`] again.
     pub has_more: bool,
 }
 
@@ -132,8 +133,8 @@ pub struct Channel<M> {
     completions: Writer<M>,
     /// User space has not been interrupted for all of them yet.
     has_news: bool,
-    /// The last request was the last.
-    is_idle: bool,
+    /// The last [`next`](Self::next) was held up, or told of a stop.
+    is_held: bool,
 }
 
 /// Where the body of the packet in the buffer lies.
@@ -162,7 +163,7 @@ impl<M: RingMem> Channel<M> {
             requests: Reader::new(upstream)?,
             completions: Writer::new(downstream)?,
             has_news: false,
-            is_idle: false,
+            is_held: false,
         })
     }
 
@@ -221,7 +222,17 @@ impl<M: RingMem> Channel<M> {
         attachment: Option<&Attachment>,
         generations: &mut Generations,
     ) -> Turn<'b> {
-        self.is_idle = false;
+        let turn = self.take(buffer, attachment, generations);
+        self.is_held = matches!(turn, Turn::Blocked(_) | Turn::Stopped(_));
+        turn
+    }
+
+    fn take<'b>(
+        &mut self,
+        buffer: &'b mut [u8; MAX_PACKET_BYTES],
+        attachment: Option<&Attachment>,
+        generations: &mut Generations,
+    ) -> Turn<'b> {
         if let State::Stopped(stop) = self.state {
             return Turn::Stopped(stop);
         }
@@ -235,10 +246,7 @@ impl<M: RingMem> Channel<M> {
         }
         let place = match self.requests.next(&mut buffer[..]) {
             Ok(Some(packet)) => frame(&packet),
-            Ok(None) => {
-                self.is_idle = true;
-                return Turn::Idle;
-            }
+            Ok(None) => return Turn::Idle,
             Err(corrupt) => return self.stop(Stop::Corrupt(corrupt)),
         };
         let Some(place) = place else {
@@ -310,10 +318,11 @@ impl<M: RingMem> Channel<M> {
         let space = self.requests.publish();
         let _ = self.completions.commit(); // The doorbell has a rule of its own.
         let has_news = core::mem::take(&mut self.has_news) || space.is_needed();
+        let is_stopped = matches!(self.state, State::Stopped(_));
         Flushed {
             interrupts: has_news && doorbell.ring(self.completions.mem()),
             // An error is found by `next`.
-            has_more: self.is_idle && self.requests.has_more().unwrap_or(true),
+            has_more: !self.is_held && (is_stopped || self.requests.has_more().unwrap_or(true)),
         }
     }
 

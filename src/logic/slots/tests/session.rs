@@ -371,6 +371,21 @@ fn nothing_overtakes_a_barrier() {
 }
 
 #[test]
+fn who_stops_after_a_request_hears_whether_there_is_another() {
+    let shared = Shared::new();
+    let mut pair = Pair::new(&shared, ChannelKind::Control);
+    pair.hello();
+    pair.user.send(&LIST).unwrap();
+    pair.user.send(&LIST).unwrap();
+    let _ = pair.user.flush();
+    for has_more in [true, false] {
+        let (ticket, _) = pair.step().unwrap();
+        assert!(pair.hv.complete(ticket, &[], &[]));
+        assert_eq!(pair.hv.flush(&pair.doorbell).has_more, has_more);
+    }
+}
+
+#[test]
 fn no_request_is_taken_without_room_for_its_completion() {
     // Three completions of the largest size fit, and a word.
     let shared = Shared::with_rings(3 * 4232 + 8);

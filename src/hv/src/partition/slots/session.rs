@@ -178,10 +178,8 @@ impl Session {
         }
         let tsc_hz = host.tsc_hz();
         let end = insn::rdtsc().saturating_add(tsc_hz / STRETCHES);
-        let mut is_left = false;
-        for packet in 0.. {
-            if packet == PACKETS || insn::rdtsc() >= end && packet != 0 {
-                is_left = true;
+        for packet in 0..PACKETS {
+            if packet != 0 && insn::rdtsc() >= end {
                 break;
             }
             if let Some(call) = open.under_way.take() {
@@ -230,7 +228,7 @@ impl Session {
         if flushed.interrupts {
             vmbus::signal_client(host.lp(), host.parent(), channel.relid());
         }
-        is_left || (flushed.has_more && !open.has_stopped)
+        open.under_way.is_some() || (flushed.has_more && !open.has_stopped)
     }
 }
 
