@@ -436,25 +436,29 @@ impl<R: Role> AnyVp<R> {
         self.lp.arm(earlier(self.deadline(), limit), soonest, now);
     }
 
-    /// Writes a line about something the guest did, unless it has used up its share.
+    /// Writes a line about something the guest did, unless it has used up its share. The VP is loaded.
     fn note(&mut self, line: core::fmt::Arguments<'_>) {
-        if let Some(left) = self.log_budget.checked_sub(1) {
-            self.log_budget = left;
-            let last = if left == 0 {
-                " (no more such lines of this VP)"
-            } else {
-                ""
-            };
-            let (index, rip) = (self.index.get(), self.backend.get(Register::Rip));
-            if R::IS_TOLD {
-                log::warn!("vp{index}: {line} at rip {rip:#x}{last}");
-            } else {
-                let id = self.partition.core().id.get();
-                crate::diagnostics::log_line(format_args!(
-                    "partition {id:#x} vp{index}: {line} at rip {rip:#x}{last}"
-                ));
-            }
+        let Some(last) = self.take_line() else {
+            return;
+        };
+        let (index, rip) = (self.index.get(), self.backend.get(Register::Rip));
+        if R::IS_TOLD {
+            log::warn!("vp{index}: {line} at rip {rip:#x}{last}");
+        } else {
+            let id = self.partition.core().id.get();
+            crate::diagnostics::log_line(format_args!(
+                "partition {id:#x} vp{index}: {line} at rip {rip:#x}{last}"
+            ));
         }
+    }
+
+    /// Takes a line of its share of the log, `None` where that is used up; gives what the line is to end with.
+    fn take_line(&mut self) -> Option<&'static str> {
+        self.log_budget = self.log_budget.checked_sub(1)?;
+        Some(match self.log_budget {
+            0 => " (no more such lines of this VP)",
+            _ => "",
+        })
     }
 }
 

@@ -35,7 +35,11 @@ impl ParentVp {
                 let errors = self.lp.local.read(register::ESR);
                 self.lp.local.end(vector);
                 self.counters.add(Counter::Unexpected);
-                self.note(format_args!("local APIC error {errors:#x}"));
+                // Not of the guest's doing, and maybe while another VP is loaded.
+                if let Some(last) = self.take_line() {
+                    let lp = self.lp.index.get();
+                    log::warn!("lp{lp}: local APIC error {errors:#x}{last}");
+                }
             }
             _ if vector >= own_vector::FIRST => {
                 self.lp.local.end(vector);
