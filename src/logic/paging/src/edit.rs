@@ -301,11 +301,14 @@ impl Editor<'_> {
             return;
         }
         self.mem.store(at, new);
-        self.leaves.replaced(self.format, level, old, new);
+        let size = PageSize::from_level(level);
+        let before = self.format.decode(old, size);
+        let after = self.format.decode(new, size);
+        self.leaves.replaced(level, &before, &after);
         if self.format.is_present(old) {
             self.cleanup.need_flush();
         }
-        if let Entry::Table(gone) = self.format.decode(old, PageSize::from_level(level)) {
+        if let Entry::Table(gone) = before {
             self.cleanup.push(self.mem, gone, level - 1, merged);
         }
     }

@@ -1,7 +1,7 @@
 //! How many leaves a tree has, by size.
 
 use crate::attributes::PageSize;
-use crate::format::{Entry, Format};
+use crate::format::Entry;
 
 /// Leaves by size. Sums wrap, so that changes can be kept before they are added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,17 +29,11 @@ impl Leaves {
     }
 
     /// In a table of `level`, `new` took the place of `old`.
-    pub(crate) fn replaced(&mut self, format: Format, level: u32, old: u64, new: u64) {
-        let is_leaf = |raw| {
-            matches!(
-                format.decode(raw, PageSize::from_level(level)),
-                Entry::Leaf(..)
-            )
-        };
-        if is_leaf(old) {
+    pub(crate) fn replaced(&mut self, level: u32, old: &Entry, new: &Entry) {
+        if matches!(old, Entry::Leaf(..)) {
             self.went(level);
         }
-        if is_leaf(new) {
+        if matches!(new, Entry::Leaf(..)) {
             self.came(level, 1);
         }
     }
