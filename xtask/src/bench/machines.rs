@@ -11,7 +11,7 @@ use runner::machine::{Bus, Disk, Machine, Model};
 use runner::session::{self, End, Limits, Outcome};
 
 use super::figures;
-use super::logs::{self, Readings};
+use super::logs::{self, Boot, Readings};
 use crate::boot_disk::{self, Guest};
 use crate::build::{self, Images};
 use crate::disk_image::{self, Entry};
@@ -116,31 +116,11 @@ impl Bench<'_> {
         Ok(outcome)
     }
 
-    /// Debian's boot on the bare machine and above the hypervisor: times, and counters of the second.
+    /// Debian's boot on the bare machine and above the hypervisor: times, and counters of the second. The times also with
+    /// more processors.
     pub fn boot(&self, model: Model) -> Result<Readings> {
-        let guest = guest::debian(
-            self.workspace,
-            Flavour::Cloud,
-            guest::Extras::default(),
-            "vg.test=bench quiet",
-        )?;
-        let entries = boot_disk::bare(&guest, &self.emulators.firmware.boot_menu)?;
-        let bare = self.run(model, "boot-bare", &entries)?;
-        let above = self.above(model, "boot", &guest)?;
-        let time = |outcome: &Outcome, which| {
-            ensure!(
-                outcome.end == End::PowerOff,
-                "{model}: Debian {which} did not end: {:?}",
-                outcome.end
-            );
-            logs::boot(&outcome.parent)
-                .with_context(|| format!("{model}: Debian {which} printed no times"))
-        };
-        let (bare, debian) = (
-            time(&bare, "on the bare machine")?,
-            time(&above, "in the parent")?,
-        );
-        let mut readings = logs::counters(&above.hypervisor);
+        let boot = self.boot_with(model, 1)?;
+        let mut readings = boot.counters;
         readings.extend(self.launch(model)?);
         let exits = readings
             .iter()
@@ -148,6 +128,7 @@ impl Bench<'_> {
             .map(|(_, count)| count)
             .sum();
         readings.insert("boot-exits".to_owned(), exits);
+        let (bare, debian) = (boot.bare, boot.above);
         let mut note = |name: &str, value: f64| {
             // Negative differences are kept as they are, in two's complement.
             readings.insert(name.to_owned(), value.round() as i64 as u64);
@@ -156,14 +137,58 @@ impl Bench<'_> {
         note("boot-init", debian.init);
         note("boot-test-bare", bare.test);
         note("boot-test", debian.test);
-        let more = |above: f64, bare: f64| (above / bare - 1.0) * 1000.0;
-        note("boot-init-more", more(debian.init, bare.init));
-        note("boot-test-more", more(debian.test, bare.test));
+        note("boot-init-more", per_mille_more(debian.init, bare.init));
+        note("boot-test-more", per_mille_more(debian.test, bare.test));
         note(
             "boot-busy-more",
-            more(debian.test - debian.idle, bare.test - bare.idle),
+            per_mille_more(debian.test - debian.idle, bare.test - bare.idle),
         );
+        for processors in [2, 4] {
+            let Boots { bare, above, .. } = self.boot_with(model, processors)?;
+            note(
+                &format!("boot-init-more-{processors}"),
+                per_mille_more(above.init, bare.init),
+            );
+            note(
+                &format!("boot-test-more-{processors}"),
+                per_mille_more(above.test, bare.test),
+            );
+        }
         Ok(readings)
+    }
+
+    /// The same kernel with `processors`.
+    fn boot_with(&self, model: Model, processors: u32) -> Result<Boots> {
+        let guest = guest::debian(
+            self.workspace,
+            Flavour::Cloud,
+            guest::Extras::default(),
+            "vg.test=bench quiet",
+        )?;
+        let run = |name: &str, entries: &[Entry]| {
+            let (mut machine, files) =
+                self.machine(model, &format!("{name}-{processors}"), entries)?;
+            machine.processors = processors;
+            let outcome = self.start(&machine, &files, TIMEOUT, &[])?;
+            ensure!(
+                outcome.end == End::PowerOff,
+                "{model}: Debian ({name}, {processors} processors) did not end: {:?}",
+                outcome.end
+            );
+            let boot = logs::boot(&outcome.parent)
+                .with_context(|| format!("{model}: Debian ({name}) printed no times"))?;
+            Ok::<_, anyhow::Error>((boot, outcome))
+        };
+        let entries = boot_disk::bare(&guest, &self.emulators.firmware.boot_menu)?;
+        let (bare, _) = run("boot-bare", &entries)?;
+        let configuration = boot_disk::configuration(&guest, boot_disk::HYPERVISOR_SECTION);
+        let entries = boot_disk::with_hypervisor(&self.images, &guest, &configuration)?;
+        let (above, outcome) = run("boot", &entries)?;
+        Ok(Boots {
+            bare,
+            above,
+            counters: logs::counters(&outcome.hypervisor),
+        })
     }
 
     /// What a Debian child costs in the Debian parent: of `words` those groups that the test knows.
@@ -201,17 +226,6 @@ impl Bench<'_> {
             readings.retain(|name, _| name.contains('.') || !is_of_instructions(name));
         }
         Ok(readings)
-    }
-
-    fn above(&self, model: Model, name: &str, guest: &Guest) -> Result<Outcome> {
-        let configuration = boot_disk::configuration(guest, boot_disk::HYPERVISOR_SECTION);
-        let entries = boot_disk::with_hypervisor(&self.images, guest, &configuration)?;
-        self.run(model, name, &entries)
-    }
-
-    fn run(&self, model: Model, name: &str, entries: &[Entry]) -> Result<Outcome> {
-        let (machine, files) = self.machine(model, name, entries)?;
-        self.start(&machine, &files, TIMEOUT, &[])
     }
 
     fn machine(&self, model: Model, name: &str, entries: &[Entry]) -> Result<(Machine, RunFiles)> {
@@ -256,6 +270,18 @@ impl Bench<'_> {
         );
         Ok(outcome)
     }
+}
+
+/// A boot on the bare machine and above the hypervisor.
+struct Boots {
+    bare: Boot,
+    above: Boot,
+    /// The hypervisor's.
+    counters: Readings,
+}
+
+fn per_mille_more(above: f64, bare: f64) -> f64 {
+    (above / bare - 1.0) * 1000.0
 }
 
 /// Whether the figure of this name is a number of instructions.
