@@ -4,7 +4,6 @@
 mod tools;
 
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 use disk::{Format, IoVector, IoVectorMut, Options, create, open};
 use proptest::prelude::*;
@@ -48,7 +47,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk");
         create(&path, format, SIZE).unwrap();
-        let options = Options { lock_wait: Duration::ZERO, ..Options::new(format) };
+        let options = Options::new(format);
         let image = open(&path, &options).unwrap();
         tools::write(&*image, 1 << 20, &[7; 4096]);
         tools::write(&*image, 5 << 20, &[8; 4096]);

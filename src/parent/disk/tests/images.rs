@@ -29,10 +29,17 @@ fn place(folder: &TempDir, format: Format) -> PathBuf {
     folder.path().join(format!("disk.{format}"))
 }
 
+/// With the patience that a test needs: a process that another one of them starts has a copy of every descriptor, and so of
+/// its lock, until its program begins.
 fn options(format: Format) -> Options {
+    Options::new(format)
+}
+
+/// Where somebody has the lock for good.
+fn at_once(format: Format) -> Options {
     Options {
         lock_wait: Duration::ZERO,
-        ..Options::new(format)
+        ..options(format)
     }
 }
 
@@ -280,7 +287,7 @@ fn ranges_outside_and_changes_of_what_is_read_only_are_refused() {
         assert!(second.resize(2 * SIZE).is_err());
         second.flush().unwrap();
         assert!(matches!(
-            open(&path, &options(format)),
+            open(&path, &at_once(format)),
             Err(OpenError::Locked(_))
         ));
     }
@@ -293,7 +300,7 @@ fn nobody_shares_an_image_that_is_written() {
     create(&path, Format::Qcow2, SIZE).unwrap();
     let image = open(&path, &options(Format::Qcow2)).unwrap();
     assert!(matches!(
-        open(&path, &options(Format::Qcow2)),
+        open(&path, &at_once(Format::Qcow2)),
         Err(OpenError::Locked(_))
     ));
     if let Some(tool) = qemu_img() {
