@@ -1,15 +1,15 @@
-//! The diagnostics area: exit counters and the log ring, memory that the parent may read.
+//! The diagnostics area: exit counters, uses of memory and the log ring, memory that the parent may read.
 #![expect(unsafe_code, reason = "the owner of the diagnostics area")]
 
 use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use bootinfo::BootInfo;
-use diagnostics::{Header, LOG_WRITTEN_OFFSET, NAME_LEN, ROW_HEADER_LEN};
+use diagnostics::{Contents, Header, LOG_WRITTEN_OFFSET, NAME_LEN, ROW_HEADER_LEN, USE_LEN};
 use spin::Once;
 
 use crate::arch::x86::insn;
-use crate::mm::phys;
+use crate::mm::{frames, phys};
 
 macro_rules! counters {
     ($($variant:ident $name:literal)*) => {
@@ -109,9 +109,12 @@ impl Area {
 /// Lays out the area that the record names. False where it is missing or too small; then nothing is kept.
 pub fn init(info: &BootInfo) -> bool {
     let range = info.diagnostics;
-    let Some(header) =
-        diagnostics::layout(range.len, info.lp_count, NAMES.len() as u32, info.tsc_hz)
-    else {
+    let contents = Contents {
+        vps: info.lp_count,
+        counters: NAMES.len() as u32,
+        uses: frames::USE_NAMES.len() as u32,
+    };
+    let Some(header) = diagnostics::layout(range.len, &contents, info.tsc_hz) else {
         return false;
     };
     let base = phys::pointer(range.start);
@@ -124,13 +127,28 @@ pub fn init(info: &BootInfo) -> bool {
         header,
         tsc_at_start: insn::rdtsc(),
     });
-    for (index, name) in NAMES.iter().enumerate() {
+    let write = |at: usize, name: &str| {
         for (offset, byte) in name.bytes().take(NAME_LEN).enumerate() {
-            area.byte(header.names_offset as usize + index * NAME_LEN + offset)
-                .store(byte, Ordering::Relaxed);
+            area.byte(at + offset).store(byte, Ordering::Relaxed);
         }
+    };
+    for (index, name) in NAMES.iter().enumerate() {
+        write(header.names_offset as usize + index * NAME_LEN, name);
     }
+    for (index, name) in frames::USE_NAMES.iter().enumerate() {
+        write(header.uses_offset as usize + index * USE_LEN, name);
+    }
+    frames::show_uses();
     true
+}
+
+/// Shows how many frames are used for `purpose`, an index of [`frames::USE_NAMES`].
+pub fn show_use(purpose: usize, count: u64) {
+    let Some(area) = AREA.get() else { return };
+    if purpose < area.header.use_count as usize {
+        let at = area.header.uses_offset as usize + purpose * USE_LEN;
+        area.word(at + NAME_LEN).store(count, Ordering::Relaxed);
+    }
 }
 
 /// Appends a byte to the log ring.

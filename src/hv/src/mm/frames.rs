@@ -10,8 +10,9 @@ use spin::Mutex;
 use vpcore::seam::FrameSource;
 
 use super::{owners, phys};
+use crate::diagnostics;
 
-/// What frames are used for. The count of each is part of the launch report.
+/// What frames are used for. The count of each is part of the launch report and stands in the diagnostics area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -100,6 +101,7 @@ fn alloc_from(purpose: FrameUse, count: usize, may_be_donated: bool) -> Option<S
         }
     };
     frames.used[purpose as usize] += count as u64;
+    frames.show(purpose as usize);
     drop(frames);
     // SAFETY: the run was just taken out of the free memory and belongs to the caller.
     unsafe { phys::pointer(spa).write_bytes(0, bytes as usize) };
@@ -122,6 +124,7 @@ pub unsafe fn free(purpose: FrameUse, spa: Spa) {
     // SAFETY: passed on to the caller.
     unsafe { phys::pointer(spa).cast::<u64>().write(next.get()) };
     frames.used[purpose as usize] -= 1;
+    frames.show(purpose as usize);
 }
 
 /// Adds a frame that the parent deposited for itself.
@@ -150,6 +153,19 @@ impl Frames {
         self.donated = Spa::new(unsafe { phys::pointer(spa).cast::<u64>().read() });
         Some(spa)
     }
+
+    /// Shows the parent one of the sums, while nobody changes it.
+    fn show(&self, purpose: usize) {
+        if let Some(count) = self.used.get(purpose) {
+            diagnostics::show_use(purpose, *count);
+        }
+    }
+}
+
+/// Shows in the diagnostics area, which was just laid out, what was used before.
+pub fn show_uses() {
+    let frames = FRAMES.lock();
+    (0..USE_NAMES.len()).for_each(|purpose| frames.show(purpose));
 }
 
 /// Frames in use by purpose, and bytes of the part never handed out.

@@ -3,10 +3,13 @@
 use std::mem::offset_of;
 
 use anyhow::{Context, Result, bail, ensure};
-use diagnostics::{Header, MAGIC, NAME_LEN, ROW_HEADER_LEN, VERSION};
+use diagnostics::{Header, MAGIC, NAME_LEN, ROW_HEADER_LEN, USE_LEN, VERSION};
 
 /// Length of the area's header in bytes.
 pub const HEADER_LEN: usize = size_of::<Header>();
+
+/// Bytes of a frame.
+const FRAME: u64 = 4096;
 
 /// The counters of virtual processors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,15 @@ pub struct VpCounters {
     pub vp: u64,
     /// As many as there are names.
     pub values: Vec<u64>,
+}
+
+/// What the hypervisor uses memory for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Its name for it.
+    pub name: String,
+    /// How much, in bytes.
+    pub bytes: u64,
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -71,6 +83,8 @@ fn decode(bytes: &[u8]) -> Option<Header> {
         tsc_hz: u64_at(bytes, offset_of!(Header, tsc_hz))?,
         child_rows: u32_at(bytes, offset_of!(Header, child_rows))?,
         children_offset: u32_at(bytes, offset_of!(Header, children_offset))?,
+        use_count: u32_at(bytes, offset_of!(Header, use_count))?,
+        uses_offset: u32_at(bytes, offset_of!(Header, uses_offset))?,
     })
 }
 
@@ -83,12 +97,17 @@ fn parts_fit(header: &Header, len: u64) -> bool {
     let children = u64::from(header.children_offset);
     let row = stride + ROW_HEADER_LEN as u64;
     let log = u64::from(header.log_offset);
+    let uses = u64::from(header.uses_offset);
+    let uses_end = uses + u64::from(header.use_count) * USE_LEN as u64;
     // Words must not straddle the units in which the area is read.
-    let is_aligned = counters.is_multiple_of(8) && stride.is_multiple_of(8);
+    let is_aligned =
+        counters.is_multiple_of(8) && stride.is_multiple_of(8) && uses.is_multiple_of(8);
     is_aligned
         && header.vp_count > 0
         && header.log_len > 0
         && header.names_offset as usize >= HEADER_LEN
+        && uses >= HEADER_LEN as u64
+        && uses_end <= log
         && names_end <= counters
         && stride >= count * 8
         && counters + stride.saturating_mul(header.vp_count.into()) <= log
@@ -143,6 +162,19 @@ pub fn children(header: &Header, bytes: &[u8]) -> Result<Counters> {
     })
 }
 
+/// What memory is used for, from the same `bytes`.
+pub fn memory(header: &Header, bytes: &[u8]) -> Result<Vec<MemoryUse>> {
+    let uses = (0..header.use_count as usize).map(|index| {
+        let at = header.uses_offset as usize + index * USE_LEN;
+        Some(MemoryUse {
+            name: name_at(bytes, at)?,
+            bytes: u64_at(bytes, at + NAME_LEN)?.saturating_mul(FRAME),
+        })
+    });
+    uses.collect::<Option<_>>()
+        .context("the uses of memory are cut short")
+}
+
 fn values(header: &Header, bytes: &[u8], at: usize) -> Option<Vec<u64>> {
     (0..header.counter_count as usize)
         .map(|index| u64_at(bytes, at + index * 8))
@@ -150,20 +182,21 @@ fn values(header: &Header, bytes: &[u8], at: usize) -> Option<Vec<u64>> {
 }
 
 fn names(header: &Header, bytes: &[u8]) -> Result<Vec<String>> {
-    let name = |index: usize| {
-        let at = header.names_offset as usize + index * NAME_LEN;
-        let name = bytes.get(at..at + NAME_LEN)?;
-        let end = name.iter().position(|byte| *byte == 0).unwrap_or(NAME_LEN);
-        Some(String::from_utf8_lossy(&name[..end]).into_owned())
-    };
     let names = (0..header.counter_count as usize)
-        .map(name)
+        .map(|index| name_at(bytes, header.names_offset as usize + index * NAME_LEN))
         .collect::<Option<_>>();
     names.context("the counters' names are cut short")
 }
 
+fn name_at(bytes: &[u8], at: usize) -> Option<String> {
+    let name = bytes.get(at..at + NAME_LEN)?;
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(NAME_LEN);
+    Some(String::from_utf8_lossy(&name[..end]).into_owned())
+}
+
 #[cfg(test)]
 pub mod tests {
+    use diagnostics::Contents;
     use proptest::prelude::*;
 
     use super::*;
@@ -188,16 +221,34 @@ pub mod tests {
         for word in [header.log_written, header.tsc_hz] {
             bytes.extend(word.to_le_bytes());
         }
-        for word in [header.child_rows, header.children_offset] {
+        for word in [
+            header.child_rows,
+            header.children_offset,
+            header.use_count,
+            header.uses_offset,
+        ] {
             bytes.extend(word.to_le_bytes());
         }
         bytes
     }
 
     fn area(vps: u32, names: &[&str]) -> (Header, Vec<u8>) {
-        let header = diagnostics::layout(LEN as u64, vps, names.len() as u32, 1).unwrap();
+        let contents = Contents {
+            vps,
+            counters: names.len() as u32,
+            uses: 2,
+        };
+        let header = diagnostics::layout(LEN as u64, &contents, 1).unwrap();
         let mut bytes = encode(&header);
         bytes.resize(LEN, 0);
+        for (index, (name, frames)) in [("slat", 3_u64), ("frame owners", 0)]
+            .into_iter()
+            .enumerate()
+        {
+            let at = header.uses_offset as usize + index * USE_LEN;
+            bytes[at..at + name.len()].copy_from_slice(name.as_bytes());
+            bytes[at + NAME_LEN..at + USE_LEN].copy_from_slice(&frames.to_le_bytes());
+        }
         for (index, name) in names.iter().enumerate() {
             let at = header.names_offset as usize + index * NAME_LEN;
             bytes[at..at + name.len()].copy_from_slice(name.as_bytes());
@@ -226,6 +277,14 @@ pub mod tests {
     }
 
     #[test]
+    fn memory_is_told_in_bytes() {
+        let (laid, bytes) = area(1, &["a"]);
+        let uses = memory(&laid, &bytes[..laid.log_offset as usize]).unwrap();
+        let uses: Vec<_> = uses.iter().map(|one| (&*one.name, one.bytes)).collect();
+        assert_eq!(uses, [("slat", 3 * 4096), ("frame owners", 0)]);
+    }
+
+    #[test]
     fn rows_of_children_are_found_by_their_owners() {
         let (laid, mut bytes) = area(2, &["exit.hlt", "entries"]);
         for (row, partition, vp) in [(0, 3, 0), (2, 2, 1), (5, 2, 0)] {
@@ -251,7 +310,7 @@ pub mod tests {
         let (laid, _) = area(1, &["a"]);
         let refusal = |laid: Header| header(&encode(&laid), LEN).unwrap_err().to_string();
         assert!(refusal(Header { magic: 1, ..laid }).contains("no diagnostics area"));
-        assert!(refusal(Header { version: 2, ..laid }).contains("version 2"));
+        assert!(refusal(Header { version: 3, ..laid }).contains("version 3"));
         assert!(
             header(&encode(&laid)[..60], LEN)
                 .unwrap_err()
@@ -299,6 +358,22 @@ pub mod tests {
                 ..laid
             },
             Header {
+                use_count: u32::MAX,
+                ..laid
+            },
+            Header {
+                uses_offset: laid.log_offset,
+                ..laid
+            },
+            Header {
+                uses_offset: 0,
+                ..laid
+            },
+            Header {
+                uses_offset: laid.uses_offset + 4,
+                ..laid
+            },
+            Header {
                 children_offset: laid.log_offset,
                 ..laid
             },
@@ -314,7 +389,7 @@ pub mod tests {
 
     proptest! {
         #[test]
-        fn no_header_that_is_taken_reaches_outside(words in proptest::array::uniform8(0u32..100_000), rest: [u8; 16]) {
+        fn no_header_that_is_taken_reaches_outside(words in proptest::array::uniform8(0u32..100_000), rest: [u8; 24]) {
             let mut bytes = MAGIC.to_le_bytes().to_vec();
             for (index, word) in words.into_iter().enumerate() {
                 let word = if index == 0 { VERSION } else { word };
@@ -327,6 +402,7 @@ pub mod tests {
                 let bytes = vec![0; header.log_offset as usize];
                 prop_assert!(parent(&header, &bytes).is_ok());
                 prop_assert!(children(&header, &bytes).is_ok());
+                prop_assert!(memory(&header, &bytes).is_ok());
             }
         }
     }

@@ -14,14 +14,16 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use area::Area;
+use diagnostics::Header;
 
 const USAGE: &str = "\
 Usage: vgstat [--all] [--json]            counters of every virtual processor of the parent
        vgstat children [--all] [--json]   counters of every virtual processor of the children that there are
+       vgstat memory [--json]             what the hypervisor uses memory for, and how much
        vgstat log                         the hypervisor's log, as far as its ring holds it
 
   --all    with counters that are 0 everywhere
-  --json   one object for each virtual processor
+  --json   one object for each virtual processor; memory in bytes
 Run it as root in the parent partition.
 ";
 
@@ -30,6 +32,7 @@ Run it as root in the parent partition.
 enum Request {
     Table { whose: Whose, all: bool },
     Json(Whose),
+    Memory { is_json: bool },
     Log,
     Help,
 }
@@ -60,6 +63,8 @@ fn parse(words: &[String]) -> Option<Request> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["log"] => Some(Request::Log),
+        ["memory"] => Some(Request::Memory { is_json: false }),
+        ["memory", "--json"] => Some(Request::Memory { is_json: true }),
         ["--help" | "-h" | "help"] => Some(Request::Help),
         ["children", ref options @ ..] => counters_of(Whose::Children, options),
         ref options => counters_of(Whose::Parent, options),
@@ -80,6 +85,16 @@ fn run(request: Request) -> Result<()> {
         Request::Help => USAGE.into(),
         Request::Table { whose, all } => table::text(&counters(whose)?, all).into_bytes(),
         Request::Json(whose) => table::json(&counters(whose)?).into_bytes(),
+        Request::Memory { is_json } => {
+            let (header, bytes) = area()?;
+            let uses = layout::memory(&header, &bytes)?;
+            let text = if is_json {
+                table::memory_json(&uses)
+            } else {
+                table::memory(&uses)
+            };
+            text.into_bytes()
+        }
         Request::Log => log()?,
     };
     match std::io::stdout().lock().write_all(&text) {
@@ -89,10 +104,16 @@ fn run(request: Request) -> Result<()> {
     }
 }
 
-fn counters(whose: Whose) -> Result<layout::Counters> {
+/// The header of the area, and all that lies before its log.
+fn area() -> Result<(Header, Vec<u8>)> {
     let area = Area::open(&place::find()?)?;
     let header = layout::header(&area.read(0, layout::HEADER_LEN)?, area.len())?;
     let bytes = area.read(0, header.log_offset as usize)?;
+    Ok((header, bytes))
+}
+
+fn counters(whose: Whose) -> Result<layout::Counters> {
+    let (header, bytes) = area()?;
     match whose {
         Whose::Parent => layout::parent(&header, &bytes),
         Whose::Children => layout::children(&header, &bytes),
@@ -137,6 +158,12 @@ mod tests {
         assert_eq!(of(&["children", "--json"]), Some(Request::Json(whose)));
         assert_eq!(of(&["--json", "children"]), None);
         assert_eq!(of(&["log"]), Some(Request::Log));
+        assert_eq!(of(&["memory"]), Some(Request::Memory { is_json: false }));
+        assert_eq!(
+            of(&["memory", "--json"]),
+            Some(Request::Memory { is_json: true })
+        );
+        assert_eq!(of(&["memory", "--all"]), None);
         assert_eq!(of(&["log", "--json"]), None);
         assert_eq!(of(&["logs"]), None);
     }

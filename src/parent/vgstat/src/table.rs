@@ -1,8 +1,8 @@
-//! Counters as text.
+//! Counters and uses of memory as text.
 
 use std::fmt::Write;
 
-use crate::layout::{Counters, VpCounters};
+use crate::layout::{Counters, MemoryUse, VpCounters};
 
 /// A table: one line for each counter, one column for each VP. Counters that are 0 everywhere are left out unless
 /// `all` asks for them.
@@ -67,9 +67,35 @@ pub fn json(counters: &Counters) -> String {
     text
 }
 
+/// A table: what memory is used for, and how much of it, in KiB, with the sum.
+pub fn memory(uses: &[MemoryUse]) -> String {
+    let sum = MemoryUse {
+        name: "all".to_owned(),
+        bytes: uses.iter().map(|one| one.bytes).sum(),
+    };
+    let rows = || uses.iter().chain([&sum]);
+    let name_width = rows().map(|one| one.name.len()).max().unwrap_or(0);
+    let width = (sum.bytes / 1024).to_string().len().max("KiB".len());
+    let mut text = format!("{:name_width$}  {:>width$}\n", "use", "KiB");
+    for one in rows() {
+        let name = printable(&one.name);
+        let _ = writeln!(text, "{name:name_width$}  {:>width$}", one.bytes / 1024);
+    }
+    text
+}
+
+/// `{"memory":{"slat":4096}}`, in bytes.
+pub fn memory_json(uses: &[MemoryUse]) -> String {
+    let fields: Vec<String> = uses
+        .iter()
+        .map(|one| format!("\"{}\":{}", printable(&one.name), one.bytes))
+        .collect();
+    format!("{{\"memory\":{{{}}}}}\n", fields.join(","))
+}
+
 /// The name without what would end a JSON string or move a terminal's cursor; the hypervisor uses none of these.
 fn printable(name: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
+    let is_plain = |c: char| (c.is_ascii_graphic() || c == ' ') && !matches!(c, '"' | '\\');
     name.chars()
         .map(|c| if is_plain(c) { c } else { '?' })
         .collect()
@@ -124,6 +150,24 @@ mod tests {
         let expected = "{\"vps\":[{\"vp\":0,\"counters\":{\"exit.hlt\":12,\"exit.nmi\":0,\"entries\":123456}},\
                         {\"vp\":1,\"counters\":{\"exit.hlt\":0,\"exit.nmi\":0,\"entries\":7}}]}\n";
         assert_eq!(json(&sample()), expected);
+    }
+
+    #[test]
+    fn memory_is_added_up() {
+        let uses = [("slat", 36_864), ("frame owners", 4_096_000)].map(|(name, bytes)| MemoryUse {
+            name: name.to_owned(),
+            bytes,
+        });
+        let expected = "use            KiB\n\
+                        slat            36\n\
+                        frame owners  4000\n\
+                        all           4036\n";
+        assert_eq!(memory(&uses), expected);
+        assert_eq!(
+            memory_json(&uses),
+            "{\"memory\":{\"slat\":36864,\"frame owners\":4096000}}\n"
+        );
+        assert_eq!(memory_json(&[]), "{\"memory\":{}}\n");
     }
 
     #[test]
