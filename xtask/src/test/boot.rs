@@ -83,6 +83,7 @@ pub fn run(
                         && trial.is_none()
                     {
                         first_try = Some(judged.complaints.clone());
+                        job.keep_logs();
                         result = job.run();
                     }
                     schedule.give_back(&row);
@@ -158,6 +159,15 @@ impl Job<'_> {
             complaints,
             outcome,
         })
+    }
+
+    /// Puts the logs of a try aside; the next one begins with an empty directory.
+    fn keep_logs(&self) {
+        let mut kept = self.directory.clone().into_os_string();
+        kept.push(".first-try");
+        let _ = std::fs::remove_dir_all(&kept);
+        // A run without them tells less, and is no worse.
+        let _ = std::fs::rename(&self.directory, &kept);
     }
 
     /// The machine of `case`, which is this row's, perhaps with other arguments.
