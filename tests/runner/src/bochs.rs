@@ -1,15 +1,20 @@
 //! Bochs: the configuration file of a machine, and what its log tells.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
 use crate::emulator::Emulators;
 use crate::files::RunFiles;
 use crate::machine::{Machine, Model};
+use crate::session::Emulator;
 use crate::tether;
+
+/// How long a Bochs may take until it has a port for its display.
+const STARTING: Duration = Duration::from_secs(10);
 
 /// What COM1 of Bochs is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +62,24 @@ pub fn command(
         bochs.arg("-debugger");
     }
     Ok(bochs)
+}
+
+/// Starts it. Its display looks for a free TCP port; two that look at once can take the same one, and then one of them
+/// ends. So they start one after the other, those of other programs included.
+pub(crate) fn start(command: Command, files: &RunFiles) -> Result<Emulator> {
+    let turn = File::create(std::env::temp_dir().join("verdigris-bochs.lock"));
+    // Without the file, another user's for instance, it is as likely to go well as it was.
+    let _turn = turn.and_then(|file| file.lock().map(|()| file));
+    let mut emulator = Emulator::start(command)?;
+    let start = Instant::now();
+    while start.elapsed() < STARTING && emulator.child.try_wait()?.is_none() {
+        let log = fs::read(files.emulator_log()).unwrap_or_default();
+        if String::from_utf8_lossy(&log).contains("listening for connections") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(emulator)
 }
 
 fn configuration(

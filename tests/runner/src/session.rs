@@ -93,7 +93,11 @@ pub fn run(
         .stdout(output.try_clone()?)
         .stderr(output);
     let start = Instant::now();
-    let mut emulator = Emulator::start(command)?;
+    let mut emulator = if is_bochs {
+        bochs::start(command, files)?
+    } else {
+        Emulator::start(command)?
+    };
     let (sender, events) = mpsc::channel();
     let speaker = Arc::new(qemu::Speaker::new());
     if !is_bochs {

@@ -12,7 +12,6 @@ use rustix::termios::{self, OptionalActions, Termios};
 use crate::emulator::Emulators;
 use crate::files::RunFiles;
 use crate::machine::{Console, Machine};
-use crate::session::Emulator;
 use crate::{bochs, qemu};
 
 /// Starts `machine` on the terminal and returns when it has ended or one has left it.
@@ -44,7 +43,7 @@ fn run_bochs(emulators: &Emulators, machine: &Machine, files: &RunFiles) -> Resu
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output);
-    let mut emulator = Emulator::start(command)?;
+    let mut emulator = bochs::start(command, files)?;
     let stream = loop {
         match listener.accept() {
             Ok((stream, _)) => break stream,
