@@ -49,7 +49,10 @@ pub struct Options {
     /// Take what is not measured now from such a file of an earlier run; may be repeated, the first that has it counts
     #[arg(long, value_name = "FILE")]
     with: Vec<PathBuf>,
-    /// Fail if a figure is above its budget
+    /// Name the figures in instructions that differ by more than 0.5 % from such a file
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// Fail if a figure is above its budget, or differs from `--against`
     #[arg(long)]
     check: bool,
 }
@@ -114,9 +117,12 @@ pub fn run(options: &Options) -> Result<()> {
         readings.extend(common.clone());
     }
 
+    let read = |file: &PathBuf| {
+        fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
+    };
+    let against = options.against.as_ref().map(read).transpose()?;
     for file in &options.with {
-        let text =
-            fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        let text = read(file)?;
         let sources = page::join(&mut measured, &text);
         let sources = sources.with_context(|| file.display().to_string())?;
         if !setting.earlier.contains(&sources) {
@@ -145,6 +151,17 @@ pub fn run(options: &Options) -> Result<()> {
         fs::write(&place, text)?;
         println!("\nwritten: docs/benchmarks.md");
     }
+    let mut differ = Vec::new();
+    if let Some(text) = against {
+        let compared = page::compare(&rows, &text)?;
+        println!(
+            "{} figures in instructions compared, {} differ by more than 0.5 %",
+            compared.count,
+            compared.differences.len()
+        );
+        differ = compared.differences;
+        differ.iter().for_each(|line| println!("{line}"));
+    }
     let missed: Vec<&str> = rows
         .iter()
         .filter(|row| row.is_missed())
@@ -156,6 +173,9 @@ pub fn run(options: &Options) -> Result<()> {
             bail!(line);
         }
         println!("{line}");
+    }
+    if options.check && !differ.is_empty() {
+        bail!("two runs differ: {}", differ.join("; "));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::figures::Group;
 use super::logs::Readings;
-use super::table::Row;
+use super::table::{Row, with_commas};
 
 /// With what and when it was measured.
 #[derive(Clone, Debug, Default)]
@@ -88,7 +88,8 @@ fn head(setting: &Setting) -> String {
     text.push_str(
         "\n`cargo xtask bench --check` measures again and fails if a budget is missed; `--only exits`, `children`, `boot`, `child`, `storage`, \
          `memory`, `code` or the name of a figure measures less and leaves this page alone, but for `--page`, which renews the \
-         sections of what was measured.\n",
+         sections of what was measured. `--json FILE` keeps the figures, and `--against FILE` compares those in instructions with \
+         an earlier run's.\n",
     );
     text
 }
@@ -287,6 +288,50 @@ pub fn join(measured: &mut [Readings; 2], text: &str) -> Result<String> {
     Ok(serde_json::from_value(all["sources"].take())?)
 }
 
+/// What [`compare`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// Values that were compared.
+    pub count: usize,
+    /// A line for each that differs.
+    pub differences: Vec<String>,
+}
+
+/// Compares the figures in instructions with those of [`json`]'s `text`; what differs by more than 0.5 % is named.
+pub fn compare(rows: &[Row], text: &str) -> Result<Compared> {
+    let mut all: Value = serde_json::from_str(text)?;
+    let earlier: Vec<Value> = serde_json::from_value(all["figures"].take())?;
+    let mut compared = Compared {
+        count: 0,
+        differences: Vec::new(),
+    };
+    for row in rows
+        .iter()
+        .filter(|row| row.unit.starts_with("instructions"))
+    {
+        let Some(before) = earlier.iter().find(|figure| figure["name"] == row.name) else {
+            continue;
+        };
+        for (now, column) in row.values.into_iter().zip(["amd", "intel"]) {
+            let (Some(now), Some(before)) = (now, before[column].as_i64()) else {
+                continue;
+            };
+            compared.count += 1;
+            let difference = (now as f64 / before as f64 - 1.0) * 100.0;
+            // Not a number where both are 0, which is no difference.
+            if difference.abs() > 0.5 {
+                compared.differences.push(format!(
+                    "{} ({column}): {}, before {} ({difference:+.1} %)",
+                    row.name,
+                    with_commas(now),
+                    with_commas(before)
+                ));
+            }
+        }
+    }
+    Ok(compared)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::figures::Peer;
@@ -311,6 +356,30 @@ mod tests {
         let mut measured = [readings(3), Readings::new()];
         join(&mut measured, &text).unwrap();
         assert_eq!(measured, [readings(3), readings(u64::MAX)]);
+    }
+
+    #[test]
+    fn two_runs_are_compared_where_both_measured() {
+        let before = json(
+            &Setting::default(),
+            &[row(Group::Exits, 1000)],
+            &Default::default(),
+        );
+        let compared = |value| compare(&[row(Group::Exits, value)], &before).unwrap();
+        for (value, differs) in [(1000, false), (1005, false), (1006, true), (994, true)] {
+            let compared = compared(value);
+            assert_eq!(
+                (compared.count, compared.differences.len() == 1),
+                (1, differs)
+            );
+        }
+        assert_eq!(
+            compared(2000).differences,
+            ["cpuid (amd): 2,000, before 1,000 (+100.0 %)"]
+        );
+        let mut exits = row(Group::Exits, 2000);
+        exits.unit = "exits";
+        assert_eq!(compare(&[exits], &before).unwrap().count, 0);
     }
 
     #[test]
