@@ -5,6 +5,8 @@ mod image;
 mod logs;
 mod machines;
 mod page;
+mod prose;
+mod record;
 mod source;
 mod table;
 
@@ -60,6 +62,7 @@ pub struct Options {
 /// Measures, prints, and, when everything was measured, writes `docs/benchmarks.md`.
 pub fn run(options: &Options) -> Result<()> {
     let groups = groups(&options.only)?;
+    let against = options.against.as_deref().map(read).transpose()?;
     let workspace = Workspace::find()?;
     let bench = Bench {
         workspace: &workspace,
@@ -67,11 +70,88 @@ pub fn run(options: &Options) -> Result<()> {
         images: build::build(&workspace, &build::Options::default())?,
     };
     let mut setting = setting(&workspace, &bench)?;
+    let mut measured = measure_all(&bench, &options.machines, &groups)?;
+    setting.is_new = measured.iter().any(|readings| !readings.is_empty());
+    let sections = image::sections(&bench.images.hypervisor)?;
+    let common = measure_image(&bench, &groups, &sections, &mut setting)?;
+    for readings in &mut measured {
+        readings.extend(common.clone());
+    }
+    for file in &options.with {
+        let sources = record::join(&mut measured, &read(file)?);
+        let sources = sources.with_context(|| file.display().to_string())?;
+        if !setting.earlier.contains(&sources) {
+            setting.earlier.push(sources);
+        }
+    }
+
+    let mut rows = table::rows(&measured, &sections, &groups);
+    let named = |row: &table::Row| options.only.contains(&row.name);
+    if rows.iter().any(named) {
+        rows.retain(|row| named(row) || options.only.iter().any(|only| only == row.group.name()));
+    }
+    print!("\n{}", page::terminal(&rows));
+    if let Some(file) = &options.json {
+        fs::write(file, record::json(&setting, &rows, &measured))
+            .with_context(|| format!("writing {}", file.display()))?;
+    }
+    let is_all = options.only.is_empty() && options.machines.is_empty();
+    if is_all || options.page {
+        let place = workspace.root().join("docs/benchmarks.md");
+        let text = if is_all {
+            page::markdown(&setting, &rows)
+        } else {
+            page::renewed(&read(&place)?, &setting, &rows, &groups)
+        };
+        fs::write(&place, text)?;
+        println!("\nwritten: docs/benchmarks.md");
+    }
+    judge(&rows, against.as_deref(), options.check)
+}
+
+/// Says which figures are above their budgets, or are not what they were; an error with `check`.
+fn judge(rows: &[table::Row], against: Option<&str>, check: bool) -> Result<()> {
+    let mut faults = Vec::new();
+    if let Some(text) = against {
+        let compared = record::compare(rows, text)?;
+        println!(
+            "{} figures in instructions compared, {} differ by more than 0.5 %",
+            compared.count,
+            compared.differences.len()
+        );
+        compared
+            .differences
+            .iter()
+            .for_each(|line| println!("{line}"));
+        if !compared.differences.is_empty() {
+            faults.push(format!(
+                "two runs differ: {}",
+                compared.differences.join("; ")
+            ));
+        }
+    }
+    let missed: Vec<&str> = rows
+        .iter()
+        .filter(|row| row.is_missed())
+        .map(|row| &*row.name)
+        .collect();
+    if !missed.is_empty() {
+        let line = format!("above their budgets: {}", missed.join(", "));
+        println!("{line}");
+        faults.push(line);
+    }
+    if check && !faults.is_empty() {
+        bail!(faults.join("\n"));
+    }
+    Ok(())
+}
+
+/// The readings of both columns, from the machines that are wanted: all where `machines` is empty.
+fn measure_all(bench: &Bench<'_>, machines: &[Model], groups: &[Group]) -> Result<[Readings; 2]> {
     let mut measured = [Readings::new(), Readings::new()];
-    let wanted = &|model| options.machines.is_empty() || options.machines.contains(&model);
+    let wanted = &|model| machines.is_empty() || machines.contains(&model);
     // The machines do not disturb each other: they count instructions.
     std::thread::scope(|scope| {
-        let (bench, groups) = (&bench, &groups);
         let runs: Vec<_> = MACHINES
             .into_iter()
             .zip(WITH_CHILDREN)
@@ -93,91 +173,35 @@ pub fn run(options: &Options) -> Result<()> {
                 .unwrap_or_else(|_| Err(anyhow!("a measuring thread panicked")))
         })
     })?;
-    let sections = image::sections(&bench.images.hypervisor)?;
-    let mut common = Readings::new();
-    let image = sections
-        .iter()
-        .filter(|section| section.is_in_file)
-        .map(|section| section.bytes)
-        .sum();
-    common.insert("image".to_owned(), image);
+    Ok(measured)
+}
+
+/// The readings that no machine has a part in: the hypervisor's file, and its sources where they are asked for.
+fn measure_image(
+    bench: &Bench<'_>,
+    groups: &[Group],
+    sections: &[image::Section],
+    setting: &mut Setting,
+) -> Result<Readings> {
+    let in_file = sections.iter().filter(|section| section.is_in_file);
+    let bytes = in_file.map(|section| section.bytes).sum();
+    let mut readings = Readings::from([("image".to_owned(), bytes)]);
     if groups.contains(&Group::Code) {
-        setting.dependencies = count_code(&workspace, &mut common)?;
+        setting.dependencies = count_code(bench.workspace, &mut readings)?;
         let sizes = image::crates(&bench.images.hypervisor)?;
         for dependency in &mut setting.dependencies {
             // "spin v0.10.0"
             let name = dependency.split(' ').next().unwrap_or_default();
             let bytes = sizes.get(&name.replace('-', "_")).copied().unwrap_or(0);
-            *common.entry("dependency-bytes".to_owned()).or_default() += bytes;
+            *readings.entry("dependency-bytes".to_owned()).or_default() += bytes;
             let _ = write!(dependency, " ({} bytes)", table::with_commas(bytes as i64));
         }
     }
-    setting.is_new = measured.iter().any(|readings| !readings.is_empty());
-    for readings in &mut measured {
-        readings.extend(common.clone());
-    }
+    Ok(readings)
+}
 
-    let read = |file: &PathBuf| {
-        fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
-    };
-    let against = options.against.as_ref().map(read).transpose()?;
-    for file in &options.with {
-        let text = read(file)?;
-        let sources = page::join(&mut measured, &text);
-        let sources = sources.with_context(|| file.display().to_string())?;
-        if !setting.earlier.contains(&sources) {
-            setting.earlier.push(sources);
-        }
-    }
-
-    let mut rows = table::rows(&measured, &sections, &groups);
-    let named = |row: &table::Row| options.only.contains(&row.name);
-    if rows.iter().any(named) {
-        rows.retain(|row| named(row) || options.only.iter().any(|only| only == row.group.name()));
-    }
-    print!("\n{}", page::terminal(&rows));
-    if let Some(file) = &options.json {
-        fs::write(file, page::json(&setting, &rows, &measured))
-            .with_context(|| format!("writing {}", file.display()))?;
-    }
-    let is_all = options.only.is_empty() && options.machines.is_empty();
-    if is_all || options.page {
-        let place = workspace.root().join("docs/benchmarks.md");
-        let text = if is_all {
-            page::markdown(&setting, &rows)
-        } else {
-            page::renewed(&fs::read_to_string(&place)?, &setting, &rows, &groups)
-        };
-        fs::write(&place, text)?;
-        println!("\nwritten: docs/benchmarks.md");
-    }
-    let mut differ = Vec::new();
-    if let Some(text) = against {
-        let compared = page::compare(&rows, &text)?;
-        println!(
-            "{} figures in instructions compared, {} differ by more than 0.5 %",
-            compared.count,
-            compared.differences.len()
-        );
-        differ = compared.differences;
-        differ.iter().for_each(|line| println!("{line}"));
-    }
-    let missed: Vec<&str> = rows
-        .iter()
-        .filter(|row| row.is_missed())
-        .map(|row| &*row.name)
-        .collect();
-    if !missed.is_empty() {
-        let line = format!("above their budgets: {}", missed.join(", "));
-        if options.check {
-            bail!(line);
-        }
-        println!("{line}");
-    }
-    if options.check && !differ.is_empty() {
-        bail!("two runs differ: {}", differ.join("; "));
-    }
-    Ok(())
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
 }
 
 /// Runs on `model` what `groups` need.

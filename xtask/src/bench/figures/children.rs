@@ -19,8 +19,8 @@ pub const FIGURES: &[Figure] = &[
     Figure::new(
         "child-hypercall",
         "instructions",
-        "A hypercall of a child with nothing to do, in registers. The child's own code for it is counted too, some \
-         sixty instructions.",
+        "A hypercall of a child with nothing to do, in registers. The child's own code for it is counted too, some ten \
+         instructions.",
     )
     .within(250)
     .beside(Peer::Kvm(4_331, 4_099)),
