@@ -28,28 +28,22 @@ impl<B: VpBackend, R: Role> Vp<B, R> {
                 self.refused_at = None;
                 self.rdmsr();
             }
+            Exit::Wrmsr => {
+                self.counters.add(Counter::Wrmsr);
+                self.refused_at = None;
+                self.wrmsr();
+            }
             exit => {
                 self.is_settled = false;
-                self.handle_other(exit);
+                self.erased().handle_rare(exit);
             }
-        }
-    }
-
-    /// Answers an exit that may change what the next entry delivers.
-    #[inline(never)]
-    fn handle_other(&mut self, exit: Exit) {
-        if exit == Exit::Wrmsr {
-            self.counters.add(Counter::Wrmsr);
-            self.refused_at = None;
-            self.wrmsr();
-        } else {
-            self.erased().handle_rare(exit);
         }
     }
 }
 
 impl<R: Role> AnyVp<R> {
-    /// Answers an exit that none of the above has.
+    /// Answers an exit that none of the above has, and that may change what the next entry delivers.
+    #[inline(never)]
     fn handle_rare(&mut self, exit: Exit) {
         self.counters.add(counter(&exit));
         if !matches!(exit, Exit::InvalidState { .. }) {

@@ -79,14 +79,21 @@ impl<R: Role> AnyVp<R> {
         done
     }
 
-    /// A register of a synthetic timer, which kernels write with each interrupt of their clocks.
+    /// A register of a synthetic timer, which kernels write with each interrupt of their clocks. Unless a timer is due at
+    /// once, what the next entry delivers stays as it is.
     pub(super) fn write_timer_register(&mut self, number: u32, value: u64) -> Result<(), Refused> {
-        let now = self.reference_time();
+        let tsc = insn::rdtsc();
+        let now = self.partition.core().clock.now(tsc);
         let mut synic = self.shared.synic.lock();
         synic.write_timer(number, value, now)?;
         let deadline = synic.deadline();
         drop(synic);
         self.set_synic_due(deadline);
+        if self.synic_due.is_some_and(|due| due <= tsc) {
+            self.is_settled = false;
+        } else if self.is_settled {
+            self.rearm(tsc);
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use apic::Mode;
 use vpcore::seam::{Register, VpBackend};
 use x86::{Gp, cr0, efer};
 
+use super::hyperv::is_timer_register;
 use super::role::{MsrAnswer, Refused};
 use super::{AnyVp, Erase, Role, Vp};
 use crate::arch::x86::insn;
@@ -23,10 +24,19 @@ impl<B: VpBackend, R: Role> Vp<B, R> {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn wrmsr(&mut self) {
         let number = self.backend.gp().get(Gp::Rcx) as u32;
         let value = self.backend.gp().edx_eax();
+        if is_timer_register(number) {
+            match self.erased().write_timer_register(number, value) {
+                Ok(()) => self.skip(),
+                Err(Refused) => self.erased().raise_gp(),
+            }
+            return;
+        }
+        // Any other may change what the next entry delivers.
+        self.is_settled = false;
         match R::write_msr(self.erased(), number, value) {
             MsrAnswer::Done(()) => self.skip(),
             MsrAnswer::Refused => self.erased().raise_gp(),

@@ -20,6 +20,8 @@ const UNITS_PER_SECOND: u64 = 10_000_000;
 pub struct RefClock {
     /// Units per tick, as a fraction of 2^64; not 0.
     scale: u64,
+    /// Ticks per unit, in units of 2^-64, rounded down.
+    ticks: u128,
     /// The scaled TSC at reference time 0; wraps around.
     origin: AtomicU64,
     /// The time at which it stands; [`RUNNING`] while it does not.
@@ -41,6 +43,7 @@ impl RefClock {
         let scale = (((UNITS_PER_SECOND as u128) << 64) / tsc_hz as u128) as u64;
         Some(Self {
             scale,
+            ticks: u128::MAX / scale as u128,
             origin: AtomicU64::new(scaled(tsc, scale)),
             stopped_at: AtomicU64::new(RUNNING),
             sequence: AtomicU32::new(1),
@@ -66,8 +69,25 @@ impl RefClock {
         let Ok(units) = u64::try_from(i128::from(origin) + i128::from(time.0)) else {
             return if origin < 0 { 0 } else { u64::MAX };
         };
-        let tsc = (u128::from(units) << 64).div_ceil(self.scale.into());
-        u64::try_from(tsc).unwrap_or(u64::MAX)
+        self.ticks_of(units)
+    }
+
+    /// The fewest ticks that make `units`, `u64::MAX` where it is more: the division, rounded up, by a multiplication.
+    fn ticks_of(&self, units: u64) -> u64 {
+        let whole = u128::from(units).saturating_mul(self.ticks >> 64);
+        let part = (u128::from(units) * u128::from(self.ticks as u64)) >> 64;
+        // `self.ticks` is too small by 2^-64 at most, which `units` make less than a tick, and rounding took less than
+        // another one: at most two are missing.
+        let Ok(mut ticks) = u64::try_from(whole.saturating_add(part)) else {
+            return u64::MAX;
+        };
+        let wanted = u128::from(units) << 64;
+        for _ in 0..2 {
+            if u128::from(ticks) * u128::from(self.scale) < wanted {
+                ticks = ticks.saturating_add(1);
+            }
+        }
+        ticks
     }
 
     /// Whether the clock stands.
@@ -204,6 +224,15 @@ mod tests {
             prop_assert!(clock.now(tsc) >= RefTime(time));
             if time > 0 {
                 prop_assert!(clock.now(tsc - 1) < RefTime(time));
+            }
+        }
+
+        #[test]
+        fn ticks_are_what_a_division_gives(hz in 10_000_001u64.., units: u64) {
+            for hz in [hz, hz >> 30 | 1 << 24, 10_000_000 << 20] {
+                let clock = RefClock::new(hz, 0).unwrap();
+                let divided = (u128::from(units) << 64).div_ceil(clock.scale.into());
+                prop_assert_eq!(clock.ticks_of(units), u64::try_from(divided).unwrap_or(u64::MAX));
             }
         }
 

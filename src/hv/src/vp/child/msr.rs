@@ -7,7 +7,6 @@ use x86::msr as n;
 
 use super::{Child, ChildCore};
 use crate::arch::x86::msr;
-use crate::vp::hyperv::is_timer_register;
 use crate::vp::role::{MsrAnswer, Refused, Role};
 
 /// Registers that the VP has in the LP while it is loaded there.
@@ -40,9 +39,6 @@ impl ChildCore {
     }
 
     pub(super) fn write_child_msr(&mut self, number: u32, value: u64) -> MsrAnswer<()> {
-        if is_timer_register(number) {
-            return self.write_timer_register(number, value).into();
-        }
         match classify(number) {
             Class::Apic if number == n::IA32_APIC_BASE => {
                 if Child::write_apic_base(self, value) {

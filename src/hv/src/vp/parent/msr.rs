@@ -10,7 +10,6 @@ use vpcore::seam::Register;
 use super::{Parent, ParentVp};
 use crate::arch::x86::{insn, msr};
 use crate::diagnostics::Counter;
-use crate::vp::hyperv::is_timer_register;
 use crate::vp::{Refused, Role};
 
 /// VM_CR as the parent sees it: SVM disabled, and locked so.
@@ -38,9 +37,6 @@ impl ParentVp {
 
     #[inline(always)]
     pub(super) fn write_msr(&mut self, number: u32, value: u64) -> Result<(), Refused> {
-        if is_timer_register(number) {
-            return self.write_timer_register(number, value);
-        }
         match classify(number) {
             MsrClass::Synthetic => self.write_synthetic(number, value),
             MsrClass::X2Apic => self.write_apic_msr(number, value),

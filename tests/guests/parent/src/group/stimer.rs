@@ -148,27 +148,33 @@ fn corners(cpu: &'static Cpu) {
         "stimer: without auto-enable a count does not enable",
         !fires(cpu, VECTOR, 4, 20 * MS),
     );
-
     config(0, ENABLE | AUTO_ENABLE, VECTOR);
-    count(0, clock::reference() + 3 * MS);
+    check(
+        "stimer: enabled after its count has passed, it fires at once",
+        fires(cpu, VECTOR, 4, LATENESS),
+    );
+
+    let due = clock::reference() + 3 * MS;
+    count(0, due);
     insn::halt_once();
-    equal("stimer: expiry wakes HLT", cpu.count(VECTOR).into(), 4);
+    equal("stimer: expiry wakes HLT", cpu.count(VECTOR).into(), 5);
+    check("stimer: not before its time", clock::reference() >= due);
 
     count(0, clock::reference() + 50 * MS);
     count(0, clock::reference() + 3 * MS);
     check(
         "stimer: a new count replaces the old",
-        fires(cpu, VECTOR, 5, 3 * MS + LATENESS),
+        fires(cpu, VECTOR, 6, 3 * MS + LATENESS),
     );
     check(
         "stimer: which is forgotten",
-        !fires(cpu, VECTOR, 6, 70 * MS),
+        !fires(cpu, VECTOR, 7, 70 * MS),
     );
 
     count(0, u64::MAX);
     check(
         "stimer: a count at the end of time does not fire",
-        !fires(cpu, VECTOR, 6, 5 * MS),
+        !fires(cpu, VECTOR, 7, 5 * MS),
     );
     stop(0);
     check("stimer: an enabled vector below 16 harms nobody", {
