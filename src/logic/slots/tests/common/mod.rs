@@ -56,13 +56,16 @@ impl Shared {
     }
 
     pub fn open(&self, kind: ChannelKind) -> Channel<Contiguous<'_>> {
-        let identity = Identity {
-            kind,
-            slot: 3 * kind as u32,
-            boot_id: 0xB007,
-            features: 0,
-        };
-        Channel::open(identity, self.upstream.mem(), self.downstream.mem()).unwrap()
+        Channel::open(identity(kind), self.upstream.mem(), self.downstream.mem()).unwrap()
+    }
+}
+
+pub fn identity(kind: ChannelKind) -> Identity {
+    Identity {
+        kind,
+        slot: 3 * kind as u32,
+        boot_id: 0xB007,
+        features: 0,
     }
 }
 
