@@ -133,7 +133,7 @@ impl Processor {
         let has_pending = self.parent_called
             || self.area.has_taken()
             || self.parent.shared().attention.load(Ordering::SeqCst)
-            || self.parent.alarm().is_some_and(|due| due <= now);
+            || self.parent.alarm() <= now;
         let state = if self.parent_waits && !has_pending {
             ParentState::Idle
         } else {
@@ -225,7 +225,7 @@ impl Processor {
             core::hint::spin_loop();
             return;
         }
-        let until = until.min(self.parent.alarm().unwrap_or(u64::MAX));
+        let until = until.min(self.parent.alarm());
         let Some(child) = &mut self.child else { return };
         let is_parent_passed =
             self.area.has_taken() || self.parent.shared().attention.load(Ordering::SeqCst);
@@ -254,11 +254,12 @@ impl Processor {
         // Nobody waits for a core that an idle LP holds.
         self.unseat_child();
         let now = insn::rdtsc();
-        let until = until
-            .min(self.parent.alarm().unwrap_or(u64::MAX))
-            .min(LpTally::limit(self.area.index, now, self.parent.tsc_hz()));
-        self.area
-            .arm((until != u64::MAX).then_some(until), now, now);
+        let until = until.min(self.parent.alarm()).min(LpTally::limit(
+            self.area.index,
+            now,
+            self.parent.tsc_hz(),
+        ));
+        self.area.arm(until, now, now);
         let shared = self.area.shared;
         shared.in_guest.store(true, Ordering::SeqCst);
         if !shared.attention.load(Ordering::SeqCst) {

@@ -15,6 +15,7 @@ use vpcore::seam::{Register, SegmentName, VpBackend};
 use super::role::Refused;
 use super::{AnyVp, Erase, Role, Vp};
 use crate::arch::x86::insn;
+use crate::arch::x86::lp::NEVER;
 use crate::diagnostics::Counter;
 use crate::mm::phys::SharedFrame;
 use crate::partition::Partition;
@@ -89,7 +90,7 @@ impl<R: Role> AnyVp<R> {
         let deadline = synic.deadline();
         drop(synic);
         self.set_synic_due(deadline);
-        if self.synic_due.is_some_and(|due| due <= tsc) {
+        if self.synic_due <= tsc {
             self.is_settled = false;
         } else if self.is_settled {
             self.rearm(tsc);
@@ -238,7 +239,10 @@ impl<R: Role> AnyVp<R> {
     }
 
     fn set_synic_due(&mut self, deadline: Option<RefTime>) {
-        self.synic_due = deadline.map(|time| self.partition.core().clock.tsc_at(time));
+        self.synic_due = match deadline {
+            Some(time) => self.partition.core().clock.tsc_at(time),
+            None => NEVER,
+        };
     }
 
     /// Whether messages wait for this VP to make room.

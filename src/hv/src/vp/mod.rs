@@ -34,7 +34,7 @@ use vpcore::seam::{Event, Register, VpBackend};
 use vpcore::startup;
 
 use crate::arch::x86::insn;
-use crate::arch::x86::lp::LpArea;
+use crate::arch::x86::lp::{LpArea, NEVER};
 use crate::diagnostics::{Counter, Counters};
 use crate::mm::phys::SharedFrame;
 use crate::partition::{Partition, VpShared};
@@ -93,8 +93,8 @@ pub struct Vp<B: VpBackend + ?Sized, R: Role> {
     is_settled: bool,
     /// CR8 as the back end shows it.
     shown_cr8: u8,
-    /// When the SynIC must be served next, in TSC ticks.
-    synic_due: Option<u64>,
+    /// When the SynIC must be served next, in TSC ticks; [`NEVER`].
+    synic_due: u64,
     /// The VP assist page, where it is on.
     assist: Option<SharedFrame>,
     /// Whether the guest may end the interrupt in service by itself.
@@ -174,7 +174,7 @@ impl<B: VpBackend, R: Role> Vp<B, R> {
             window_open: false,
             is_settled: false,
             shown_cr8: 0,
-            synic_due: None,
+            synic_due: NEVER,
             assist: None,
             lazy_eoi: LazyEoi::default(),
             is_quiet: true,
@@ -315,7 +315,7 @@ impl<R: Role> AnyVp<R> {
             R::before_entry(self);
             // What expires here goes into the virtual APIC at once, not through the inbox that was emptied above.
             let now = insn::rdtsc();
-            if self.deadline().is_some_and(|due| due <= now) {
+            if self.deadline() <= now {
                 self.expire(now);
             }
             // After all that may have requested an interrupt: the guest must not end one by itself that another waits behind.
@@ -406,34 +406,33 @@ impl<R: Role> AnyVp<R> {
         };
     }
 
-    /// When the VP's timers need service next, in TSC ticks.
-    fn deadline(&self) -> Option<u64> {
-        let timers = earlier(self.apic.timer_deadline(), self.synic_due);
-        earlier(timers, R::work_due(self))
+    /// When the VP's timers need service next, in TSC ticks; [`NEVER`].
+    fn deadline(&self) -> u64 {
+        let timer = self.apic.timer_deadline().unwrap_or(NEVER);
+        timer.min(self.synic_due).min(R::work_due(self))
     }
 
-    /// When the VP, which waits, wants to run again at the latest, in TSC ticks.
-    pub fn alarm(&self) -> Option<u64> {
+    /// When the VP, which waits, wants to run again at the latest, in TSC ticks; [`NEVER`].
+    pub fn alarm(&self) -> u64 {
         let until = match self.activity {
-            Activity::Idle { until } if until != u64::MAX => Some(until),
-            _ => None,
+            Activity::Idle { until } => until,
+            _ => NEVER,
         };
-        earlier(self.deadline(), until)
+        self.deadline().min(until)
     }
 
     /// Serves the timers that are due.
     fn expire(&mut self, now: u64) {
         self.apic.timer_tick(now);
-        if self.synic_due.is_some_and(|due| due <= now) {
+        if self.synic_due <= now {
             self.expire_synthetic_timers();
         }
     }
 
     /// Arms the physical timer for the next deadline or the end of the turn.
     fn rearm(&mut self, now: u64) {
-        let limit = (self.limit != u64::MAX).then_some(self.limit);
         let soonest = now.saturating_add(self.tsc_hz / MOMENTS_PER_SECOND);
-        self.lp.arm(earlier(self.deadline(), limit), soonest, now);
+        self.lp.arm(self.deadline().min(self.limit), soonest, now);
     }
 
     /// Writes a line about something the guest did, unless it has used up its share. The VP is loaded.
@@ -459,12 +458,5 @@ impl<R: Role> AnyVp<R> {
             0 => " (no more such lines of this VP)",
             _ => "",
         })
-    }
-}
-
-fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }

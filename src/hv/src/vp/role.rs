@@ -6,6 +6,7 @@ use synic::{CrashReport, MessageSource, Overlay};
 use vpcore::seam::{Exit, VpBackend};
 
 use super::{AnyVp, Vp};
+use crate::arch::x86::lp::NEVER;
 use crate::partition::{ParentPartition, Partition};
 
 /// The access raises #GP(0) and changed nothing.
@@ -68,10 +69,10 @@ pub trait Role: Sized + 'static {
 
     /// The VP leaves its LP before its next entry, whatever it could run.
     fn must_leave(vp: &AnyVp<Self>) -> bool;
-    /// When the VP's LP goes on with work that is left over, in TSC ticks.
+    /// When the VP's LP goes on with work that is left over, in TSC ticks; [`NEVER`].
     #[inline(always)]
-    fn work_due(_: &AnyVp<Self>) -> Option<u64> {
-        None
+    fn work_due(_: &AnyVp<Self>) -> u64 {
+        NEVER
     }
     /// Prepares an entry: what reached the LP meanwhile and is this VP's.
     fn before_entry(vp: &mut AnyVp<Self>);

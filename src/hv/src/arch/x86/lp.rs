@@ -29,7 +29,7 @@ pub struct LpArea {
     pub shared: &'static LpShared,
     /// Its local APIC.
     pub local: LocalApic,
-    /// What its timer is armed for, in TSC ticks; [`NOT_ARMED`] for nothing, or when nobody knows.
+    /// What its timer is armed for, in TSC ticks; [`NEVER`] for nothing, or when nobody knows.
     armed: AtomicU64,
     /// Parameters of the hypercall under way. Locked by this LP alone, so never waited for.
     pub scratch: Mutex<hypercall::Scratch>,
@@ -37,8 +37,8 @@ pub struct LpArea {
     pub pending: Mutex<gpa_space::Pending>,
 }
 
-/// See [`LpArea::armed`].
-const NOT_ARMED: u64 = u64::MAX;
+/// A time, in TSC ticks, that never comes.
+pub const NEVER: u64 = u64::MAX;
 
 /// Value of the record when no interrupt was taken.
 const NO_VECTOR: u32 = 0;
@@ -102,7 +102,7 @@ impl LpArea {
             apic_id: shared.apic_id,
             shared,
             local,
-            armed: AtomicU64::new(NOT_ARMED),
+            armed: AtomicU64::new(NEVER),
             scratch: Mutex::new(hypercall::Scratch::new()),
             pending: Mutex::new(gpa_space::Pending::new()),
         }
@@ -132,11 +132,11 @@ impl LpArea {
     /// Arms the timer for `due`, if that is another than before; never for less than `soonest`, a guest whose timer is
     /// due again before its first instruction would otherwise run none.
     #[inline]
-    pub fn arm(&self, due: Option<u64>, soonest: u64, now: u64) {
-        let wanted = due.unwrap_or(NOT_ARMED);
-        if wanted != self.armed.load(Ordering::Relaxed) {
-            self.local.arm(due.map(|tick| tick.max(soonest)), now);
-            self.armed.store(wanted, Ordering::Relaxed);
+    pub fn arm(&self, due: u64, soonest: u64, now: u64) {
+        if due != self.armed.load(Ordering::Relaxed) {
+            self.local
+                .arm((due != NEVER).then_some(due.max(soonest)), now);
+            self.armed.store(due, Ordering::Relaxed);
         }
     }
 
@@ -144,7 +144,7 @@ impl LpArea {
     #[inline]
     pub fn forget_timer(&self) {
         // A deadline of this value never comes, so it stands for nothing armed as well; disarming once more is harmless.
-        self.armed.store(NOT_ARMED - 1, Ordering::Relaxed);
+        self.armed.store(NEVER - 1, Ordering::Relaxed);
     }
 
     /// Whether the hypervisor took an NMI or a machine check that is the parent's.

@@ -6,6 +6,7 @@ use slots::Turns;
 use super::index_of;
 use super::session::{STRETCHES, serve};
 use crate::arch::x86::insn;
+use crate::arch::x86::lp::NEVER;
 use crate::partition::vmbus::parent::Channel;
 use crate::vp::parent::ParentVp;
 
@@ -21,8 +22,8 @@ const STRETCHES_AT_ONCE: u64 = 2;
 #[derive(Debug)]
 pub struct Work {
     channels: Turns<WORDS>,
-    /// When it is to go on, in TSC ticks.
-    due: Option<u64>,
+    /// When it is to go on, in TSC ticks; [`NEVER`].
+    due: u64,
 }
 
 impl Default for Work {
@@ -36,19 +37,19 @@ impl Work {
     pub const fn new() -> Self {
         Self {
             channels: Turns::NONE,
-            due: None,
+            due: NEVER,
         }
     }
 
     /// `channel` was signalled.
     pub fn add(&mut self, channel: Channel) {
         self.channels.add(index_of(channel));
-        self.due = Some(0);
+        self.due = 0;
     }
 
-    /// When there is something to do, in TSC ticks; `None` for nothing.
+    /// When there is something to do, in TSC ticks; [`NEVER`].
     #[inline(always)]
-    pub const fn due(&self) -> Option<u64> {
+    pub const fn due(&self) -> u64 {
         self.due
     }
 
@@ -72,7 +73,10 @@ impl Work {
                 break;
             }
         }
-        let is_left = !self.channels.is_empty();
-        self.due = is_left.then(|| insn::rdtsc().saturating_add(tsc_hz / REST));
+        self.due = if self.channels.is_empty() {
+            NEVER
+        } else {
+            insn::rdtsc().saturating_add(tsc_hz / REST)
+        };
     }
 }

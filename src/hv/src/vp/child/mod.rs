@@ -30,7 +30,7 @@ use super::role::{ApicChange, MsrAnswer, Refused};
 use super::{Activity, AnyVp, Role, Vp, VpParts};
 use crate::arch::x86::extended::Extended;
 use crate::arch::x86::insn;
-use crate::arch::x86::lp::LpArea;
+use crate::arch::x86::lp::{LpArea, NEVER};
 use crate::diagnostics::Counters;
 use crate::partition::child::{ChildPartition, ChildVp, Scheduled};
 use crate::partition::messages::{Both, PortMessages};
@@ -226,7 +226,8 @@ impl ChildCore {
         } else if self.is_runnable() {
             None
         } else {
-            Some(self.alarm())
+            let alarm = self.alarm();
+            Some((alarm != NEVER).then_some(alarm))
         }
     }
 

@@ -105,7 +105,7 @@ impl Role for Parent {
     }
 
     #[inline(always)]
-    fn work_due(vp: &ParentVp) -> Option<u64> {
+    fn work_due(vp: &ParentVp) -> u64 {
         vp.role.work.due()
     }
 

@@ -5,14 +5,15 @@ use tlfs::{Control, HvError};
 
 use super::ParentVp;
 use crate::arch::x86::insn;
-use crate::arch::x86::lp::LpArea;
+use crate::arch::x86::lp::{LpArea, NEVER};
 use crate::partition::ParentPartition;
 
 impl ParentVp {
     /// Goes on with the work in channels that is due.
     #[inline(always)]
     pub(super) fn serve_sessions(&mut self) {
-        if self.role.work.due().is_some_and(|due| due <= insn::rdtsc()) {
+        let due = self.role.work.due();
+        if due != NEVER && due <= insn::rdtsc() {
             // Nothing is added meanwhile: it is this VP that signals.
             let mut work = core::mem::take(&mut self.role.work);
             work.serve(self);
