@@ -116,19 +116,15 @@ impl Bench<'_> {
         Ok(outcome)
     }
 
-    /// Debian's boot on the bare machine and above the hypervisor: times, and counters of the second. The times also with
-    /// more processors.
+    /// Debian's boot on the bare machine and above the hypervisor: times, and counters of the second. With more processors
+    /// only the counters: their time is not that of instructions.
     pub fn boot(&self, model: Model) -> Result<Readings> {
-        let boot = self.boot_with(model, 1)?;
-        let mut readings = boot.counters;
+        let bare = self.debian(model, 1, false)?.times;
+        let DebianBoot {
+            times: debian,
+            counters: mut readings,
+        } = self.debian(model, 1, true)?;
         readings.extend(self.launch(model)?);
-        let exits = readings
-            .iter()
-            .filter(|(name, _)| name.starts_with("exit."))
-            .map(|(_, count)| count)
-            .sum();
-        readings.insert("boot-exits".to_owned(), exits);
-        let (bare, debian) = (boot.bare, boot.above);
         let mut note = |name: &str, value: f64| {
             // Negative differences are kept as they are, in two's complement.
             readings.insert(name.to_owned(), value.round() as i64 as u64);
@@ -143,50 +139,42 @@ impl Bench<'_> {
             "boot-busy-more",
             per_mille_more(debian.test - debian.idle, bare.test - bare.idle),
         );
+        readings.insert("boot-exits".to_owned(), exits(&readings));
         for processors in [2, 4] {
-            let Boots { bare, above, .. } = self.boot_with(model, processors)?;
-            note(
-                &format!("boot-init-more-{processors}"),
-                per_mille_more(above.init, bare.init),
-            );
-            note(
-                &format!("boot-test-more-{processors}"),
-                per_mille_more(above.test, bare.test),
-            );
+            let counters = self.debian(model, processors, true)?.counters;
+            readings.insert(format!("boot-exits-{processors}"), exits(&counters));
         }
         Ok(readings)
     }
 
-    /// The same kernel with `processors`.
-    fn boot_with(&self, model: Model, processors: u32) -> Result<Boots> {
+    /// Boots Debian's kernel with `processors`, above the hypervisor or on the bare machine.
+    fn debian(&self, model: Model, processors: u32, is_above: bool) -> Result<DebianBoot> {
         let guest = guest::debian(
             self.workspace,
             Flavour::Cloud,
             guest::Extras::default(),
             "vg.test=bench quiet",
         )?;
-        let run = |name: &str, entries: &[Entry]| {
-            let (mut machine, files) =
-                self.machine(model, &format!("{name}-{processors}"), entries)?;
-            machine.processors = processors;
-            let outcome = self.start(&machine, &files, TIMEOUT, &[])?;
-            ensure!(
-                outcome.end == End::PowerOff,
-                "{model}: Debian ({name}, {processors} processors) did not end: {:?}",
-                outcome.end
-            );
-            let boot = logs::boot(&outcome.parent)
-                .with_context(|| format!("{model}: Debian ({name}) printed no times"))?;
-            Ok::<_, anyhow::Error>((boot, outcome))
+        let (name, entries) = if is_above {
+            let configuration = boot_disk::configuration(&guest, boot_disk::HYPERVISOR_SECTION);
+            let entries = boot_disk::with_hypervisor(&self.images, &guest, &configuration)?;
+            (format!("boot-{processors}"), entries)
+        } else {
+            let entries = boot_disk::bare(&guest, &self.emulators.firmware.boot_menu)?;
+            (format!("boot-bare-{processors}"), entries)
         };
-        let entries = boot_disk::bare(&guest, &self.emulators.firmware.boot_menu)?;
-        let (bare, _) = run("boot-bare", &entries)?;
-        let configuration = boot_disk::configuration(&guest, boot_disk::HYPERVISOR_SECTION);
-        let entries = boot_disk::with_hypervisor(&self.images, &guest, &configuration)?;
-        let (above, outcome) = run("boot", &entries)?;
-        Ok(Boots {
-            bare,
-            above,
+        let (mut machine, files) = self.machine(model, &name, &entries)?;
+        machine.processors = processors;
+        let outcome = self.start(&machine, &files, TIMEOUT, &[])?;
+        ensure!(
+            outcome.end == End::PowerOff,
+            "{model}: Debian ({name}) did not end: {:?}",
+            outcome.end
+        );
+        let times = logs::boot(&outcome.parent)
+            .with_context(|| format!("{model}: Debian ({name}) printed no times"))?;
+        Ok(DebianBoot {
+            times,
             counters: logs::counters(&outcome.hypervisor),
         })
     }
@@ -272,12 +260,19 @@ impl Bench<'_> {
     }
 }
 
-/// A boot on the bare machine and above the hypervisor.
-struct Boots {
-    bare: Boot,
-    above: Boot,
-    /// The hypervisor's.
+/// One boot of Debian.
+struct DebianBoot {
+    times: Boot,
+    /// The hypervisor's; none on the bare machine.
     counters: Readings,
+}
+
+/// All exits of all VPs.
+fn exits(counters: &Readings) -> u64 {
+    let exits = counters
+        .iter()
+        .filter(|(name, _)| name.starts_with("exit."));
+    exits.map(|(_, count)| count).sum()
 }
 
 fn per_mille_more(above: f64, bare: f64) -> f64 {

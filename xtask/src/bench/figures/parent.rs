@@ -62,34 +62,16 @@ pub const BOOT: &[Figure] = &[
     )
     .within(30),
     Figure::new(
-        "boot-init-more-2",
-        "1/1000 more than bare",
-        "`boot-init-more` with two processors, both times.",
-    )
-    .within(30),
-    Figure::new(
-        "boot-test-more-2",
-        "1/1000 more than bare",
-        "`boot-test-more` with two processors.",
-    )
-    .within(30),
-    Figure::new(
-        "boot-init-more-4",
-        "1/1000 more than bare",
-        "`boot-init-more` with four processors.",
-    )
-    .within(30),
-    Figure::new(
-        "boot-test-more-4",
-        "1/1000 more than bare",
-        "`boot-test-more` with four processors.",
-    )
-    .within(30),
-    Figure::new(
         "boot-exits",
         "exits",
         "Exits of the parent from its start (firmware's part included) to power-off.",
     ),
+    Figure::new(
+        "boot-exits-2",
+        "exits",
+        "The same with two processors, of both VPs.",
+    ),
+    Figure::new("boot-exits-4", "exits", "With four."),
 ];
 
 /// Bytes.
