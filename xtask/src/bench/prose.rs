@@ -72,11 +72,12 @@ pub fn note(group: Group) -> &'static str {
              explains the names.\n\nThe clock is most of the difference. `cargo xtask profile boot` shows where the instructions of such \
              an exit go: while the kernel works, its timer interrupts it 1,600 times in each second, 1,000 of them ticks and the \
              others ends of the scheduler's slices of 0.7 ms. Each is two exits, the interrupt and the write of the next deadline, \
-             of 2,270 instructions together, spread over some thirty functions; its end mostly costs no exit, which the assist \
-             page is for. The emulated processor runs 100 million instructions per second, so that this is 3.6 % of what it \
+             of 1,880 instructions together, spread over some thirty functions; its end mostly costs no exit, which the assist \
+             page is for. The emulated processor runs 100 million instructions per second, so that this is 3.0 % of what it \
              does. On a processor that runs thirty times as many it is a thirtieth of that. The remainder is the kernel's own: \
              its longer way through an interrupt of a synthetic timer, and the connection to VMBus with its nine devices, which \
-             the bare machine does not have. Debian boots with `quiet` on both, or the waits for the serial port would count the \
+             the bare machine does not have. With two and four processors Bochs' time does not stand for instructions, so that \
+             exits are counted there, and no time. Debian boots with `quiet` on both, or the waits for the serial port would count the \
              characters of the kernel's messages.\n"
         }
         Group::Child => {
