@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::figures::Group;
-use super::prose::{INTRODUCTION, PEER, note, title};
+use super::prose::{INTRODUCTION, PEER, REPEATED, note, title};
 use super::table::Row;
 
 /// With what and when it was measured.
@@ -62,7 +62,7 @@ fn head(setting: &Setting) -> String {
 }
 
 fn tail() -> String {
-    format!("\n## How the peers were measured\n\n{PEER}")
+    format!("\n## How well figures repeat\n\n{REPEATED}\n## How the peers were measured\n\n{PEER}")
 }
 
 /// The text of a group, with its heading, if anything of it was measured.

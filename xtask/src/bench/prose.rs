@@ -21,6 +21,21 @@ real processors add: the switch out of a partition and back takes hundreds of cy
 two numbers, the first is AMD's.
 ";
 
+/// What was seen when one version was measured twice.
+pub const REPEATED: &str = "\
+`cargo xtask bench --against FILE` compares two runs. Those of version `a9899b8` had 106 figures in instructions in common, \
+of which 100 lay within 0.5 %. The others, and why they cannot:
+
+- `child-make-64` (0.6 %) and `child-unmake-64` (3.5 %): 64 other children have timers, which fall into one measurement and \
+not into the next.
+- `idle-1` (1.4 %) and `idle-64` (1.0 %): so do the moments at which parent and children wake.
+- `child-port` (1.5 %) and `storage-write-32` (1.2 %): two Debian kernels run as well, which place their data at random, and \
+their own timers and daemons.
+
+`boot-init-more` and its like are small differences of long times, whose 0.2 % between two runs are 2 thousandths each. On Intel \
+`boot-test-more` was 27 in one run and 31 in the next, on AMD 25 and 24.
+";
+
 /// Where the peers' figures come from.
 pub const PEER: &str = "\
 KVM's figures come from the same two machines: Debian's cloud kernel 7.3.4 with its KVM and QEMU 10.0 was the \
