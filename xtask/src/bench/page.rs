@@ -141,18 +141,15 @@ pub fn terminal(rows: &[Row]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figures::Peer;
     use super::*;
 
     fn row(group: Group, value: i64) -> Row {
-        Row {
-            name: "cpuid".to_owned(),
+        Row::plain(
+            "cpuid".to_owned(),
             group,
-            unit: "instructions",
-            values: [Some(value), None],
-            budget: None,
-            peer: Peer::None,
-        }
+            "instructions",
+            [Some(value), None],
+        )
     }
 
     #[test]

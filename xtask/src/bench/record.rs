@@ -91,18 +91,16 @@ pub fn compare(rows: &[Row], text: &str) -> Result<Compared> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figures::{Group, Peer};
+    use super::super::figures::Group;
     use super::*;
 
     fn row(group: Group, value: i64) -> Row {
-        Row {
-            name: "cpuid".to_owned(),
+        Row::plain(
+            "cpuid".to_owned(),
             group,
-            unit: "instructions",
-            values: [Some(value), None],
-            budget: None,
-            peer: Peer::None,
-        }
+            "instructions",
+            [Some(value), None],
+        )
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub struct Row {
 }
 
 impl Row {
-    fn plain(name: String, group: Group, unit: &'static str, values: [Option<i64>; 2]) -> Self {
+    /// A row with neither budget nor peer; `values` are AMD's and Intel's.
+    pub fn plain(name: String, group: Group, unit: &'static str, values: [Option<i64>; 2]) -> Self {
         Self {
             name,
             group,
